@@ -1,0 +1,214 @@
+"""Crystals as arrays, and the sample tensor that the network sees.
+
+Conventions, stated once for the whole package:
+
+* Lattice vectors are **rows**, in Å: ``cartesian = fractional @ lattice``. Angles are
+  in degrees and appear at the edges only. Energies are in eV/atom.
+* A lattice is kept in one orientation, right-handed: a along x, b in the xy plane, so
+  the matrix is lower triangular with a positive diagonal.
+* Sites are grouped by species, species in alphabetical order as in an AFLOW formula
+  (``Au1Cu3``); fractional coordinates lie in [0, 1).
+* The sample tensor ``x`` has shape ``(..., rows, 3)`` (paper section 2.1, equation 1):
+  one row per site, padding, and three lattice rows at the end. Padding is 0 always.
+  ``rows`` is 64 in the paper; any multiple of 8 that is at least ``sites + 4`` works.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+PAPER_ROWS = 64
+NUM_LATTICE_ROWS = 3
+# The paper keeps one row of padding between the last possible site and the lattice.
+NUM_EXTRA_ROWS = NUM_LATTICE_ROWS + 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Crystal:
+    """One crystal on the host.
+
+    Attributes:
+        atomic_numbers: shape (sites,), integers.
+        frac_coords: shape (sites, 3), fractional coordinates.
+        lattice: shape (3, 3), vectors as rows, Å.
+    """
+
+    atomic_numbers: np.ndarray
+    frac_coords: np.ndarray
+    lattice: np.ndarray
+
+    @property
+    def num_sites(self) -> int:
+        """Number of sites in the cell."""
+        return len(self.atomic_numbers)
+
+
+@flax.struct.dataclass
+class CrystalBatch:
+    """A batch of crystals with their conditions: what travels to the device.
+
+    Sites beyond ``num_sites`` are 0. Leading axes are free: ``(batch, ...)`` here, and
+    ``(steps, batch, ...)`` where several steps are dispatched at once.
+
+    Attributes:
+        atomic_numbers: uint8 (batch, sites).
+        frac_coords: float32 (batch, sites, 3), in [0, 1).
+        lattice: float32 (batch, 3, 3), rows, Å.
+        num_sites: int32 (batch,).
+        space_group: uint8 (batch,), 1-230.
+        energy: float32 (batch,), formation energy, eV/atom.
+    """
+
+    atomic_numbers: Array | np.ndarray
+    frac_coords: Array | np.ndarray
+    lattice: Array | np.ndarray
+    num_sites: Array | np.ndarray
+    space_group: Array | np.ndarray
+    energy: Array | np.ndarray
+
+
+def rows_for(num_sites: int) -> int:
+    """Smallest number of rows (a multiple of 8) that holds ``num_sites`` sites."""
+    return -(-(num_sites + NUM_EXTRA_ROWS) // 8) * 8
+
+
+def max_sites(rows: int) -> int:
+    """Largest number of sites that ``rows`` rows hold.
+
+    Raises:
+        ValueError: ``rows`` is not a multiple of 8, or holds no site.
+    """
+    if rows < 8 or rows % 8:
+        raise ValueError(f"rows is {rows}; expected a positive multiple of 8")
+    return rows - NUM_EXTRA_ROWS
+
+
+def site_mask(
+    num_sites: Int[Array | np.ndarray, "*batch"], rows: int
+) -> Bool[Array, "*batch {rows}"]:
+    """True at the rows that hold a site."""
+    return jnp.arange(rows) < jnp.asarray(num_sites)[..., None]
+
+
+def lattice_mask(rows: int) -> Bool[Array, "{rows}"]:
+    """True at the three rows that hold the lattice vectors."""
+    return jnp.arange(rows) >= rows - NUM_LATTICE_ROWS
+
+
+def row_mask(
+    num_sites: Int[Array | np.ndarray, "*batch"], rows: int
+) -> Bool[Array, "*batch {rows}"]:
+    """True at the rows that hold a site or a lattice vector: all but the padding."""
+    return site_mask(num_sites, rows) | lattice_mask(rows)
+
+
+def encode(
+    frac_coords: Float[Array | np.ndarray, "*batch sites 3"],
+    lattice: Float[Array | np.ndarray, "*batch 3 3"],
+    num_sites: Int[Array | np.ndarray, "*batch"],
+    rows: int,
+) -> Float[Array, "*batch {rows} 3"]:
+    """Arrays → sample tensor (paper equation 1). Rows beyond ``num_sites`` become 0.
+
+    Raises:
+        ValueError: ``frac_coords`` has more site rows than ``rows`` can hold.
+    """
+    num_rows_in = frac_coords.shape[-2]
+    if num_rows_in > max_sites(rows):
+        raise ValueError(
+            f"{num_rows_in} site rows do not fit into {rows} rows, which hold "
+            f"{max_sites(rows)} sites; use rows={rows_for(num_rows_in)} or more"
+        )
+    gap = rows - NUM_LATTICE_ROWS - num_rows_in
+    padding = [(0, 0)] * (frac_coords.ndim - 2) + [(0, gap), (0, 0)]
+    coords = jnp.pad(jnp.asarray(frac_coords), padding)
+    keep = site_mask(num_sites, rows - NUM_LATTICE_ROWS)
+    coords = jnp.where(keep[..., None], coords, 0)
+    return jnp.concatenate([coords, jnp.asarray(lattice)], axis=-2)
+
+
+def site_rows(x: Float[Array, "*batch rows 3"]) -> Float[Array, "*batch sites 3"]:
+    """The rows of ``x`` that can hold sites."""
+    return x[..., :-NUM_EXTRA_ROWS, :]
+
+
+def lattice_rows(x: Float[Array, "*batch rows 3"]) -> Float[Array, "*batch 3 3"]:
+    """The lattice rows of ``x``, Å."""
+    return x[..., -NUM_LATTICE_ROWS:, :]
+
+
+def decode(
+    x: Float[Array, "*batch rows 3"],
+) -> tuple[Float[Array, "*batch sites 3"], Float[Array, "*batch 3 3"]]:
+    """Sample tensor → fractional coordinates wrapped into [0, 1), and lattice (Å)."""
+    return wrap(site_rows(x)), lattice_rows(x)
+
+
+def wrap(frac_coords: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Wraps fractional coordinates into [0, 1); exactly 1 never comes out."""
+    wrapped = frac_coords - jnp.floor(frac_coords)
+    # A tiny negative number plus one rounds to 1.
+    return jnp.where(wrapped >= 1, 0, wrapped)
+
+
+def orient(lattice: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3 3"]:
+    """Rotates lattices into the standard orientation (a along x, b in the xy plane).
+
+    Fractional coordinates are unchanged by it. The lattice must be right-handed.
+
+    Raises:
+        ValueError: a lattice is left-handed or has no volume.
+    """
+    volume = np.linalg.det(lattice)
+    if not np.all(volume > 0):
+        raise ValueError(
+            f"lattice with determinant {np.min(volume):g} Å³; expected right-handed "
+            "vectors that span a volume"
+        )
+    # The Cholesky factor of the metric is the lower-triangular matrix wanted.
+    return np.linalg.cholesky(lattice @ np.swapaxes(lattice, -1, -2))
+
+
+def lattice_from_parameters(
+    parameters: Float[np.ndarray, "*batch 6"],
+) -> Float[np.ndarray, "*batch 3 3"]:
+    """(a, b, c, α, β, γ) in Å and degrees → lattice in the standard orientation.
+
+    Raises:
+        ValueError: the lengths and angles do not span a cell.
+    """
+    lengths = parameters[..., :3]
+    cos_alpha, cos_beta, cos_gamma = np.moveaxis(
+        np.cos(np.radians(parameters[..., 3:])), -1, 0
+    )
+    one = np.ones_like(cos_alpha)
+    cosines = np.stack(
+        [one, cos_gamma, cos_beta, cos_gamma, one, cos_alpha, cos_beta, cos_alpha, one],
+        axis=-1,
+    ).reshape(*parameters.shape[:-1], 3, 3)
+    metric = cosines * lengths[..., :, None] * lengths[..., None, :]
+    if not (np.all(lengths > 0) and np.all(np.linalg.det(metric) > 0)):
+        raise ValueError(
+            f"cell parameters {parameters.tolist()} span no cell; expected positive "
+            "lengths (Å) and angles (degrees) of a parallelepiped"
+        )
+    lattice = np.linalg.cholesky(metric)
+    # cos(90°) is 6e-17 in floating point; a right angle should give an exact zero.
+    return np.where(np.abs(lattice) < 1e-12 * lengths.max(), 0.0, lattice)
+
+
+def lattice_parameters(
+    lattice: Float[np.ndarray, "*batch 3 3"],
+) -> Float[np.ndarray, "*batch 6"]:
+    """Lattice → (a, b, c, α, β, γ) in Å and degrees."""
+    lengths = np.linalg.norm(lattice, axis=-1)
+    unit = lattice / lengths[..., None]
+    pairs = [(1, 2), (0, 2), (0, 1)]
+    cosines = np.stack(
+        [np.sum(unit[..., i, :] * unit[..., j, :], axis=-1) for i, j in pairs], axis=-1
+    )
+    angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    return np.concatenate([lengths, angles], axis=-1)
