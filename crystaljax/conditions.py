@@ -1,0 +1,197 @@
+"""Conditions: what is asked of each sample, parsed, combined and checked."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.struct
+import numpy as np
+from jaxtyping import Array
+
+from crystaljax import elements, structure, symmetry
+
+# More energies than anybody means to ask for; 0:1:1e-9 is a slip.
+_MAX_ENERGIES = 100_000
+
+
+@flax.struct.dataclass
+class Conditions:
+    """What is asked of each sample.
+
+    Attributes:
+        atomic_numbers: uint8 (samples, sites), 0 beyond the sites.
+        num_sites: int32 (samples,).
+        space_group: uint8 (samples,), 1-230.
+        energy: float32 (samples,), formation energy, eV/atom.
+    """
+
+    atomic_numbers: Array | np.ndarray
+    num_sites: Array | np.ndarray
+    space_group: Array | np.ndarray
+    energy: Array | np.ndarray
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.num_sites)
+
+
+def conditions_of(batch: structure.CrystalBatch) -> Conditions:
+    """The conditions that known crystals fulfil."""
+    return Conditions(
+        batch.atomic_numbers, batch.num_sites, batch.space_group, batch.energy
+    )
+
+
+def parse_energies(text: str) -> list[float]:
+    """Formation energies (eV/atom): values and ranges, separated by commas.
+
+    A range is ``start:stop:step`` with both ends included, so ``-0.1:0.1:0.1`` is
+    three energies.
+
+    Raises:
+        ValueError: not a number, not finite, or a step that does not lead to the end.
+    """
+    energies: list[float] = []
+    for part in text.split(","):
+        try:
+            values = [float(number) for number in part.split(":")]
+        except ValueError:
+            values = []
+        if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+            raise ValueError(
+                f"energies: {part!r} in {text!r} is neither a number nor a range; "
+                "expected eV/atom such as -0.05 or start:stop:step such as "
+                "-0.05:0.05:0.01"
+            )
+        if len(values) == 1:
+            energies.append(values[0])
+            continue
+        start, stop, step = values
+        if step == 0 or (stop - start) / step < 0:
+            raise ValueError(
+                f"energies: the step {step:g} of {part!r} does not lead from {start:g} "
+                f"to {stop:g}; expected a step of the right sign, not 0"
+            )
+        # Half a thousandth of a step absorbs rounding: 0.1 / 0.01 is below 10.
+        count = math.floor((stop - start) / step + 5e-4) + 1
+        if count > _MAX_ENERGIES:
+            raise ValueError(
+                f"energies: {part!r} is {count} energies; expected at most "
+                f"{_MAX_ENERGIES}"
+            )
+        energies += [round(start + i * step, 10) for i in range(count)]
+    return energies
+
+
+def parse_space_groups(text: str, vocabulary: dict[str, Any]) -> list[int]:
+    """Space groups: "all" (1-230), "seen" (in training), or numbers and symbols.
+
+    Raises:
+        ValueError: a number outside 1-230 or an unknown symbol.
+    """
+    if text.strip() == "seen":
+        return list(vocabulary["space_groups"])
+    return symmetry.parse_space_groups(text)
+
+
+def check_formula(formula: str, vocabulary: dict[str, Any], max_sites: int) -> None:
+    """Raises ValueError if a model cannot make a formula.
+
+    Args:
+        formula: of the cell, such as "Cu3Au1".
+        vocabulary: of the training structures.
+        max_sites: sites that the model's rows hold.
+    """
+    counts = elements.parse_formula(formula)
+    unseen = sorted(set(counts) - set(vocabulary["elements"]))
+    if unseen:
+        raise ValueError(
+            f"formula {formula!r} has {', '.join(unseen)}, which the training "
+            f"structures never had; expected elements among "
+            f"{', '.join(vocabulary['elements'])}"
+        )
+    num_sites = sum(counts.values())
+    if num_sites > max_sites:
+        raise ValueError(
+            f"formula {formula!r} has {num_sites} sites, but the model holds at most "
+            f"{max_sites}; use fewer formula units, or a model with more data.rows"
+        )
+
+
+def outside_training(conditions: Conditions, vocabulary: dict[str, Any]) -> list[str]:
+    """Notes on conditions that lie outside what the model saw in training."""
+    notes = []
+    unseen = sorted(
+        set(np.unique(conditions.space_group).tolist())
+        - set(vocabulary["space_groups"])
+    )
+    if unseen:
+        notes.append(
+            f"{len(unseen)} of the space groups asked for were never seen in training: "
+            + ", ".join(map(str, unseen[:12]))
+            + (", …" if len(unseen) > 12 else "")
+        )
+    low, high = vocabulary["formation_energy"]
+    energy = np.asarray(conditions.energy)
+    outside = np.mean((energy < low) | (energy > high))
+    if outside > 0:
+        notes.append(
+            f"{outside:.0%} of the energies asked for lie outside the training range, "
+            f"{low:.3f} to {high:.3f} eV/atom"
+        )
+    largest = int(np.max(conditions.num_sites))
+    if largest > vocabulary["max_sites"]:
+        notes.append(
+            f"cells of up to {largest} sites are asked for; the largest in training "
+            f"has {vocabulary['max_sites']}"
+        )
+    return notes
+
+
+def combine(
+    formulas: Sequence[str],
+    space_groups: Sequence[int],
+    energies: Sequence[float],
+    num_samples: int,
+    sites: int,
+) -> Conditions:
+    """All combinations (paper section 7.1), each ``num_samples`` times.
+
+    Args:
+        formulas: of cells, such as "Cu3Au1".
+        space_groups: 1-230.
+        energies: formation energies, eV/atom.
+        num_samples: samples of each combination.
+        sites: width to which atomic numbers are padded.
+
+    Raises:
+        ValueError: nothing is asked for, or a formula does not fit into ``sites``.
+    """
+    if not (formulas and space_groups and energies) or num_samples < 1:
+        raise ValueError(
+            f"nothing to sample: {len(formulas)} formulas, {len(space_groups)} space "
+            f"groups, {len(energies)} energies, {num_samples} samples of each; expected "
+            "at least one of each"
+        )
+    rows = list(itertools.product(range(len(formulas)), space_groups, energies))
+    formula_index, groups, values = (
+        np.repeat(np.array(column), num_samples) for column in zip(*rows, strict=True)
+    )
+    numbers = np.zeros((len(formulas), sites), np.uint8)
+    num_sites = np.zeros(len(formulas), np.int32)
+    for i, formula in enumerate(formulas):
+        atomic_numbers = elements.formula_atomic_numbers(formula)
+        if len(atomic_numbers) > sites:
+            raise ValueError(
+                f"formula {formula!r} has {len(atomic_numbers)} sites; expected at most "
+                f"{sites}"
+            )
+        num_sites[i] = len(atomic_numbers)
+        numbers[i, : num_sites[i]] = atomic_numbers
+    return Conditions(
+        atomic_numbers=numbers[formula_index],
+        num_sites=num_sites[formula_index],
+        space_group=groups.astype(np.uint8),
+        energy=values.astype(np.float32),
+    )

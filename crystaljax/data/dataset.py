@@ -1,0 +1,531 @@
+"""The data set on disk: a directory that holds one memory-mapped Arrow table.
+
+``structures.arrow`` is an uncompressed Arrow IPC file with one record batch, which
+pandas, polars and DuckDB read as it is; ``dataset.json`` describes it. A structure of n
+sites takes about 16 n + 60 bytes. Nothing is read when a data set is opened: the
+columns are NumPy views of the memory map, and `gather` copies out the batch asked for.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Int
+
+from crystaljax import elements, structure
+
+TABLE_NAME = "structures.arrow"
+INFO_NAME = "dataset.json"
+VERSION = 1
+SPLITS = ("train", "val", "test")
+# num_sites is stored in one byte.
+MAX_SITES = 255
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("formula", pa.string()),
+        ("group", pa.int32()),
+        ("num_sites", pa.uint8()),
+        ("atomic_numbers", pa.list_(pa.uint8())),
+        ("frac_coords", pa.list_(pa.list_(pa.float32(), 3))),
+        ("lattice", pa.list_(pa.float32(), 9)),
+        ("space_group", pa.uint8()),
+        ("formation_energy", pa.float32()),
+        ("split", pa.dictionary(pa.int8(), pa.string())),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Columns:
+    """Structures as columns; the sites of all structures lie one after the other.
+
+    Attributes:
+        id: strings (structures,), a pyarrow array.
+        formula: strings (structures,), the cell formula, "Au1Cu3"; a pyarrow array.
+        offsets: int32 (structures + 1,): structure i has the sites offsets[i] up to,
+            but not with, offsets[i + 1].
+        atomic_numbers: uint8 (sites,).
+        frac_coords: float32 (sites, 3), in [0, 1).
+        lattice: float32 (structures, 3, 3), rows, Å.
+        space_group: uint8 (structures,), 1-230.
+        formation_energy: float32 (structures,), eV/atom.
+    """
+
+    id: pa.Array
+    formula: pa.Array
+    offsets: np.ndarray
+    atomic_numbers: np.ndarray
+    frac_coords: np.ndarray
+    lattice: np.ndarray
+    space_group: np.ndarray
+    formation_energy: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def num_sites(self) -> np.ndarray:
+        """Sites of each structure, int32 (structures,)."""
+        return np.diff(self.offsets)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset(Columns):
+    """An open data set: its columns, which are views of the memory map, and more.
+
+    Attributes:
+        group: int32 (structures,), number of the polymorph group: structures with the
+            same cell formula have the same one.
+        split: int8 (structures,), index into ``SPLITS``.
+        path: the directory.
+        info: the content of dataset.json.
+    """
+
+    group: np.ndarray
+    split: np.ndarray
+    path: pathlib.Path
+    info: Mapping[str, Any]
+
+    def indices(self, split: str) -> Int[np.ndarray, " structures"]:
+        """Indices of the structures of a split, ascending.
+
+        Raises:
+            ValueError: there is no split of that name.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; expected one of {SPLITS}")
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+
+def columns_from_crystals(
+    ids: list[str],
+    formulas: list[str],
+    crystals: list[structure.Crystal],
+    space_groups: list[int],
+    formation_energies: list[float],
+) -> Columns:
+    """Crystals with their labels → columns, in the same order."""
+    num_sites = np.array([crystal.num_sites for crystal in crystals], dtype=np.int64)
+    return Columns(
+        id=pa.array(ids, pa.string()),
+        formula=pa.array(formulas, pa.string()),
+        offsets=_offsets(num_sites),
+        atomic_numbers=_concatenate(
+            [crystal.atomic_numbers for crystal in crystals], (), np.uint8
+        ),
+        frac_coords=_round_below_one(
+            _concatenate(
+                [crystal.frac_coords for crystal in crystals], (3,), np.float64
+            )
+        ),
+        lattice=np.array(
+            [crystal.lattice for crystal in crystals], dtype=np.float32
+        ).reshape(-1, 3, 3),
+        space_group=np.array(space_groups, dtype=np.uint8),
+        formation_energy=np.array(formation_energies, dtype=np.float32),
+    )
+
+
+def concatenate_columns(pieces: list[Columns]) -> Columns:
+    """Joins pieces into one, in order."""
+    num_sites = [np.zeros(0, np.int64), *(piece.num_sites for piece in pieces)]
+    return Columns(
+        id=_concatenate_strings([piece.id for piece in pieces]),
+        formula=_concatenate_strings([piece.formula for piece in pieces]),
+        offsets=_offsets(np.concatenate(num_sites)),
+        atomic_numbers=_concatenate([p.atomic_numbers for p in pieces], (), np.uint8),
+        frac_coords=_concatenate([p.frac_coords for p in pieces], (3,), np.float32),
+        lattice=_concatenate([p.lattice for p in pieces], (3, 3), np.float32),
+        space_group=_concatenate([p.space_group for p in pieces], (), np.uint8),
+        formation_energy=_concatenate(
+            [piece.formation_energy for piece in pieces], (), np.float32
+        ),
+    )
+
+
+def filter_columns(columns: Columns, keep: Bool[np.ndarray, " structures"]) -> Columns:
+    """The structures where ``keep`` is true, in order."""
+    num_sites = columns.num_sites
+    keep_sites = np.repeat(keep, num_sites)
+    return Columns(
+        id=columns.id.filter(pa.array(keep)),
+        formula=columns.formula.filter(pa.array(keep)),
+        offsets=_offsets(num_sites[keep]),
+        atomic_numbers=columns.atomic_numbers[keep_sites],
+        frac_coords=columns.frac_coords[keep_sites],
+        lattice=columns.lattice[keep],
+        space_group=columns.space_group[keep],
+        formation_energy=columns.formation_energy[keep],
+    )
+
+
+def polymorph_groups(formulas: pa.Array) -> Int[np.ndarray, " structures"]:
+    """Number of each structure's polymorph group: 0, 1, … in order of appearance."""
+    return np.asarray(formulas.dictionary_encode().indices, dtype=np.int32)
+
+
+def write_dataset(
+    path: str | os.PathLike,
+    columns: Columns,
+    split: Int[np.ndarray, " structures"],
+    info: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Writes a data set; it appears under its name only when it is complete.
+
+    Args:
+        path: the directory to make.
+        columns: the structures, in canonical form.
+        split: index into ``SPLITS`` of each structure.
+        info: what else dataset.json shall say: plain JSON values.
+        overwrite: replace a data set that is there. A directory that is not a data set
+            is never replaced.
+
+    Raises:
+        FileExistsError: ``path`` is there, and is not to be or cannot be replaced.
+        ValueError: a structure has more than 255 sites or lacks a label.
+    """
+    path = pathlib.Path(path)
+    check_can_write(path, overwrite=overwrite)
+    _require_valid(columns)
+    with _temporary_sibling(path) as temporary:
+        table = temporary / TABLE_NAME
+        with (
+            pa.OSFile(str(table), "wb") as sink,
+            pa.ipc.new_file(sink, SCHEMA) as writer,
+        ):
+            writer.write_batch(_record_batch(columns, split))
+        described = {
+            "version": VERSION,
+            "num_structures": len(columns),
+            "num_sites": int(columns.offsets[-1]),
+            "splits": {
+                name: int(np.sum(split == code)) for code, name in enumerate(SPLITS)
+            },
+            "vocabulary": _vocabulary(filter_columns(columns, split == 0)),
+            **info,
+            "table": {
+                "num_bytes": table.stat().st_size,
+                "sha256": _checksum(table),
+            },
+        }
+        text = json.dumps(described, indent=2, allow_nan=False)
+        (temporary / INFO_NAME).write_text(text + "\n", encoding="utf-8")
+        _move_into_place(temporary, path)
+
+
+def check_can_write(path: str | os.PathLike, *, overwrite: bool) -> None:
+    """Raises FileExistsError where `write_dataset` would: ask before long work."""
+    path = pathlib.Path(path)
+    if not path.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(
+            f"{path} exists; choose another directory, or pass --overwrite"
+        )
+    if not (path / INFO_NAME).exists() and not (path.is_dir() and _is_empty(path)):
+        raise FileExistsError(
+            f"{path} is not a data set ({INFO_NAME} is missing), so it is not "
+            "overwritten; remove it yourself or choose another directory"
+        )
+
+
+def open_dataset(path: str | os.PathLike, *, verify: bool = False) -> Dataset:
+    """Opens a data set; its columns are read from the memory map when they are used.
+
+    Args:
+        path: the directory.
+        verify: compare the checksum as well, which reads the whole table.
+
+    Raises:
+        FileNotFoundError: there is no such directory, or it is not a data set.
+        ValueError: the data set is of another version, truncated or altered.
+    """
+    path = pathlib.Path(path)
+    info = read_info(path)
+    table = path / TABLE_NAME
+    _require_intact(table, info, verify=verify)
+    with pa.memory_map(str(table)) as source:
+        try:
+            batch = pa.ipc.open_file(source).get_batch(0)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(
+                f"{table} is damaged ({error}); prepare it again"
+            ) from error
+    if not batch.schema.equals(SCHEMA):
+        raise ValueError(
+            f"{table} has the columns {batch.schema.names} or types that differ from "
+            f"version {VERSION} of the format; prepare it again"
+        )
+    coords = batch.column("frac_coords").values.values
+    lattice = batch.column("lattice").values
+    site_lists = batch.column("atomic_numbers")
+    return Dataset(
+        id=batch.column("id"),
+        formula=batch.column("formula"),
+        offsets=_numpy_view(site_lists.offsets),
+        atomic_numbers=_numpy_view(site_lists.values),
+        frac_coords=_numpy_view(coords).reshape(-1, 3),
+        lattice=_numpy_view(lattice).reshape(-1, 3, 3),
+        space_group=_numpy_view(batch.column("space_group")),
+        formation_energy=_numpy_view(batch.column("formation_energy")),
+        group=_numpy_view(batch.column("group")),
+        split=_numpy_view(batch.column("split").indices),
+        path=path,
+        info=info,
+    )
+
+
+def read_info(path: str | os.PathLike) -> dict[str, Any]:
+    """The content of dataset.json.
+
+    Raises:
+        FileNotFoundError: there is no such directory, or it is not a data set.
+        ValueError: dataset.json is of another version or not readable.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"no data set at {path}; make one with python -m crystaljax.prepare"
+        )
+    if not (path / INFO_NAME).exists():
+        raise FileNotFoundError(
+            f"{path} is not a data set: {INFO_NAME} is missing; expected a directory "
+            "made by python -m crystaljax.prepare"
+        )
+    try:
+        info = json.loads((path / INFO_NAME).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path / INFO_NAME} is not JSON ({error})") from error
+    if not isinstance(info, dict) or info.get("version") != VERSION:
+        found = info.get("version") if isinstance(info, dict) else None
+        raise ValueError(
+            f"{path} is a data set of version {found}; this crystaljax reads version "
+            f"{VERSION}; prepare it again"
+        )
+    if not {"num_bytes", "sha256"} <= set(info.get("table", ())):
+        raise ValueError(f"{path / INFO_NAME} does not describe {TABLE_NAME}")
+    return info
+
+
+def vocabulary(dataset: Dataset) -> dict[str, Any]:
+    """What the training structures contain, as JSON values.
+
+    Elements (symbols), space groups, largest number of sites, range of the formation
+    energy (eV/atom). Empty lists and None where there are no training structures.
+    """
+    return dataset.info["vocabulary"]
+
+
+def gather(
+    dataset: Dataset, indices: Int[np.ndarray, "*batch"], rows_of_sites: int
+) -> structure.CrystalBatch:
+    """Copies structures out of the memory map, padded with 0 to ``rows_of_sites``.
+
+    Args:
+        dataset: an open data set.
+        indices: structures to take, in any shape: ``(batch,)``, ``(steps, batch)``.
+        rows_of_sites: site rows of the result, ``structure.max_sites(rows)``.
+
+    Returns:
+        NumPy arrays with the leading shape of ``indices``.
+
+    Raises:
+        ValueError: one of the structures has more sites than ``rows_of_sites``.
+    """
+    starts = dataset.offsets[indices].astype(np.int64)
+    num_sites = dataset.offsets[indices + 1] - dataset.offsets[indices]
+    if num_sites.size and num_sites.max() > rows_of_sites:
+        raise ValueError(
+            f"a structure has {num_sites.max()} sites, but there are {rows_of_sites} "
+            f"site rows; use rows={structure.rows_for(int(num_sites.max()))} or more, "
+            "or drop large structures"
+        )
+    # Rows that hold no site point at the structure's own first site (so that no other
+    # page is touched) and are zeroed after.
+    row = np.arange(rows_of_sites)
+    is_site = row < num_sites[..., None]
+    sites = starts[..., None] + row * is_site
+    atomic_numbers = dataset.atomic_numbers.take(sites)
+    atomic_numbers *= is_site
+    frac_coords = dataset.frac_coords.take(sites, axis=0)
+    frac_coords *= is_site[..., None]
+    return structure.CrystalBatch(
+        atomic_numbers=atomic_numbers,
+        frac_coords=frac_coords,
+        lattice=dataset.lattice.take(indices, axis=0),
+        num_sites=num_sites.astype(np.int32),
+        space_group=dataset.space_group.take(indices),
+        energy=dataset.formation_energy.take(indices),
+    )
+
+
+def crystal(dataset: Dataset, index: int) -> structure.Crystal:
+    """One structure, without padding, in float64.
+
+    Raises:
+        IndexError: ``index`` is not in the data set.
+    """
+    if not 0 <= index < len(dataset):
+        raise IndexError(f"structure {index} of {len(dataset)}; counted from 0")
+    sites = slice(dataset.offsets[index], dataset.offsets[index + 1])
+    return structure.Crystal(
+        atomic_numbers=dataset.atomic_numbers[sites].astype(np.int64),
+        frac_coords=dataset.frac_coords[sites].astype(np.float64),
+        lattice=dataset.lattice[index].astype(np.float64),
+    )
+
+
+def _record_batch(columns: Columns, split: np.ndarray) -> pa.RecordBatch:
+    offsets = pa.array(columns.offsets, pa.int32())
+    coords = pa.FixedSizeListArray.from_arrays(
+        pa.array(columns.frac_coords.reshape(-1), pa.float32()), 3
+    )
+    arrays = {
+        "id": columns.id,
+        "formula": columns.formula,
+        "group": pa.array(polymorph_groups(columns.formula)),
+        "num_sites": pa.array(columns.num_sites.astype(np.uint8)),
+        "atomic_numbers": pa.ListArray.from_arrays(
+            offsets, pa.array(columns.atomic_numbers, pa.uint8())
+        ),
+        "frac_coords": pa.ListArray.from_arrays(offsets, coords),
+        "lattice": pa.FixedSizeListArray.from_arrays(
+            pa.array(columns.lattice.reshape(-1), pa.float32()), 9
+        ),
+        "space_group": pa.array(columns.space_group, pa.uint8()),
+        "formation_energy": pa.array(columns.formation_energy, pa.float32()),
+        "split": pa.DictionaryArray.from_arrays(
+            pa.array(split.astype(np.int8)), pa.array(SPLITS)
+        ),
+    }
+    return pa.RecordBatch.from_arrays(
+        [arrays[name] for name in SCHEMA.names], schema=SCHEMA
+    )
+
+
+def _vocabulary(columns: Columns) -> dict[str, Any]:
+    energies = columns.formation_energy
+    return {
+        "elements": [
+            elements.symbol(int(number)) for number in np.unique(columns.atomic_numbers)
+        ],
+        "space_groups": np.unique(columns.space_group).tolist(),
+        "max_sites": int(columns.num_sites.max()) if len(columns) else None,
+        "formation_energy": (
+            [float(energies.min()), float(energies.max())] if len(columns) else None
+        ),
+    }
+
+
+def _require_valid(columns: Columns) -> None:
+    num_sites = columns.num_sites
+    if len(columns) and not (num_sites.min() > 0 and num_sites.max() <= MAX_SITES):
+        raise ValueError(
+            f"structures have {num_sites.min()} to {num_sites.max()} sites; expected 1 "
+            f"to {MAX_SITES}"
+        )
+    for name in ("frac_coords", "lattice", "formation_energy"):
+        if not np.isfinite(getattr(columns, name)).all():
+            raise ValueError(f"{name} has entries that are not finite")
+    numbers = columns.space_group
+    if len(numbers) and not (numbers.min() > 0 and numbers.max() <= 230):
+        raise ValueError(
+            f"space groups {numbers.min()} to {numbers.max()}; expected 1 to 230"
+        )
+
+
+def _require_intact(
+    table: pathlib.Path, info: Mapping[str, Any], *, verify: bool
+) -> None:
+    if not table.exists():
+        raise FileNotFoundError(f"{table} is missing; prepare the data set again")
+    num_bytes, expected = table.stat().st_size, info["table"]["num_bytes"]
+    if num_bytes != expected:
+        raise ValueError(
+            f"{table} has {num_bytes} bytes, but {expected} were written: it is "
+            "truncated or altered; copy or prepare it again"
+        )
+    if verify and _checksum(table) != info["table"]["sha256"]:
+        raise ValueError(
+            f"{table} has another SHA-256 than when it was written: it is altered; "
+            "copy or prepare it again"
+        )
+
+
+@contextlib.contextmanager
+def _temporary_sibling(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A new directory beside ``path``, so that a rename moves no bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.partial-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move_into_place(temporary: pathlib.Path, path: pathlib.Path) -> None:
+    if not path.exists():
+        temporary.rename(path)
+        return
+    # A directory cannot be replaced in one step: the old one makes way first, and comes
+    # back if the new one cannot take its place.
+    old = path.parent / f".{path.name}.old-{os.getpid()}"
+    path.rename(old)
+    try:
+        temporary.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_empty(path: pathlib.Path) -> bool:
+    return next(path.iterdir(), None) is None
+
+
+def _checksum(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _numpy_view(array: pa.Array) -> np.ndarray:
+    return array.to_numpy(zero_copy_only=True)
+
+
+def _offsets(num_sites: np.ndarray) -> np.ndarray:
+    offsets = np.zeros(len(num_sites) + 1, np.int64)
+    np.cumsum(num_sites, out=offsets[1:])
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"{offsets[-1]} sites in all; a table holds up to {np.iinfo(np.int32).max}"
+        )
+    return offsets.astype(np.int32)
+
+
+def _round_below_one(frac_coords: np.ndarray) -> np.ndarray:
+    """Float64 → float32 within [0, 1): 0.99999999 would round to 1, which is 0."""
+    rounded = frac_coords.astype(np.float32)
+    return np.where(rounded >= 1, np.float32(0), rounded)
+
+
+def _concatenate(arrays: list, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    empty = np.zeros((0, *shape), dtype)
+    return np.concatenate([empty, *arrays]).astype(dtype, copy=False)
+
+
+def _concatenate_strings(arrays: list[pa.Array]) -> pa.Array:
+    return pa.concat_arrays([pa.array([], pa.string()), *arrays])

@@ -1,0 +1,206 @@
+"""Records of a source → columns in canonical form, by worker processes."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import spglib
+
+from crystaljax import canonical, elements, structure, validity, workers
+from crystaljax.data import dataset as datasets
+from crystaljax.data.sources import record
+
+# Rows that a worker takes at a time: enough to hide what sending them costs, few enough
+# for the last ones not to keep one worker busy alone.
+_CHUNK_ROWS = 100
+_NUM_EXAMPLES = 3
+
+# All images that can be nearest in a reduced cell, the site itself in the middle.
+_IMAGES = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
+_SAME_CELL = 13
+
+
+@dataclasses.dataclass(frozen=True)
+class CanonicalForm:
+    """How records are brought into canonical form.
+
+    Attributes:
+        origin: "site" or "input", see `canonical.canonical_crystal`.
+        primitive: go to the primitive cell first; "input" then refers to the origin
+            that spglib leaves.
+        symprec: distance tolerance of spglib, Å.
+    """
+
+    origin: canonical.Origin = "site"
+    primitive: bool = False
+    symprec: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+    """What was read.
+
+    Attributes:
+        columns: the structures that could be read, in the order of the source.
+        failed: for each reason the count, and the first few as examples: JSON values.
+        num_space_groups_found: of how many structures spglib found the space group,
+            since the source did not say it.
+    """
+
+    columns: datasets.Columns
+    failed: dict[str, dict[str, Any]]
+    num_space_groups_found: int
+
+    @property
+    def num_read(self) -> int:
+        """Rows of the source, good and bad."""
+        return len(self.columns) + sum(entry["count"] for entry in self.failed.values())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Chunk:
+    """What a worker sends back."""
+
+    columns: datasets.Columns
+    failures: list[record.Failure]
+    num_space_groups_found: int
+
+
+def read_source(
+    source: record.Source,
+    form: CanonicalForm,
+    *,
+    num_workers: int | None = None,
+    show_progress: bool = False,
+) -> Reading:
+    """Reads all of a source. A bad row is counted with its reason, and is not fatal.
+
+    Raises:
+        FileNotFoundError: the input is missing.
+        ValueError: the input as a whole is not what the source reads.
+    """
+    chunks = workers.map_in_workers(
+        functools.partial(_process_rows, source.parse_row, form),
+        _chunked(source.read_rows()),
+        num_workers=num_workers,
+        description=f"chunks of {_CHUNK_ROWS} structures" if show_progress else None,
+    )
+    pieces: list[datasets.Columns] = []
+    failed: dict[str, dict[str, Any]] = {}
+    num_found = 0
+    for chunk in chunks:
+        pieces.append(chunk.columns)
+        num_found += chunk.num_space_groups_found
+        for failure in chunk.failures:
+            entry = failed.setdefault(failure.reason, {"count": 0, "examples": []})
+            entry["count"] += 1
+            if len(entry["examples"]) < _NUM_EXAMPLES:
+                entry["examples"].append({"id": failure.id, "detail": failure.detail})
+    return Reading(datasets.concatenate_columns(pieces), failed, num_found)
+
+
+def canonical_record(
+    parsed: record.Record, form: CanonicalForm
+) -> record.Record | record.Failure:
+    """The record in canonical form and with all its labels, or why there is none."""
+    if parsed.formation_energy is None:
+        return record.Failure(parsed.id, "no formation energy")
+    try:
+        crystal = _canonical_crystal(parsed.crystal, form)
+    except ValueError as error:
+        return record.Failure(parsed.id, "cell or sites make no crystal", str(error))
+    shortest = _shortest_distance(crystal)
+    if shortest < validity.MIN_DISTANCE:
+        reason = f"atoms closer than {validity.MIN_DISTANCE} Å"
+        return record.Failure(parsed.id, reason, f"{shortest:.3g} Å")
+    space_group = parsed.space_group or validity.find_space_group(crystal, form.symprec)
+    if not space_group:
+        reason = f"spglib finds no space group at symprec {form.symprec} Å"
+        return record.Failure(parsed.id, reason)
+    return record.Record(parsed.id, crystal, space_group, parsed.formation_energy)
+
+
+def _chunked(rows: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(rows)
+    while chunk := list(itertools.islice(iterator, _CHUNK_ROWS)):
+        yield chunk
+
+
+def _process_rows(
+    parse_row_fn: Callable[[Any], record.Record | record.Failure],
+    form: CanonicalForm,
+    rows: list[Any],
+) -> _Chunk:
+    failures: list[record.Failure] = []
+    records: list[record.Record] = []
+    num_found = 0
+    for row in rows:
+        parsed = parse_row_fn(row)
+        if isinstance(parsed, record.Failure):
+            failures.append(parsed)
+            continue
+        result = canonical_record(parsed, form)
+        if isinstance(result, record.Failure):
+            failures.append(result)
+            continue
+        records.append(result)
+        num_found += parsed.space_group is None
+    columns = datasets.columns_from_crystals(
+        [one.id for one in records],
+        [elements.cell_formula(one.crystal.atomic_numbers) for one in records],
+        [one.crystal for one in records],
+        # Both are known by now; a type checker cannot know.
+        [one.space_group or 0 for one in records],
+        [one.formation_energy or 0.0 for one in records],
+    )
+    return _Chunk(columns, failures, num_found)
+
+
+def _canonical_crystal(
+    crystal: structure.Crystal, form: CanonicalForm
+) -> structure.Crystal:
+    problem = validity.find_cell_problem(crystal)
+    if problem:
+        raise ValueError(problem)
+    if form.primitive:
+        crystal = _primitive(crystal, form.symprec)
+    if crystal.num_sites > datasets.MAX_SITES:
+        raise ValueError(
+            f"{crystal.num_sites} sites; a data set holds up to {datasets.MAX_SITES}"
+        )
+    numbers = crystal.atomic_numbers
+    if numbers.min() < 1 or numbers.max() > elements.NUM_ELEMENTS:
+        raise ValueError(
+            f"atomic numbers {numbers.min()} to {numbers.max()}; expected 1 to "
+            f"{elements.NUM_ELEMENTS}"
+        )
+    return canonical.canonical_crystal(crystal, form.origin)
+
+
+def _primitive(crystal: structure.Crystal, symprec: float) -> structure.Crystal:
+    given: Any = crystal.lattice, crystal.frac_coords, crystal.atomic_numbers
+    # Releases of spglib differ in how they fail: None, or an exception of their own.
+    try:
+        cell = spglib.standardize_cell(
+            given, to_primitive=True, no_idealize=True, symprec=symprec
+        )
+    except Exception:
+        cell = None
+    if cell is None:
+        raise ValueError(f"spglib finds no primitive cell at symprec {symprec} Å")
+    lattice, frac_coords, atomic_numbers = map(np.asarray, cell)
+    return structure.Crystal(atomic_numbers, frac_coords, lattice)
+
+
+def _shortest_distance(crystal: structure.Crystal) -> float:
+    """Between two atoms, Å; the cell must be a reduced one."""
+    apart = crystal.frac_coords[:, None] - crystal.frac_coords
+    apart = apart - np.round(apart)
+    vectors = (apart[:, :, None] + _IMAGES) @ crystal.lattice
+    squared = np.einsum("ijkl,ijkl->ijk", vectors, vectors)
+    site = np.arange(crystal.num_sites)
+    squared[site, site, _SAME_CELL] = np.inf
+    return float(np.sqrt(squared.min()))

@@ -1,0 +1,115 @@
+"""CSV with the columns of the AFLOW database, as its dumps have them.
+
+One row has the formula of the whole cell (``B6Ta1W1``), the cell parameters
+(``[a,b,c,alpha,beta,gamma]``, Å and degrees) and the fractional coordinates
+(``[[x,y,z],...]``), sites grouped by species in the order of the formula.
+"""
+
+import ast
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from crystaljax import elements, structure
+from crystaljax.data.sources import csv_rows, record
+
+ID_COLUMN = "auid"
+ENERGY_COLUMN = "enthalpy_formation_atom"
+SPACE_GROUP_COLUMN = "spacegroup_relax"
+_SYMBOL = re.compile(r"[A-Z][a-z]?")
+_CRYSTAL_COLUMNS = ("pretty_formula", "geometry", "positions_fractional")
+
+
+@dataclasses.dataclass(frozen=True)
+class AflowCsv:
+    """A CSV file, plain or gzip, with one structure a row.
+
+    Attributes:
+        path: the file.
+        energy_column: formation energy, eV/atom.
+        space_group_column: number of the space group of the relaxed structure; None to
+            have it found from the structure.
+    """
+
+    path: str
+    energy_column: str = ENERGY_COLUMN
+    space_group_column: str | None = SPACE_GROUP_COLUMN
+
+    def read_rows(self) -> Iterator[tuple[str | None, ...]]:
+        """Yields the cells of the columns that are used; see `record.Source`."""
+        columns = [ID_COLUMN, self.energy_column, *_CRYSTAL_COLUMNS]
+        if self.space_group_column is not None:
+            columns.append(self.space_group_column)
+        return csv_rows.read_rows(self.path, columns)
+
+    def parse_row(self, row: tuple[str | None, ...]) -> record.Record | record.Failure:
+        """See `record.Source`."""
+        id, energy, *cells = row
+        formula, geometry, positions = cells[:3]
+        if id is None or formula is None or geometry is None or positions is None:
+            return record.Failure("", "row with missing or superfluous cells")
+        return record.build_record(
+            id,
+            functools.partial(parse_crystal, formula, geometry, positions),
+            cells[3] if self.space_group_column is not None else None,
+            energy,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """See `record.Source`."""
+        return {"source": "aflow_csv", **dataclasses.asdict(self)}
+
+
+def parse_crystal(formula: str, geometry: str, positions: str) -> structure.Crystal:
+    """Cells of one row → crystal.
+
+    Raises:
+        ValueError: a cell is malformed, or they contradict each other.
+    """
+    atomic_numbers = _parse_formula(formula)
+    frac_coords = _parse_numbers(positions)
+    if frac_coords.shape != (len(atomic_numbers), 3):
+        raise ValueError(
+            f"positions of shape {frac_coords.shape} for {formula}; expected "
+            f"({len(atomic_numbers)}, 3)"
+        )
+    parameters = _parse_numbers(geometry)
+    if parameters.shape != (6,):
+        raise ValueError(f"geometry {geometry!r}; expected six numbers")
+    return structure.Crystal(
+        atomic_numbers=atomic_numbers,
+        frac_coords=frac_coords,
+        lattice=structure.lattice_from_parameters(parameters),
+    )
+
+
+def _parse_formula(formula: str) -> np.ndarray:
+    """Atomic number of each site, in the order in which the formula is written."""
+    counts = elements.parse_formula(formula)
+    written = dict.fromkeys(_SYMBOL.findall(formula))
+    numbers = [elements.atomic_number(symbol) for symbol in written]
+    return np.repeat(numbers, [counts[symbol] for symbol in written])
+
+
+def _parse_numbers(text: str) -> np.ndarray:
+    """A nested list of numbers as text → array. The text is data, never run."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = _literal(text)
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{text[:80]!r} is not a list of numbers") from error
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f"{text[:80]!r} is not a list of numbers") from error

@@ -1,0 +1,62 @@
+"""CSV with a column of CIFs: the layout of CDVAE and DiffCSP, and of many others."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from crystaljax.data.sources import cif, csv_rows, record
+
+
+@dataclasses.dataclass(frozen=True)
+class CifCsv:
+    """A CSV file, plain or gzip, with one structure a row.
+
+    Attributes:
+        path: the file.
+        energy_column: formation energy, eV/atom; None where there is none.
+        space_group_column: number of the space group; None where there is none. (These
+            files hold CIFs in P1, so the CIF does not say it.)
+        id_column: name of the structure; row numbers where the column is missing.
+        cif_column: the CIF.
+    """
+
+    path: str
+    energy_column: str | None = None
+    space_group_column: str | None = None
+    id_column: str = "material_id"
+    cif_column: str = "cif"
+
+    def read_rows(self) -> Iterator[tuple[int, dict[str, str | None]]]:
+        """Yields row number and cells by role; see `record.Source`."""
+        columns = {
+            "cif": self.cif_column,
+            "energy": self.energy_column,
+            "space_group": self.space_group_column,
+        }
+        columns = {role: name for role, name in columns.items() if name is not None}
+        if self.id_column in csv_rows.read_header(self.path):
+            columns["id"] = self.id_column
+        rows = csv_rows.read_rows(self.path, list(columns.values()))
+        for number, cells in enumerate(rows):
+            yield number, dict(zip(columns, cells, strict=True))
+
+    def parse_row(
+        self, row: tuple[int, dict[str, str | None]]
+    ) -> record.Record | record.Failure:
+        """See `record.Source`."""
+        number, cells = row
+        id = cells.get("id") or str(number)
+        text = cells["cif"]
+        if text is None:
+            return record.Failure(id, "row with missing or superfluous cells")
+        return record.build_record(
+            id,
+            functools.partial(cif.parse_cif, text),
+            cells.get("space_group"),
+            cells.get("energy"),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """See `record.Source`."""
+        return {"source": "cif_csv", **dataclasses.asdict(self)}

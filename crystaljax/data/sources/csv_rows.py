@@ -1,0 +1,89 @@
+"""Rows of a CSV file, plain or gzip, one after the other."""
+
+import csv
+import gzip
+import os
+import pathlib
+import zlib
+from collections.abc import Iterator, Sequence
+
+# A cell holds a whole CIF; Python's own limit is 128 KiB.
+_MAX_CELL_CHARACTERS = 2**24
+
+
+def require_columns(path: str | os.PathLike, columns: Sequence[str]) -> None:
+    """Raises unless the file is there and has the columns.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a column is missing; the message lists those present.
+    """
+    header = read_header(path)
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise ValueError(
+            f"{path} has no column {', '.join(map(repr, missing))}; its columns are: "
+            f"{', '.join(header)}"
+        )
+
+
+def read_header(path: str | os.PathLike) -> list[str]:
+    """Column names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty or not text.
+    """
+    return next(_read_lines(path))
+
+
+def read_rows(
+    path: str | os.PathLike, columns: Sequence[str]
+) -> Iterator[tuple[str | None, ...]]:
+    """Yields the cells of the columns; None for all of them where a row is too short.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a column is missing, or the file ends early or is not text.
+    """
+    require_columns(path, columns)
+    lines = _read_lines(path)
+    header = next(lines)
+    positions = [header.index(name) for name in columns]
+    for cells in lines:
+        if len(cells) == len(header):
+            yield tuple(cells[position] for position in positions)
+        elif cells:
+            yield (None,) * len(positions)
+
+
+def _read_lines(path: str | os.PathLike) -> Iterator[list[str]]:
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; check --input")
+    csv.field_size_limit(_MAX_CELL_CHARACTERS)
+    # Byte-order marks, as spreadsheets write them, would end up in the first name.
+    with _open_text(path) as file:
+        reader = csv.reader(file)
+        num_rows = 0
+        try:
+            for cells in reader:
+                yield cells
+                num_rows += 1
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(
+                f"{path} ends early or is damaged after row {num_rows} ({error}); "
+                "download it again"
+            ) from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(
+                f"{path} is not CSV in UTF-8 after row {num_rows}: {error}"
+            ) from error
+        if num_rows == 0:
+            raise ValueError(f"{path} is empty; expected CSV with a header")
+
+
+def _open_text(path: pathlib.Path):
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open("rt", encoding="utf-8-sig", newline="")

@@ -1,0 +1,374 @@
+"""The built-in data set: prototypes decorated with fcc metals, relaxed with EMT.
+
+AFLOW in miniature. Every prototype is decorated with every ordered choice of metals,
+scaled to the atoms' volume, relaxed with ASE's effective medium theory, and labelled
+with its formation energy against the fcc elements and its space group. The energies are
+EMT's: real forces and hulls for trying the whole loop, not chemistry to publish.
+(Aluminium is left out: EMT has the sign of its alloys with transition metals wrong.)
+
+What ships with the package is what ``generate`` gives; the maker script is
+``experiments/builtin_alloys/make_builtin_alloys.py``.
+"""
+
+import collections
+import dataclasses
+import functools
+import itertools
+import json
+import pathlib
+from collections.abc import Sequence
+
+import ase.data
+import numpy as np
+import pyarrow as pa
+import spglib
+from pymatgen.analysis.structure_matcher import StructureMatcher
+
+from crystaljax import bridge, relaxation, structure, workers
+from crystaljax.data.sources import prototypes, record
+
+CALCULATOR = "emt"
+METALS = ("Ni", "Cu", "Pd", "Ag", "Pt", "Au")
+# Raise it whenever generate gives other structures than before.
+GENERATOR_VERSION = 1
+BUILTIN_PATH = pathlib.Path(__file__).parents[1] / "builtin" / "emt_alloys.arrow"
+
+FMAX = 0.05  # eV/Å
+MAX_STEPS = 100
+SYMPREC = 0.1  # Å
+# Bonds shorter than this share of the sum of the radii are stretched by scaling the
+# cell up; a prototype that must swell by more than MAX_SWELLING for it is too open: EMT
+# lets such structures swell without bound.
+MIN_BOND = 0.85
+MAX_SWELLING = 1.5
+# Dropped after relaxation: denser structures have 0.95 to 1.1 times the elements' volume.
+MAX_RELAXED_SWELLING = 1.2
+
+# Two results are one crystal if all of this holds; relaxations that end in the same
+# minimum differ by less.
+SAME_ENERGY = 0.005  # eV/atom
+SAME_VOLUME = 0.02  # relative
+_MATCHER = {"ltol": 0.1, "stol": 0.15, "angle_tol": 3.0, "scale": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoration:
+    """A prototype with a metal for each of its letters: the work order of a worker."""
+
+    prototype: prototypes.Prototype
+    metals: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """Unique name, such as ``L1_2:Au-Cu``."""
+        return f"{self.prototype.name}:{'-'.join(self.metals)}"
+
+    @property
+    def atomic_numbers(self) -> np.ndarray:
+        """Shape (sites,)."""
+        element = dict(zip("ABC", self.metals, strict=False))
+        return np.array(
+            [ase.data.atomic_numbers[element[s]] for s in self.prototype.letters]
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """What ``generate`` gives.
+
+    Attributes:
+        records: the structures, in the order of prototypes and metals.
+        num_dropped: reason → number of decorations that gave no structure.
+        num_available: structures there are without ``num_structures``.
+    """
+
+    records: list[record.Record]
+    num_dropped: dict[str, int]
+    num_available: int
+
+
+def generate(
+    num_structures: int | None = None,
+    *,
+    seed: int = 0,
+    metals: Sequence[str] = METALS,
+    prototype_names: Sequence[str] | None = None,
+    num_workers: int | None = None,
+    description: str | None = None,
+) -> Generated:
+    """Builds the data set; the same arguments give the same structures again.
+
+    Args:
+        num_structures: about how many; all there are if None. A smaller number takes
+            chemical systems at random (all prototypes of a formula stay together),
+            cutting the last one short to give the number exactly.
+        seed: which chemical systems a smaller number takes.
+        metals: element symbols, of those EMT has; each must be fcc.
+        prototype_names: restrict to these of ``prototypes.PROTOTYPES``.
+        num_workers: processes; all CPUs if None.
+        description: label of a progress bar; none if None.
+
+    Raises:
+        ValueError: an unknown prototype or metal, or more structures asked for than
+            these prototypes and metals give.
+    """
+    unknown = sorted(set(metals) - set(METALS))
+    if unknown:
+        raise ValueError(
+            f"no built-in alloys of {', '.join(unknown)}; the metals are "
+            f"{', '.join(METALS)}"
+        )
+    work = decorations(metals, prototype_names)
+    if num_structures is not None and num_structures > len(work):
+        raise ValueError(
+            f"{num_structures} structures asked for, but these prototypes give at most "
+            f"{len(work)} with {len(metals)} metals; use fewer, or None for all"
+        )
+    # Whole chemical systems in random order: results of one never depend on another, so
+    # a small number need not relax everything.
+    systems: dict[tuple[str, ...], list[Decoration]] = collections.defaultdict(list)
+    for decoration in work:
+        systems[tuple(sorted(decoration.metals))].append(decoration)
+    order = sorted(systems)
+    if num_structures is not None:
+        order = [order[i] for i in np.random.default_rng(seed).permutation(len(order))]
+    position = {decoration.id: i for i, decoration in enumerate(work)}
+
+    records: list[record.Record] = []
+    dropped: collections.Counter[str] = collections.Counter()
+    batches = [order] if num_structures is None else [[system] for system in order]
+    for batch in batches:
+        if num_structures is not None and len(records) >= num_structures:
+            break
+        todo = [decoration for system in batch for decoration in systems[system]]
+        todo.sort(key=lambda decoration: position[decoration.id])
+        found = []
+        for result in workers.map_in_workers(
+            make_record, todo, num_workers=num_workers, description=description
+        ):
+            if isinstance(result, record.Failure):
+                dropped[result.reason] += 1
+            else:
+                found.append(result)
+        kept = drop_duplicates(found, num_workers=num_workers)
+        dropped["duplicate"] += len(found) - len(kept)
+        records += kept
+    num_available = len(records)
+    if num_structures is not None:
+        if num_available < num_structures:
+            raise ValueError(
+                f"{num_structures} structures asked for, but these prototypes give "
+                f"{num_available} with {len(metals)} metals; use fewer, or None for all"
+            )
+        records = records[:num_structures]
+    records.sort(key=lambda item: position[item.id])
+    return Generated(records, dict(dropped), num_available)
+
+
+def decorations(
+    metals: Sequence[str] = METALS, prototype_names: Sequence[str] | None = None
+) -> list[Decoration]:
+    """All prototypes with all ordered choices of metals, each crystal once.
+
+    Where exchanging letters gives the same crystal (A and B of CsCl), only one of the
+    orders is in the list.
+
+    Raises:
+        ValueError: a name is not in ``prototypes.PROTOTYPES``.
+    """
+    known = [prototype.name for prototype in prototypes.PROTOTYPES]
+    unknown = sorted(set(prototype_names or ()) - set(known))
+    if unknown:
+        raise ValueError(f"unknown prototypes {unknown}; expected some of {known}")
+    rank = {metal: i for i, metal in enumerate(metals)}
+    found = []
+    for prototype in prototypes.PROTOTYPES:
+        if prototype_names is not None and prototype.name not in prototype_names:
+            continue
+        swaps = prototypes.equivalent_letter_orders(prototype)
+        for chosen in itertools.permutations(metals, prototype.num_letters):
+            ranks = [rank[metal] for metal in chosen]
+            if all(ranks <= [ranks[i] for i in swap] for swap in swaps):
+                found.append(Decoration(prototype, chosen))
+    return found
+
+
+def make_record(decoration: Decoration) -> record.Record | record.Failure:
+    """Scales, relaxes and labels one decorated prototype."""
+    numbers = decoration.atomic_numbers
+    element_volume = sum(_atomic_volume(int(n)) for n in numbers)
+    start = _scale(decoration, element_volume)
+    if start is None:
+        return record.Failure(decoration.id, "too open a packing")
+    relaxed = relaxation.relax(start, CALCULATOR, fmax=FMAX, max_steps=MAX_STEPS)
+    if relaxed.failure:
+        return record.Failure(decoration.id, "relaxation failed")
+    if not relaxed.converged:
+        return record.Failure(decoration.id, "relaxation did not converge")
+    crystal = relaxed.crystal
+    if abs(np.linalg.det(crystal.lattice)) > MAX_RELAXED_SWELLING * element_volume:
+        return record.Failure(decoration.id, "swollen")
+    symmetry = spglib.get_symmetry_dataset(
+        (crystal.lattice, crystal.frac_coords, numbers), symprec=SYMPREC
+    )
+    if symmetry is None:
+        return record.Failure(decoration.id, "no space group")
+    if len(set(symmetry.mapping_to_primitive)) < crystal.num_sites:
+        return record.Failure(decoration.id, "relaxed to a smaller primitive cell")
+    return record.Record(
+        id=decoration.id,
+        crystal=crystal,
+        space_group=int(symmetry.number),
+        formation_energy=relaxation.formation_energy(
+            CALCULATOR, numbers, relaxed.energy
+        ),
+    )
+
+
+def drop_duplicates(
+    records: Sequence[record.Record], *, num_workers: int | None = None
+) -> list[record.Record]:
+    """Keeps the first of every set of equal crystals, in the order given."""
+    groups: dict[tuple, list[int]] = collections.defaultdict(list)
+    for i, item in enumerate(records):
+        groups[_reduced_formula(item.crystal.atomic_numbers)].append(i)
+    members = [[records[i] for i in indices] for indices in groups.values()]
+    kept = workers.map_in_workers(_first_of_equals, members, num_workers=num_workers)
+    kept_ids = {item.id for group in kept for item in group}
+    return [item for item in records if item.id in kept_ids]
+
+
+def load_builtin() -> list[record.Record]:
+    """The data set that ships with the package."""
+    return load(BUILTIN_PATH)
+
+
+def load(path: str | pathlib.Path) -> list[record.Record]:
+    """Reads records that ``save`` wrote."""
+    columns = _read_table(path).to_pydict()
+    return [
+        record.Record(
+            id=columns["id"][i],
+            crystal=structure.Crystal(
+                atomic_numbers=np.array(numbers),
+                frac_coords=np.reshape(columns["frac_coords"][i], (-1, 3)),
+                lattice=np.reshape(columns["lattice"][i], (3, 3)),
+            ),
+            space_group=columns["space_group"][i],
+            formation_energy=columns["formation_energy"][i],
+        )
+        for i, numbers in enumerate(columns["atomic_numbers"])
+    ]
+
+
+def load_metadata(path: str | pathlib.Path = BUILTIN_PATH) -> dict:
+    """Provenance of a file that ``save`` wrote.
+
+    Keys: energy_model, reference_energies (symbol → eV/atom), generator_version,
+    parameters, num_dropped (reason → number).
+    """
+    schema = _read_table(path).schema
+    return json.loads((schema.metadata or {})[b"crystaljax"])
+
+
+def save(generated: Generated, path: str | pathlib.Path) -> None:
+    """Writes records as an Arrow IPC file (zstd), provenance in its schema."""
+    records = generated.records
+    numbers = {int(n) for item in records for n in item.crystal.atomic_numbers}
+    metadata = {
+        "energy_model": relaxation.energy_model(CALCULATOR),
+        "reference_energies": {
+            ase.data.chemical_symbols[n]: relaxation.elemental_energy(CALCULATOR, n)
+            for n in sorted(numbers)
+        },
+        "generator_version": GENERATOR_VERSION,
+        "parameters": {
+            "fmax": FMAX,
+            "max_steps": MAX_STEPS,
+            "symprec": SYMPREC,
+            "min_bond": MIN_BOND,
+            "max_swelling": MAX_SWELLING,
+            "max_relaxed_swelling": MAX_RELAXED_SWELLING,
+        },
+        "num_dropped": generated.num_dropped,
+    }
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("prototype", pa.dictionary(pa.int16(), pa.string())),
+            ("atomic_numbers", pa.list_(pa.uint8())),
+            ("frac_coords", pa.list_(pa.float32())),
+            ("lattice", pa.list_(pa.float32(), 9)),
+            ("space_group", pa.uint8()),
+            ("formation_energy", pa.float32()),
+        ],
+        metadata={"crystaljax": json.dumps(metadata)},
+    )
+    table = pa.table(
+        {
+            "id": [item.id for item in records],
+            "prototype": [item.id.split(":")[0] for item in records],
+            "atomic_numbers": [item.crystal.atomic_numbers for item in records],
+            "frac_coords": [item.crystal.frac_coords.ravel() for item in records],
+            "lattice": [item.crystal.lattice.ravel() for item in records],
+            "space_group": [item.space_group for item in records],
+            "formation_energy": [item.formation_energy for item in records],
+        },
+        schema=schema,
+    )
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_file(str(path), schema, options=options) as writer:
+        writer.write_table(table)
+
+
+def _read_table(path: str | pathlib.Path) -> pa.Table:
+    with pa.ipc.open_file(str(path)) as reader:
+        return reader.read_all()
+
+
+def _scale(decoration: Decoration, volume: float) -> structure.Crystal | None:
+    """Starting cell: the elements' volume, or more where bonds would be too short."""
+    prototype = decoration.prototype
+    numbers = decoration.atomic_numbers
+    cell = prototype.lattice * (volume / np.linalg.det(prototype.lattice)) ** (1 / 3)
+    crystal = structure.Crystal(numbers, prototype.frac_coords, cell)
+    # EMT's own radii: in a close packing the volume per atom is d³ / √2.
+    radii = [(np.sqrt(2) * _atomic_volume(int(n))) ** (1 / 3) / 2 for n in numbers]
+    i, j, _, distance = bridge.to_pymatgen(crystal).get_neighbor_list(r=4.0)
+    contact = np.array(radii)[i] + np.array(radii)[j]
+    stretch = max(1.0, MIN_BOND / np.min(distance / contact))
+    if stretch**3 > MAX_SWELLING:
+        return None
+    return dataclasses.replace(crystal, lattice=cell * stretch)
+
+
+@functools.cache
+def _atomic_volume(atomic_number: int) -> float:
+    """Volume per atom (Å³) of the fcc metal, relaxed."""
+    relaxed = relaxation.relax_element(CALCULATOR, atomic_number)
+    return float(abs(np.linalg.det(relaxed.crystal.lattice)))
+
+
+def _reduced_formula(atomic_numbers: np.ndarray) -> tuple[tuple[int, int], ...]:
+    elements, counts = np.unique(atomic_numbers, return_counts=True)
+    counts = counts // np.gcd.reduce(counts)
+    return tuple(zip(elements.tolist(), counts.tolist(), strict=True))
+
+
+def _first_of_equals(records: list[record.Record]) -> list[record.Record]:
+    matcher = StructureMatcher(**_MATCHER)
+    kept: list[tuple[record.Record, float]] = []
+    for item in records:
+        lattice = item.crystal.lattice
+        volume = abs(np.linalg.det(lattice)) / item.crystal.num_sites
+        rivals = [
+            other
+            for other, other_volume in kept
+            if abs(other.formation_energy - item.formation_energy) < SAME_ENERGY
+            and abs(other_volume / volume - 1) < SAME_VOLUME
+        ]
+        here = bridge.to_pymatgen(item.crystal)
+        if not any(matcher.fit(here, bridge.to_pymatgen(o.crystal)) for o in rivals):
+            kept.append((item, volume))
+    return [item for item, _ in kept]

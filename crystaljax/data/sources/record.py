@@ -1,0 +1,118 @@
+"""What every source yields: one crystal with its labels, or the reason for none."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from crystaljax import structure
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record:
+    """One crystal as a source has it, before it is brought into canonical form.
+
+    Attributes:
+        id: the source's name for it, unique within the source.
+        crystal: any cell, orientation and site order.
+        space_group: 1-230, or None where the source does not say.
+        formation_energy: eV/atom, or None where the source does not say.
+    """
+
+    id: str
+    crystal: structure.Crystal
+    space_group: int | None
+    formation_energy: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A row that gave no crystal.
+
+    Attributes:
+        id: the source's name for the row.
+        reason: a few words without values of the row, so that reasons can be counted.
+        detail: the full message.
+    """
+
+    id: str
+    reason: str
+    detail: str = ""
+
+
+class Source(Protocol):
+    """Where records come from: one file or one service, one module per kind.
+
+    Rows are read one after the other by the parent process, which should be cheap;
+    worker processes parse them, so a source and its rows must be picklable.
+    """
+
+    def read_rows(self) -> Iterator[Any]:
+        """Yields one item per structure.
+
+        Raises:
+            FileNotFoundError: the input is not there.
+            ValueError: the input is not of this kind: a column is missing, it ends
+                early. One bad row is no reason to raise.
+        """
+        ...
+
+    def parse_row(self, row: Any) -> Record | Failure:
+        """One item of `read_rows` → the record, or why there is none."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Where the data come from, as JSON values: kept as provenance."""
+        ...
+
+
+def build_record(
+    id: str,
+    parse_crystal: Callable[[], structure.Crystal],
+    space_group: object,
+    formation_energy: object,
+) -> Record | Failure:
+    """Labels as a file has them and a way to get the crystal → record or failure.
+
+    Args:
+        id: the source's name for the structure.
+        parse_crystal: called last; ValueError from it becomes a failure.
+        space_group: number or text; None where the source does not say.
+        formation_energy: number or text, eV/atom; None where the source does not say.
+    """
+    try:
+        energy = None if formation_energy is None else parse_energy(formation_energy)
+    except ValueError as error:
+        return Failure(id, "formation energy missing or not a number", str(error))
+    try:
+        number = None if space_group is None else parse_space_group(space_group)
+    except ValueError as error:
+        return Failure(id, "space group missing or not in 1-230", str(error))
+    try:
+        return Record(id, parse_crystal(), number, energy)
+    except ValueError as error:
+        return Failure(id, "crystal not readable", str(error))
+
+
+def parse_energy(text: object) -> float:
+    """Text → energy, eV/atom.
+
+    Raises:
+        ValueError: it is not a finite number.
+    """
+    value = float(str(text))
+    if not math.isfinite(value):
+        raise ValueError(f"formation energy {text!r}; expected a finite number")
+    return value
+
+
+def parse_space_group(text: object) -> int:
+    """Text → space-group number; ``225.0``, as pandas writes it, is 225.
+
+    Raises:
+        ValueError: it is not an integer from 1 to 230.
+    """
+    value = float(str(text))
+    if not (value.is_integer() and 1 <= value <= 230):
+        raise ValueError(f"space group {text!r}; expected a number from 1 to 230")
+    return int(value)

@@ -1,0 +1,231 @@
+"""Measures a trained network on held-out structures.
+
+    python -m crystaljax.evaluate --workdir=runs/smoke --split=val
+
+One sample per structure, asked for with the structure's own formula, space group and
+formation energy. Prints match rates, validity and space groups found, and writes a
+table with one row per structure.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+from absl import app, flags
+
+from crystaljax import (
+    build,
+    evaluation,
+    export,
+    generation,
+    parallel,
+    runs,
+    structure,
+    validity,
+)
+from crystaljax.data import dataset as datasets
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """What to evaluate; see the flags of the command.
+
+    Attributes:
+        workdir: the run directory.
+        split: "train", "val" or "test".
+        dataset: dataset directory; that of the run if None.
+        num_structures: structures, drawn with the seed; all if None.
+        seed: of the draw and of the samples.
+        num_steps: network evaluations; as in the run's config if None.
+        eta: of DDIM; as in the run's config if None.
+        batch_size: samples at a time; as in the run's config if None.
+        checkpoint: step; the newest if None.
+        num_workers: processes; all CPUs if None.
+        output: folder for the table; ``workdir/evaluation_<split>`` if None.
+    """
+
+    workdir: str
+    split: str = "val"
+    dataset: str | None = None
+    num_structures: int | None = None
+    seed: int = 0
+    num_steps: int | None = None
+    eta: float | None = None
+    batch_size: int | None = None
+    checkpoint: int | None = None
+    num_workers: int | None = None
+    output: str | None = None
+
+
+def evaluate(
+    options: EvaluateOptions, *, show_progress: bool = False
+) -> tuple[evaluation.Evaluation, pathlib.Path]:
+    """Evaluates and writes the table and the samples.
+
+    Returns:
+        The evaluation, and the folder with ``structures.csv``, ``summary.json`` and the
+        samples as ``samples.extxyz``.
+
+    Raises:
+        FileNotFoundError: no run, checkpoint or dataset.
+        ValueError: an empty split, or structures that the run's rows do not hold.
+    """
+    mesh = parallel.build_mesh()
+    run = runs.load_run(options.workdir, mesh, options.checkpoint)
+    config = build.override_sampler(run.config, options.num_steps, options.eta)
+    dataset = datasets.open_dataset(options.dataset or run.vocabulary["dataset"])
+    indices = dataset.indices(options.split)
+    if options.num_structures is not None and options.num_structures < len(indices):
+        rng = np.random.default_rng(options.seed)
+        indices = np.sort(rng.choice(indices, options.num_structures, replace=False))
+    result = evaluation.evaluate_samples(
+        run.params,
+        generation.build_generate_fn(
+            run.model,
+            build.build_sampler(config),
+            run.scale,
+            config.data.rows,
+            mesh,
+        ),
+        dataset,
+        indices,
+        key=generation.key_of_seed(options.seed),
+        sites=structure.max_sites(config.data.rows),
+        mesh=mesh,
+        batch_size=options.batch_size or config.evaluation.batch_size,
+        num_workers=options.num_workers,
+        show_progress=show_progress,
+    )
+    folder = pathlib.Path(options.output or run.workdir / f"evaluation_{options.split}")
+    _write(result, dataset, run, options, folder)
+    return result, folder
+
+
+def report(result: evaluation.Evaluation, options: EvaluateOptions) -> str:
+    """What the command prints."""
+    count = len(result.indices)
+    summary = result.summary()
+    lines = [f"{count} structures of the {options.split} split, one sample each"]
+    for tolerance in result.matches.tolerances:
+        rate = summary[f"match_rate_{tolerance}"]
+        error = np.sqrt(rate * (1 - rate) / count)
+        rms = summary.get(f"rms_{tolerance}")
+        lines.append(
+            f"  match rate  {rate:6.1%} ± {error:.1%}   at ltol/stol/angle_tol "
+            f"{tolerance}" + (f", RMS {rms:.4f}" if rms is not None else "")
+        )
+    lines += [
+        f"  valid       {summary['valid']:6.1%}            (finite, volume ≥ "
+        f"{validity.MIN_VOLUME:g} Å³, distances ≥ {validity.MIN_DISTANCE:g} Å)",
+        f"  apart       {summary['not_overlapping']:6.1%}            (distances ≥ "
+        f"{evaluation.OVERLAP_RATIO:g} of the covalent radii's sum)",
+    ]
+    for symprec in evaluation.SYMPRECS:
+        lines.append(
+            f"  space group {summary[f'space_group_{symprec:g}']:6.1%}            "
+            f"(the one asked for, found at symprec {symprec:g})"
+        )
+    seconds = ", ".join(
+        f"{name} {value:.1f} s" for name, value in result.seconds.items()
+    )
+    return "\n".join([*lines, f"  {seconds}"])
+
+
+def _write(
+    result: evaluation.Evaluation,
+    dataset: datasets.Dataset,
+    run: runs.Run,
+    options: EvaluateOptions,
+    folder: pathlib.Path,
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    table = result.table(dataset)
+    export.write_table(folder / "structures.csv", table, overwrite=True)
+    infos = [
+        {
+            "id": id_,
+            "formula": formula,
+            "space_group": group,
+            "formation_energy": energy,
+        }
+        for id_, formula, group, energy in zip(
+            table["id"],
+            table["formula"],
+            table["space_group"],
+            table["formation_energy"],
+            strict=True,
+        )
+    ]
+    export.write_extxyz(
+        folder / "samples.extxyz", result.samples, infos, overwrite=True
+    )
+    runs.write_json(
+        folder / "summary.json",
+        {
+            "checkpoint": run.step,
+            "dataset": str(dataset.path),
+            "num_structures": len(result.indices),
+            **dataclasses.asdict(options),
+            **result.summary(),
+            "seconds": result.seconds,
+        },
+    )
+
+
+def main() -> None:
+    """Command line."""
+    defaults = EvaluateOptions(workdir="")
+    values = {
+        "workdir": flags.DEFINE_string("workdir", None, "Run directory to evaluate."),
+        "split": flags.DEFINE_enum(
+            "split", defaults.split, datasets.SPLITS, "Structures to ask for."
+        ),
+        "dataset": flags.DEFINE_string(
+            "dataset", None, "Dataset directory; that of the run by default."
+        ),
+        "num_structures": flags.DEFINE_integer(
+            "num_structures",
+            None,
+            "Structures, drawn with the seed; all by default.",
+            1,
+        ),
+        "seed": flags.DEFINE_integer(
+            "seed", defaults.seed, "Seed of the draw and of the samples.", 0
+        ),
+        "num_steps": flags.DEFINE_integer(
+            "num_steps", None, "Network evaluations; the config's by default.", 1
+        ),
+        "eta": flags.DEFINE_float(
+            "eta", None, "Noise of DDIM, 0 to 1; the config's by default.", 0, 1
+        ),
+        "batch_size": flags.DEFINE_integer(
+            "batch_size", None, "Samples at a time; the config's by default.", 1
+        ),
+        "checkpoint": flags.DEFINE_integer(
+            "checkpoint", None, "Step of the checkpoint; the newest by default."
+        ),
+        "num_workers": flags.DEFINE_integer(
+            "num_workers", None, "Processes that match; all CPUs by default.", 1
+        ),
+        "output": flags.DEFINE_string(
+            "output", None, "Folder to write; <workdir>/evaluation_<split> by default."
+        ),
+    }
+    flags.mark_flag_as_required("workdir")
+
+    def run(argv):
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected arguments {argv[1:]}")
+        options = EvaluateOptions(**{name: flag.value for name, flag in values.items()})
+        try:
+            result, folder = evaluate(options, show_progress=True)
+        except (FileNotFoundError, ValueError) as error:
+            raise SystemExit(f"error: {error}") from error
+        print(report(result, options))
+        print(f"per structure: {folder / 'structures.csv'}")
+
+    app.run(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The conditional network: encoders, time embedding and UNet in one module."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
+
+from crystaljax.models import encoders, layers, unet
+
+
+@flax.struct.dataclass
+class EncodedConditions:
+    """Conditions as the UNet takes them; they depend on neither time nor x.
+
+    Attributes:
+        embedding: (batch, 4 · channels), added to the embedding of time.
+        sites: (batch, sites, width) features of each site's element, or None.
+    """
+
+    embedding: Array
+    sites: Array | None
+
+
+class CrystalUNet(nn.Module):
+    """UNet conditioned on elements, space group and energy (paper figure 2).
+
+    At the paper's settings, the defaults, it has 304,781,763 parameters.
+
+    Attributes:
+        channels, channel_multipliers, num_res_blocks, attention_levels: of the UNet.
+        element_properties: "reference" (as the paper's code has them) or "scaled".
+        element_rows: sites that the element encoder sees.
+        element_channels: of the element encoder's convolutions.
+        site_features: width of an embedding of each site's element that is given to
+            the UNet at the site's row; 0 as in the paper.
+        dtype: of the arithmetic.
+    """
+
+    channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 2, 4, 8)
+    num_res_blocks: int = 7
+    attention_levels: tuple[int, ...] = (1, 2, 4, 8)
+    element_properties: str = "reference"
+    element_rows: int = 64
+    element_channels: tuple[int, ...] = (64, 128, 256)
+    site_features: int = 0
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        """Declares the parts."""
+        width = 4 * self.channels
+        self.time_in = layers.dense(width, self.dtype, None)
+        self.time_out = layers.dense(width, self.dtype, None)
+        self.condition = layers.dense(width, self.dtype, None)
+        self.space_group_encoder = encoders.SpaceGroupEncoder(dtype=self.dtype)
+        self.element_encoder = encoders.ElementEncoder(
+            properties=self.element_properties,
+            rows=self.element_rows,
+            channels=self.element_channels,
+            dtype=self.dtype,
+        )
+        if self.site_features:
+            self.site_encoder = layers.dense(self.site_features, self.dtype, None)
+        self.unet = unet.UNet(
+            channels=self.channels,
+            channel_multipliers=self.channel_multipliers,
+            num_res_blocks=self.num_res_blocks,
+            attention_levels=self.attention_levels,
+            dtype=self.dtype,
+        )
+
+    def encode_conditions(
+        self,
+        atomic_numbers: Integer[Array, "batch sites"],
+        space_group: Integer[Array, " batch"],
+        energy: Float[Array, " batch"],
+    ) -> EncodedConditions:
+        """Encodes the conditions once for all times.
+
+        Args:
+            atomic_numbers: of the sites, 0 where there is none.
+            space_group: 1-230.
+            energy: as the network was trained with it (eV/atom, or scaled).
+        """
+        vector = jnp.concatenate(
+            [
+                energy[:, None].astype(self.dtype),
+                self.space_group_encoder(space_group),
+                self.element_encoder(atomic_numbers),
+            ],
+            axis=-1,
+        )
+        sites = None
+        if self.site_features:
+            table = encoders.element_features(self.element_properties)
+            features = jnp.asarray(table, self.dtype)[atomic_numbers]
+            sites = self.site_encoder(features)
+            sites = jnp.where(atomic_numbers[..., None] > 0, sites, 0)
+        return EncodedConditions(self.condition(vector), sites)
+
+    def predict(
+        self,
+        x: Float[Array, "batch rows 3"],
+        t: Float[Array, " batch"],
+        encoded: EncodedConditions,
+    ) -> Float[Array, "batch rows 3"]:
+        """What the process asks for at ``x`` and time ``t``; float32."""
+        time = layers.time_embedding(t, self.channels).astype(self.dtype)
+        time = self.time_out(nn.silu(self.time_in(time)))
+        if encoded.sites is not None:
+            gap = x.shape[1] - encoded.sites.shape[1]
+            sites = jnp.pad(encoded.sites, ((0, 0), (0, gap), (0, 0)))
+            x = jnp.concatenate([x.astype(self.dtype), sites], axis=-1)
+        return self.unet(x, time + encoded.embedding)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch rows 3"],
+        t: Float[Array, " batch"],
+        atomic_numbers: Integer[Array, "batch sites"],
+        space_group: Integer[Array, " batch"],
+        energy: Float[Array, " batch"],
+    ) -> Float[Array, "batch rows 3"]:
+        """Encodes the conditions and predicts."""
+        encoded = self.encode_conditions(atomic_numbers, space_group, energy)
+        return self.predict(x, t, encoded)

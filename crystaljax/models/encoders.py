@@ -1,0 +1,95 @@
+"""Encoders of the conditions: elements, space group (paper section 4, figure 2a).
+
+A batch carries atomic numbers and space-group numbers only. What the encoders work on
+(one-hots, properties, symmetry operations) is looked up on the device in constant
+tables: a few bytes a sample travel instead of 44 kB.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Integer
+
+from crystaljax import elements, symmetry
+from crystaljax.models import layers
+
+
+def element_features(properties: str) -> Float[np.ndarray, "numbers features"]:
+    """One-hot and properties of every element; row = atomic number, row 0 = padding."""
+    table = elements.load_element_properties(properties)
+    features = np.concatenate([np.eye(len(table)), table], axis=1)
+    return np.concatenate([np.zeros_like(features[:1]), features]).astype(np.float32)
+
+
+class ElementEncoder(nn.Module):
+    """Embedding of the whole list of sites, by convolutions over the sites.
+
+    Attributes:
+        properties: which table of element properties, "reference" or "scaled".
+        rows: sites are padded to this number, whatever the rows of the sample tensor.
+        channels: of the three convolutions.
+        features: width of the embedding.
+    """
+
+    properties: str = "reference"
+    rows: int = 64
+    channels: tuple[int, ...] = (64, 128, 256)
+    features: int = 256
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, atomic_numbers: Integer[Array, "batch sites"]
+    ) -> Float[Array, "batch {self.features}"]:
+        """Encodes.
+
+        Raises:
+            ValueError: more sites than the encoder has rows.
+        """
+        num_sites = atomic_numbers.shape[1]
+        if num_sites > self.rows:
+            raise ValueError(
+                f"{num_sites} sites do not fit into the element encoder's {self.rows} "
+                "rows; raise model.element_rows"
+            )
+        padded = jnp.pad(atomic_numbers, ((0, 0), (0, self.rows - num_sites)))
+        h = jnp.asarray(element_features(self.properties), self.dtype)[padded]
+        for i, channels in enumerate(self.channels):
+            h = layers.Conv1d(channels, padding=0, dtype=self.dtype, name=f"conv_{i}")(
+                h
+            )
+            h = nn.gelu(h, approximate=False)
+        # Channel-major, so that the reference's weights fit.
+        h = jnp.swapaxes(h, 1, 2).reshape(h.shape[0], -1)
+        return layers.dense(self.features, self.dtype, "dense")(h)
+
+
+class SpaceGroupEncoder(nn.Module):
+    """Embedding of a space group from its symmetry operations (Zhao et al. 2023).
+
+    The 192 operations are channels of a 4×4 image, three convolutions of width 2.
+    """
+
+    channels: tuple[int, int, int] = (64, 128, 256)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, space_group: Integer[Array, " batch"]
+    ) -> Float[Array, "batch features"]:
+        """Encodes."""
+        operations = np.moveaxis(symmetry.load_space_group_operations(), 1, -1)
+        h = jnp.asarray(operations, self.dtype)[space_group]
+        for i, channels in enumerate(self.channels):
+            size = h.shape[1] - 1
+            patches = [
+                h[:, row : row + size, column : column + size]
+                for row in range(2)
+                for column in range(2)
+            ]
+            h = jnp.concatenate(patches, axis=-1)
+            h = layers.dense(channels, self.dtype, f"conv_{i}")(h)
+            h = nn.leaky_relu(h, 0.2)
+        return h.reshape(h.shape[0], -1)

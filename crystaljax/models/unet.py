@@ -1,0 +1,88 @@
+"""The 1-D UNet over the rows of the sample tensor (paper section 4, figure 2b)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from crystaljax.models import layers
+
+
+class UNet(nn.Module):
+    """UNet of residual blocks and attention, given an embedding.
+
+    Per level ``num_res_blocks`` times a residual block with attention, then half the
+    rows; the way up mirrors it with one block more per level and skip connections.
+
+    Attributes:
+        features: output channels.
+        channels: channels of the first level.
+        channel_multipliers: channels of each level, in multiples of ``channels``.
+        num_res_blocks: residual blocks a level.
+        attention_levels: rate of downsampling (1, 2, 4, …) of the levels with attention.
+        dtype: of the arithmetic.
+    """
+
+    features: int = 3
+    channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 2, 4, 8)
+    num_res_blocks: int = 7
+    attention_levels: tuple[int, ...] = (1, 2, 4, 8)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch rows in_features"],
+        embedding: Float[Array, "batch width"],
+    ) -> Float[Array, "batch rows {self.features}"]:
+        """Applies the network.
+
+        Raises:
+            ValueError: the rows cannot be halved once per level.
+        """
+        num_levels = len(self.channel_multipliers)
+        if x.shape[1] % 2 ** (num_levels - 1):
+            raise ValueError(
+                f"{x.shape[1]} rows cannot be halved {num_levels - 1} times; use a "
+                f"multiple of {2 ** (num_levels - 1)} or fewer channel_multipliers"
+            )
+
+        def block(h, level, multiplier, name):
+            width = multiplier * self.channels
+            h = layers.ResBlock(width, self.dtype, name=f"{name}_res")(h, embedding)
+            if 2**level in self.attention_levels:
+                h = layers.Attention(self.dtype, name=f"{name}_attention")(h)
+            return h
+
+        h = layers.Conv1d(self.channels, dtype=self.dtype, name="conv_in")(x)
+        skips = [h]
+        for level, multiplier in enumerate(self.channel_multipliers):
+            for i in range(self.num_res_blocks):
+                h = block(h, level, multiplier, f"down_{level}_{i}")
+                skips.append(h)
+            if level < num_levels - 1:
+                h = layers.Downsample(self.dtype, name=f"downsample_{level}")(h)
+                skips.append(h)
+
+        width = self.channel_multipliers[-1] * self.channels
+        h = layers.ResBlock(width, self.dtype, name="middle_0_res")(h, embedding)
+        h = layers.Attention(self.dtype, name="middle_attention")(h)
+        h = layers.ResBlock(width, self.dtype, name="middle_1_res")(h, embedding)
+
+        for level, multiplier in reversed(list(enumerate(self.channel_multipliers))):
+            for i in range(self.num_res_blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = block(h, level, multiplier, f"up_{level}_{i}")
+            if level > 0:
+                h = layers.Upsample(self.dtype, name=f"upsample_{level}")(h)
+
+        h = nn.silu(layers.group_norm(h.shape[-1], self.dtype, "norm_out")(h))
+        h = layers.Conv1d(
+            self.features,
+            kernel_init=layers.zeros_init,
+            dtype=self.dtype,
+            name="conv_out",
+        )(h)
+        return h.astype(jnp.float32)

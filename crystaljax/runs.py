@@ -1,0 +1,304 @@
+"""A run directory: config, environment, units, vocabulary, checkpoints, logs.
+
+config.json        the resolved config
+environment.json   versions, commit, devices, command
+scaling.json       units of the network
+vocabulary.json    what the training structures contain
+checkpoints/       Orbax; each with the items state, params and data
+metrics.jsonl      one line per log interval; tensorboard/ has the same
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+from ml_collections import config_dict
+
+from crystaljax import build, parallel, scaling, training
+from crystaljax.models import crystal_unet
+
+PACKAGES = (
+    "crystaljax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+    "pymatgen",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A trained network with all that belongs to it.
+
+    Attributes:
+        workdir: the run directory.
+        step: of the checkpoint that was loaded.
+        config: the resolved config of the run.
+        model: the network.
+        params: for sampling (the moving average where there is one).
+        scale: units of the network.
+        vocabulary: what the training structures contain.
+    """
+
+    workdir: pathlib.Path
+    step: int
+    config: config_dict.ConfigDict
+    model: crystal_unet.CrystalUNet
+    params: Any
+    scale: scaling.Scaling
+    vocabulary: dict[str, Any]
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON so that a reader never sees half a file."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def create_run(
+    workdir: pathlib.Path,
+    config: config_dict.ConfigDict,
+    scale: scaling.Scaling,
+    vocabulary: dict[str, Any],
+) -> None:
+    """Fills a new run directory; config.json comes last and marks it complete."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / "environment.json", describe_environment())
+    write_json(workdir / "vocabulary.json", vocabulary)
+    scaling.save_scaling(scale, workdir / "scaling.json")
+    write_json(workdir / "config.json", config.to_dict())
+
+
+def is_run(workdir: pathlib.Path) -> bool:
+    """Whether `create_run` finished there."""
+    return (workdir / "config.json").exists()
+
+
+def load_config(workdir: pathlib.Path) -> config_dict.ConfigDict:
+    """The config of a run.
+
+    Raises:
+        FileNotFoundError: there is no run.
+    """
+    if not is_run(workdir):
+        raise FileNotFoundError(
+            f"{workdir} holds no run (no config.json); train one with "
+            f"`python -m crystaljax.train --config=… --workdir={workdir}`"
+        )
+    return config_dict.ConfigDict(json.loads((workdir / "config.json").read_text()))
+
+
+def load_vocabulary(workdir: pathlib.Path) -> dict[str, Any]:
+    """What the training structures of a run contain."""
+    return json.loads((workdir / "vocabulary.json").read_text())
+
+
+def config_differences(
+    ours: config_dict.ConfigDict, theirs: config_dict.ConfigDict
+) -> list[str]:
+    """Lines "key: ours, theirs" for the values in which two configs differ."""
+    ours_flat, theirs_flat = _flatten(ours.to_dict()), _flatten(theirs.to_dict())
+    return [
+        f"{key}: {ours_flat.get(key)!r}, {theirs_flat.get(key)!r}"
+        for key in sorted(ours_flat.keys() | theirs_flat.keys())
+        if ours_flat.get(key) != theirs_flat.get(key)
+    ]
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            flat |= _flatten(item, f"{prefix}{key}.")
+        else:
+            # JSON has no tuples.
+            flat[prefix + key] = list(item) if isinstance(item, tuple) else item
+    return flat
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, commit, devices and command, for the record."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "command": sys.argv,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": _commit(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "num_processes": jax.process_count(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def _commit() -> str:
+    folder = pathlib.Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown: the package is not in a git checkout"
+    return commit.stdout.strip()
+
+
+def open_checkpoints(
+    workdir: pathlib.Path, keep: int | None = None
+) -> ocp.CheckpointManager:
+    """The checkpoints of a run; saving is asynchronous, and atomic per step.
+
+    Args:
+        workdir: the run directory.
+        keep: checkpoints to keep; None opens them for reading only.
+    """
+    if keep is None:
+        options = ocp.CheckpointManagerOptions(read_only=True)
+    else:
+        # What a killed run left half written is removed.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True
+        )
+    return ocp.CheckpointManager(
+        (workdir / "checkpoints").absolute(),
+        options=options,
+        item_handlers={
+            "state": ocp.StandardCheckpointHandler(),
+            "params": ocp.StandardCheckpointHandler(),
+            "data": ocp.JsonCheckpointHandler(),
+        },
+    )
+
+
+def save_checkpoint(
+    checkpoints: ocp.CheckpointManager,
+    state: training.TrainState,
+    data_position: dict[str, Any],
+) -> None:
+    """Starts saving the state, the parameters for sampling, and the data position."""
+    checkpoints.save(
+        int(state.step),
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            params=ocp.args.StandardSave(state.sampling_params),
+            data=ocp.args.JsonSave(data_position),
+        ),
+    )
+
+
+def restore_state(
+    checkpoints: ocp.CheckpointManager, like: training.TrainState, mesh: Mesh
+) -> tuple[training.TrainState, dict[str, Any]]:
+    """The newest state and data position.
+
+    Args:
+        checkpoints: of the run; there is at least one.
+        like: a state of the same shapes.
+        mesh: where the state goes.
+    """
+    restored = checkpoints.restore(
+        checkpoints.latest_step(),
+        args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(_on_mesh(like, mesh)),
+            data=ocp.args.JsonRestore(),
+        ),
+    )
+    return restored.state, restored.data
+
+
+def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -> Run:
+    """Loads a run for sampling.
+
+    Args:
+        workdir: the run directory.
+        mesh: where the parameters go.
+        step: of the checkpoint; the newest if None.
+
+    Raises:
+        FileNotFoundError: no run, or no such checkpoint.
+        ValueError: the checkpoint does not fit the network of the config.
+    """
+    workdir = pathlib.Path(workdir)
+    config = load_config(workdir)
+    with open_checkpoints(workdir) as checkpoints:
+        steps = checkpoints.all_steps()
+        step = checkpoints.latest_step() if step is None else step
+        if step not in steps:
+            raise FileNotFoundError(
+                f"{workdir} has no checkpoint{'' if step is None else f' {step}'} "
+                f"(found: {sorted(steps) or 'none'}); train longer, or choose another"
+            )
+        model = build.build_model(config)
+        like = jax.eval_shape(
+            lambda: training.init_params(model, config.data.rows, jax.random.key(0))
+        )
+        _require_same_shapes(checkpoints.item_metadata(step).params, like, workdir)
+        restored = checkpoints.restore(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(_on_mesh(like, mesh))
+            ),
+        )
+    return Run(
+        workdir=workdir,
+        step=step,
+        config=config,
+        model=model,
+        params=restored.params,
+        scale=scaling.load_scaling(workdir / "scaling.json"),
+        vocabulary=load_vocabulary(workdir),
+    )
+
+
+def _require_same_shapes(saved: Any, expected: Any, workdir: pathlib.Path) -> None:
+    """Raises ValueError naming the arrays in which a checkpoint differs."""
+
+    def shapes(tree):
+        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+        return {
+            jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+            for path, leaf in leaves
+        }
+
+    saved_shapes, expected_shapes = shapes(saved), shapes(expected)
+    differing = [
+        f"{name}: {saved_shapes.get(name, 'missing')} in the checkpoint, "
+        f"{expected_shapes.get(name, 'none')} in the network"
+        for name in sorted(saved_shapes.keys() | expected_shapes.keys())
+        if saved_shapes.get(name) != expected_shapes.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"the checkpoint in {workdir} is not of the network in its config.json; "
+            f"{len(differing)} arrays differ, first:\n  " + "\n  ".join(differing[:5])
+        )
+
+
+def _on_mesh(tree: Any, mesh: Mesh) -> Any:
+    whole = parallel.replicated(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), tree
+    )

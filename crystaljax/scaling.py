@@ -1,0 +1,141 @@
+"""Between crystals in their units and the numbers that the network works on.
+
+The paper's network sees fractional coordinates in [0, 1), the lattice in Å and the
+energy in eV/atom as they are. Scaled to zero mean and unit size, the same network
+learns in far fewer steps. The scaling is measured on the training structures and kept
+with the run, so that samples are always undone with what the network was trained on.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from crystaljax import structure
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scaling:
+    """x_scaled = (x - mean) / scale, for each part of a sample.
+
+    Attributes:
+        coords_mean, coords_scale: of fractional coordinates.
+        lattice_mean, lattice_scale: of the lattice, (3, 3), Å.
+        energy_mean, energy_scale: of the formation energy, eV/atom.
+    """
+
+    coords_mean: float
+    coords_scale: float
+    lattice_mean: np.ndarray
+    lattice_scale: np.ndarray
+    energy_mean: float
+    energy_scale: float
+
+    def encode(
+        self,
+        frac_coords: Float[Array | np.ndarray, "*batch sites 3"],
+        lattice: Float[Array | np.ndarray, "*batch 3 3"],
+        num_sites: Int[Array | np.ndarray, "*batch"],
+        rows: int,
+    ) -> Float[Array, "*batch {rows} 3"]:
+        """Arrays → scaled sample tensor; padding stays 0."""
+        coords = (jnp.asarray(frac_coords) - self.coords_mean) / self.coords_scale
+        scaled = (jnp.asarray(lattice) - self.lattice_mean) / self.lattice_scale
+        return structure.encode(
+            coords.astype(jnp.float32), scaled.astype(jnp.float32), num_sites, rows
+        )
+
+    def decode(
+        self, x: Float[Array, "*batch rows 3"]
+    ) -> tuple[Float[Array, "*batch sites 3"], Float[Array, "*batch 3 3"]]:
+        """Scaled sample tensor → fractional coordinates in [0, 1) and lattice (Å)."""
+        coords = structure.site_rows(x) * self.coords_scale + self.coords_mean
+        lattice = structure.lattice_rows(x) * self.lattice_scale + self.lattice_mean
+        return structure.wrap(coords), lattice.astype(x.dtype)
+
+    def scale_energy(self, energy: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """Formation energy (eV/atom) → what the network is given."""
+        return ((energy - self.energy_mean) / self.energy_scale).astype(jnp.float32)
+
+
+def fit_scaling(
+    lattice: Float[np.ndarray, "structures 3 3"],
+    energy: Float[np.ndarray, " structures"],
+    *,
+    coordinates: str,
+    lattice_units: str,
+    energy_units: str,
+) -> Scaling:
+    """Builds the scaling that a config asks for from the training structures.
+
+    Args:
+        lattice: of the training structures, Å.
+        energy: of the training structures, eV/atom.
+        coordinates: "unit" keeps [0, 1); "signed" maps it to [-1, 1).
+        lattice_units: "angstrom" or "standardized" (each of the nine entries).
+        energy_units: "ev" or "standardized".
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    match coordinates:
+        case "unit":
+            coords_mean, coords_scale = 0.0, 1.0
+        case "signed":
+            coords_mean, coords_scale = 0.5, 0.5
+        case _:
+            raise ValueError(
+                f"data.coordinates is {coordinates!r}; expected 'unit' or 'signed'"
+            )
+    match lattice_units:
+        case "angstrom":
+            lattice_mean, lattice_scale = np.zeros((3, 3)), np.ones((3, 3))
+        case "standardized":
+            lattice_mean = lattice.mean(axis=0, dtype=np.float64)
+            lattice_scale = _usable_scale(lattice.std(axis=0, dtype=np.float64))
+        case _:
+            raise ValueError(
+                f"data.lattice is {lattice_units!r}; expected 'angstrom' or "
+                "'standardized'"
+            )
+    match energy_units:
+        case "ev":
+            energy_mean, energy_scale = 0.0, 1.0
+        case "standardized":
+            energy_mean = float(energy.mean(dtype=np.float64))
+            energy_scale = float(_usable_scale(energy.std(dtype=np.float64)))
+        case _:
+            raise ValueError(
+                f"data.energy is {energy_units!r}; expected 'ev' or 'standardized'"
+            )
+    return Scaling(
+        coords_mean,
+        coords_scale,
+        lattice_mean,
+        lattice_scale,
+        energy_mean,
+        energy_scale,
+    )
+
+
+def _usable_scale(deviation):
+    # The upper triangle of a lattice is 0 in every structure: leave it at 0.
+    return np.where(deviation < 1e-3, 1.0, deviation)
+
+
+def save_scaling(scaling: Scaling, path: pathlib.Path) -> None:
+    """Writes a scaling as JSON."""
+    fields = dataclasses.asdict(scaling)
+    values = {name: np.asarray(value).tolist() for name, value in fields.items()}
+    path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def load_scaling(path: pathlib.Path) -> Scaling:
+    """Reads what `save_scaling` wrote."""
+    values = json.loads(path.read_text())
+    for name in ("lattice_mean", "lattice_scale"):
+        values[name] = np.array(values[name])
+    return Scaling(**values)

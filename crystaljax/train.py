@@ -1,0 +1,306 @@
+"""Trains a network.
+
+    python -m crystaljax.train --config=configs/ddim.py:smoke --workdir=runs/smoke
+
+Any value of the config can be set by flag (``--config.train.batch_size=64``). A run that
+was killed goes on with ``--resume`` and ends with the same parameters, bit for bit.
+"""
+
+import json
+import math
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import tensorboardX
+import tqdm
+from absl import app, flags
+from ml_collections import config_dict, config_flags
+
+from crystaljax import build, generation, parallel, runs, scaling, structure, training
+from crystaljax.data import pipeline
+from crystaljax.data import dataset as datasets
+
+BUILTIN = "builtin"
+
+
+def train(
+    config: config_dict.ConfigDict,
+    workdir: str | pathlib.Path,
+    *,
+    resume: bool = False,
+    show_progress: bool = True,
+) -> training.TrainState:
+    """Trains the network of a config and returns the final state.
+
+    Args:
+        config: see configs/ddim.py for every key.
+        workdir: the run directory (see `crystaljax.runs` for what is written).
+        resume: go on from the newest checkpoint in ``workdir``, or start if there is
+            none; the config must be that of the run.
+        show_progress: print a progress bar.
+
+    Raises:
+        FileExistsError: ``workdir`` holds a run and ``resume`` is False.
+        ValueError: the config does not fit the data, the devices, or the resumed run.
+        FloatingPointError: a metric became NaN or infinite.
+    """
+    workdir = pathlib.Path(workdir)
+
+    # ---------------------------------------------------------------- devices and data
+    mesh = parallel.build_mesh()
+    parallel.require_divisible(config.train.batch_size, mesh)
+    _require_new_or_resumed(workdir, config, resume)
+    dataset = _open_dataset(config, workdir)
+    indices = dataset.indices("train")
+    sites = _require_fits(dataset, config.data.rows)
+    num_steps = build.num_train_steps(config, len(indices))
+    steps_per_dispatch = config.train.steps_per_dispatch
+    source = pipeline.ShuffledBatches(
+        dataset,
+        indices,
+        batch_size=config.train.batch_size,
+        steps_per_dispatch=steps_per_dispatch,
+        num_steps=num_steps,
+        sites=sites,
+        seed=config.train.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    batches = pipeline.build_iterator(source)
+
+    # -------------------------------------------------------------- model and optimiser
+    scale = build.build_scaling(
+        config,
+        dataset.lattice[indices],
+        dataset.formation_energy[indices],
+    )
+    trainee = training.Trainee(
+        model=build.build_model(config),
+        process=build.build_process(config),
+        optimizer=build.build_optimizer(config, num_steps),
+        scale=scale,
+        rows=config.data.rows,
+        coordinate_weight=config.loss.coordinate_weight,
+        lattice_weight=config.loss.lattice_weight,
+        ema_decay=config.train.ema_decay,
+    )
+    init_key, train_key = jax.random.split(generation.key_of_seed(config.train.seed))
+    init_state = jax.jit(
+        lambda key: training.init_state(trainee, key),
+        out_shardings=parallel.replicated(mesh),
+    )
+    train_key = jax.device_put(train_key, parallel.replicated(mesh))
+    dispatch_fn = training.build_dispatch_fn(trainee, mesh)
+    generate_fn = generation.build_generate_fn(
+        trainee.model, build.build_sampler(config), scale, config.data.rows, mesh
+    )
+
+    # ------------------------------------------------------- run directory, checkpoints
+    if not runs.is_run(workdir):
+        runs.create_run(workdir, config, scale, _describe_data(dataset))
+    checkpoints = runs.open_checkpoints(workdir, config.train.keep_checkpoints)
+    if checkpoints.latest_step() is None:
+        state = init_state(init_key)
+    else:
+        like = jax.eval_shape(init_state, init_key)
+        state, position = runs.restore_state(checkpoints, like, mesh)
+        batches.set_state(position)
+    step = int(state.step)
+    log = MetricsLog(workdir, step)
+
+    # --------------------------------------------------------------------- training loop
+    def is_due(interval: int) -> bool:
+        return step == num_steps or bool(interval and step % interval == 0)
+
+    progress = tqdm.tqdm(
+        total=num_steps,
+        initial=step,
+        desc="train",
+        unit="step",
+        smoothing=0.02,
+        disable=not show_progress,
+    )
+    # Metrics stay on the device until they are logged: fetching one waits for it.
+    pending: list[Any] = []
+    interval_start, interval_step = time.perf_counter(), step
+    with progress, checkpoints:
+        while step < num_steps:
+            dispatched = parallel.shard_batch(next(batches), mesh, axis=1)
+            with jax.transfer_guard("disallow"):
+                state, metrics = dispatch_fn(state, dispatched, train_key)
+            step += steps_per_dispatch
+            pending.append(metrics)
+            if is_due(config.train.log_every):
+                metrics = _mean_metrics(jax.device_get(pending), step)
+                seconds = time.perf_counter() - interval_start
+                rate = (step - interval_step) * config.train.batch_size / seconds
+                log.write(step, metrics | {"structures_per_second": rate})
+                progress.set_postfix(loss=f"{metrics['loss']:.4f}")
+                progress.update(step - progress.n)
+                pending = []
+                interval_start, interval_step = time.perf_counter(), step
+            if is_due(config.train.checkpoint_every):
+                runs.save_checkpoint(checkpoints, state, batches.get_state())
+            if is_due(config.train.validate_every):
+                log.write(
+                    step,
+                    validate(config, state.sampling_params, generate_fn, dataset, mesh),
+                )
+                interval_start, interval_step = time.perf_counter(), step
+        checkpoints.wait_until_finished()
+    log.close()
+    return state
+
+
+def validate(
+    config: config_dict.ConfigDict,
+    params: Any,
+    generate_fn,
+    dataset: datasets.Dataset,
+    mesh: jax.sharding.Mesh,
+) -> dict[str, float]:
+    """Match rates and validity on the first structures of the validation split."""
+    # The matcher brings pymatgen, which training itself does without.
+    from crystaljax import evaluation, matching
+
+    indices = dataset.indices("val")[: config.evaluation.num_structures]
+    if len(indices) == 0:
+        return {}
+    results = evaluation.evaluate_samples(
+        params,
+        generate_fn,
+        dataset,
+        indices,
+        key=generation.key_of_seed(config.train.seed),
+        sites=structure.max_sites(config.data.rows),
+        mesh=mesh,
+        batch_size=config.evaluation.batch_size,
+        # The paper's and the literature's; looser ones take seconds a pair.
+        tolerances=[matching.TOLERANCES[name] for name in ("paper", "literature")],
+        num_workers=config.evaluation.num_workers or None,
+    )
+    return {f"validation/{name}": value for name, value in results.summary().items()}
+
+
+def _require_new_or_resumed(
+    workdir: pathlib.Path, config: config_dict.ConfigDict, resume: bool
+) -> None:
+    if not runs.is_run(workdir):
+        return
+    if not resume:
+        raise FileExistsError(
+            f"{workdir} already holds a run; pass --resume to go on with it, or choose "
+            "another --workdir"
+        )
+    differences = runs.config_differences(config, runs.load_config(workdir))
+    if differences:
+        raise ValueError(
+            f"--resume goes on with the config that {workdir} was started with; these "
+            "values differ (given, started with):\n  " + "\n  ".join(differences)
+        )
+
+
+def _open_dataset(
+    config: config_dict.ConfigDict, workdir: pathlib.Path
+) -> datasets.Dataset:
+    if config.data.path == BUILTIN:
+        return builtin.open_builtin(workdir / "dataset")
+    return datasets.open_dataset(config.data.path)
+
+
+def _describe_data(dataset: datasets.Dataset) -> dict[str, Any]:
+    return {
+        **datasets.vocabulary(dataset),
+        "energy_model": dataset.info.get("energy_model"),
+        "dataset": str(dataset.path.absolute()),
+    }
+
+
+def _require_fits(dataset: datasets.Dataset, rows: int) -> int:
+    """Sites that ``rows`` hold, if every structure fits; raises ValueError if not."""
+    largest = int(dataset.num_sites.max())
+    if largest > structure.max_sites(rows):
+        raise ValueError(
+            f"the dataset has structures of {largest} sites, but data.rows={rows} holds "
+            f"{structure.max_sites(rows)}; set --config.data.rows="
+            f"{structure.rows_for(largest)} (and model.element_rows at least that), or "
+            "prepare with a smaller --max_sites"
+        )
+    return structure.max_sites(rows)
+
+
+def _mean_metrics(dispatches: list[dict[str, Any]], step: int) -> dict[str, float]:
+    """Mean over dispatches; raises FloatingPointError if one is not finite."""
+    means = {
+        name: float(np.mean([metrics[name] for metrics in dispatches]))
+        for name in dispatches[0]
+    }
+    broken = [name for name, value in means.items() if not math.isfinite(value)]
+    if broken:
+        raise FloatingPointError(
+            f"{', '.join(broken)} became NaN or infinite in the steps up to {step}; "
+            "lower optimizer.learning_rate, or use train.dtype=float32"
+        )
+    return means
+
+
+class MetricsLog:
+    """metrics.jsonl and TensorBoard files of a run."""
+
+    def __init__(self, workdir: pathlib.Path, step: int):
+        """Opens the log; lines after ``step``, which will come again, are dropped."""
+        self._path = workdir / "metrics.jsonl"
+        if self._path.exists():
+            lines = self._path.read_text().splitlines(keepends=True)
+            self._path.write_text("".join(line for line in lines if _upto(line, step)))
+        self._tensorboard = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=step + 1 if step else None
+        )
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Appends one line."""
+        if jax.process_index() != 0 or not metrics:
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        for name, value in metrics.items():
+            self._tensorboard.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes TensorBoard."""
+        self._tensorboard.close()
+
+
+def _upto(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except ValueError:
+        # The line that was being written when the run was killed.
+        return False
+
+
+def main() -> None:
+    """Command line."""
+    config_flags.DEFINE_config_file(
+        "config", None, "Config file, such as configs/ddim.py or configs/ddim.py:smoke."
+    )
+    workdir = flags.DEFINE_string("workdir", None, "Run directory to write.")
+    resume = flags.DEFINE_bool("resume", False, "Go on with the run in --workdir.")
+    flags.mark_flags_as_required(["config", "workdir"])
+
+    def run(argv):
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected arguments {argv[1:]}")
+        try:
+            train(flags.FLAGS.config, workdir.value, resume=resume.value)
+        except (FileExistsError, FileNotFoundError, ValueError) as error:
+            raise SystemExit(f"error: {error}") from error
+
+    app.run(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""Checks of single crystals: finite, volume, shortest distance, space group found.
+
+A crystal is valid here as in the field (CDVAE and what followed it): all numbers are
+finite, the volume is at least 1 Å³ (the paper drops smaller cells), and no two atoms,
+periodic images included, are closer than 0.5 Å. That is a low bar: it says that a
+calculator can start from the crystal, not that it is a good one.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import spglib
+from ase.geometry import minkowski_reduction
+from jaxtyping import Bool, Float, Int
+
+from crystaljax import elements, structure, workers
+
+MIN_VOLUME = 1.0  # Å³
+MIN_DISTANCE = 0.5  # Å
+# Beyond these a cell is no crystal, and what works on it may not come to an end.
+MAX_LENGTH = 1000.0  # Å
+MIN_CELL_VOLUME = 1e-3  # Å³
+# Volume over the product of the three lengths. The determinant of a float32 lattice
+# has about this relative error.
+MIN_FLATNESS = 1e-5
+
+# In a Minkowski-reduced cell the shortest vector between two sites is among these
+# images of the one whose fractional components are at most 1/2: its own components stay
+# under 3/2 in three dimensions (Nguyen and Stehlé 2009).
+_IMAGES = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
+# A process takes seconds to start; a check with two symprecs takes 2-4 ms (8 sites).
+_MIN_CRYSTALS_FOR_WORKERS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Validity:
+    """What was found about one crystal; what could not be computed is NaN.
+
+    Attributes:
+        finite: all coordinates and lattice entries are finite.
+        volume: Å³.
+        volume_per_atom: Å³.
+        shortest_distance: Å, between any two atoms, images of one site included.
+        shortest_distance_ratio: the smallest distance over the sum of the two covalent
+            radii; 1 is a bond, below about 0.6 atoms overlap.
+        valid: by the definition of this module.
+        reason: why it is not valid, in words; empty if it is.
+    """
+
+    finite: bool
+    volume: float
+    volume_per_atom: float
+    shortest_distance: float
+    shortest_distance_ratio: float
+    valid: bool
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Validities:
+    """`Validity` of many crystals as arrays, and the space groups found.
+
+    Attributes:
+        finite: bool (crystals,).
+        volume: float (crystals,), Å³, and so on as in `Validity`.
+        volume_per_atom: float (crystals,).
+        shortest_distance: float (crystals,).
+        shortest_distance_ratio: float (crystals,).
+        valid: bool (crystals,).
+        reasons: one string per crystal, empty if it is valid.
+        symprecs: Å, the tolerances of `space_groups`.
+        space_groups: int (crystals, symprecs), 0 where none was found.
+    """
+
+    finite: Bool[np.ndarray, " crystals"]
+    volume: Float[np.ndarray, " crystals"]
+    volume_per_atom: Float[np.ndarray, " crystals"]
+    shortest_distance: Float[np.ndarray, " crystals"]
+    shortest_distance_ratio: Float[np.ndarray, " crystals"]
+    valid: Bool[np.ndarray, " crystals"]
+    reasons: tuple[str, ...]
+    symprecs: tuple[float, ...]
+    space_groups: Int[np.ndarray, "crystals symprecs"]
+
+
+def is_finite(crystal: structure.Crystal) -> bool:
+    """Whether all coordinates and lattice entries are finite."""
+    return bool(
+        np.isfinite(crystal.frac_coords).all() and np.isfinite(crystal.lattice).all()
+    )
+
+
+def cell_volume(crystal: structure.Crystal) -> float:
+    """Volume of the cell, Å³, positive for left-handed vectors too."""
+    return float(abs(np.linalg.det(np.asarray(crystal.lattice, dtype=np.float64))))
+
+
+def find_cell_problem(crystal: structure.Crystal) -> str:
+    """Why nothing should be computed on this crystal, in words; empty if it can be.
+
+    A crystal that passes need not be valid: it has sites, elements that are known,
+    finite numbers, and a cell that is neither gigantic nor flat to within rounding.
+    """
+    if crystal.num_sites == 0:
+        return "the crystal has no sites"
+    numbers = np.asarray(crystal.atomic_numbers)
+    if numbers.min() < 1 or numbers.max() > elements.NUM_ELEMENTS:
+        return f"an atomic number is outside 1-{elements.NUM_ELEMENTS}"
+    if not is_finite(crystal):
+        return "a coordinate or lattice entry is not finite"
+    lengths = np.linalg.norm(np.asarray(crystal.lattice, dtype=np.float64), axis=-1)
+    volume = cell_volume(crystal)
+    if lengths.max() > MAX_LENGTH:
+        return f"a lattice vector of {lengths.max():.4g} Å is over {MAX_LENGTH:g} Å"
+    if volume < max(MIN_CELL_VOLUME, MIN_FLATNESS * lengths.prod()):
+        return f"the lattice vectors span no cell: its volume is {volume:.3g} Å³"
+    return ""
+
+
+def reduce_lattice(lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+    """Minkowski-reduced basis of the same lattice, shortest vector first.
+
+    Its lengths are the three successive minima: no basis has shorter vectors.
+    """
+    reduced, _ = minkowski_reduction.minkowski_reduce(
+        np.asarray(lattice, dtype=np.float64)
+    )
+    reduced = np.array(reduced)
+    return reduced[np.argsort(np.linalg.norm(reduced, axis=-1))]
+
+
+def pair_distances(crystal: structure.Crystal) -> Float[np.ndarray, "sites sites"]:
+    """Shortest distance between every two sites, Å, over all periodic images.
+
+    On the diagonal: from a site to its nearest own image. Exact for any skewed cell.
+    The crystal must pass `find_cell_problem`.
+    """
+    lattice = np.asarray(crystal.lattice, dtype=np.float64)
+    reduced = reduce_lattice(lattice)
+    coords = np.asarray(crystal.frac_coords, dtype=np.float64)
+    # Wrapped first: far-off coordinates would lose digits.
+    coords = (coords - np.floor(coords)) @ lattice @ np.linalg.inv(reduced)
+    first, second = np.triu_indices(crystal.num_sites, k=1)
+    deltas = coords[second] - coords[first]
+    deltas -= np.round(deltas)
+    vectors = (deltas @ reduced)[:, None] + _IMAGES @ reduced
+    distances = np.full((crystal.num_sites,) * 2, np.linalg.norm(reduced[0]))
+    shortest = np.sqrt(np.min(np.sum(vectors**2, axis=-1), axis=-1))
+    distances[first, second] = distances[second, first] = shortest
+    return distances
+
+
+def check(crystal: structure.Crystal) -> Validity:
+    """Checks one crystal. Never raises for what a sampler may come up with."""
+    finite = is_finite(crystal)
+    volume = cell_volume(crystal) if finite else np.nan
+    validity = Validity(
+        finite=finite,
+        volume=volume,
+        volume_per_atom=volume / crystal.num_sites if crystal.num_sites else np.nan,
+        shortest_distance=np.nan,
+        shortest_distance_ratio=np.nan,
+        valid=False,
+        reason=find_cell_problem(crystal),
+    )
+    if validity.reason:
+        return validity
+    distances = pair_distances(crystal)
+    radii = elements.load_covalent_radii()[np.asarray(crystal.atomic_numbers) - 1]
+    shortest = float(distances.min())
+    problems = []
+    if volume < MIN_VOLUME:
+        problems.append(f"the volume of {volume:.3g} Å³ is under {MIN_VOLUME:g} Å³")
+    if shortest < MIN_DISTANCE:
+        problems.append(
+            f"the shortest distance of {shortest:.3g} Å is under {MIN_DISTANCE:g} Å"
+        )
+    return dataclasses.replace(
+        validity,
+        shortest_distance=shortest,
+        shortest_distance_ratio=float((distances / (radii[:, None] + radii)).min()),
+        valid=not problems,
+        reason="; ".join(problems),
+    )
+
+
+def find_space_group(crystal: structure.Crystal, symprec: float) -> int:
+    """Space-group number that spglib finds within ``symprec`` (Å); 0 if none."""
+    if find_cell_problem(crystal):
+        return 0
+    cell = (
+        np.asarray(crystal.lattice, dtype=np.float64),
+        np.asarray(crystal.frac_coords, dtype=np.float64),
+        np.asarray(crystal.atomic_numbers, dtype=int),
+    )
+    # Releases of spglib differ in how they fail: None, or an exception of their own.
+    try:
+        dataset = spglib.get_symmetry_dataset(cell, symprec)  # type: ignore[arg-type]
+    except Exception:
+        return 0
+    return int(dataset.number) if dataset is not None else 0
+
+
+def check_many(
+    crystals: Sequence[structure.Crystal],
+    symprecs: Sequence[float] = (0.1, 0.01),
+    *,
+    num_workers: int | None = None,
+    description: str | None = None,
+) -> Validities:
+    """Checks crystals and finds their space groups, in worker processes.
+
+    Args:
+        crystals: what to check.
+        symprecs: Å; a space group is looked for at each. 0.1 is what AFLOW-like labels
+            ask for, 0.01 is spglib's own default for relaxed crystals.
+        num_workers: processes; None for all CPUs, or this one if there is little to do.
+        description: label of a progress bar; none if None.
+    """
+    if num_workers is None and len(crystals) < _MIN_CRYSTALS_FOR_WORKERS:
+        num_workers = 1
+    results = list(
+        workers.map_in_workers(
+            functools.partial(_check_with_space_groups, symprecs=tuple(symprecs)),
+            crystals,
+            num_workers=num_workers,
+            description=description,
+        )
+    )
+    validities = [validity for validity, _ in results]
+
+    def column(name: str, dtype: type) -> np.ndarray:
+        return np.array([getattr(each, name) for each in validities], dtype=dtype)
+
+    space_groups = np.array([numbers for _, numbers in results], dtype=int)
+    return Validities(
+        finite=column("finite", bool),
+        volume=column("volume", float),
+        volume_per_atom=column("volume_per_atom", float),
+        shortest_distance=column("shortest_distance", float),
+        shortest_distance_ratio=column("shortest_distance_ratio", float),
+        valid=column("valid", bool),
+        reasons=tuple(validity.reason for validity in validities),
+        symprecs=tuple(symprecs),
+        space_groups=space_groups.reshape(len(crystals), len(symprecs)),
+    )
+
+
+def _check_with_space_groups(
+    crystal: structure.Crystal, symprecs: tuple[float, ...]
+) -> tuple[Validity, list[int]]:
+    return check(crystal), [find_space_group(crystal, symprec) for symprec in symprecs]
