@@ -38,7 +38,8 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
     config.data.rows = 64
     # Fractional coordinates as they are ("unit") or mapped to [-1, 1) ("signed").
     config.data.coordinates = "unit"
-    # Lattice in Å ("angstrom") or each entry to zero mean, unit size ("standardized").
+    # Lattice in Å ("angstrom"), or each entry to zero mean and unit size
+    # ("standardized").
     config.data.lattice = "angstrom"
     # Formation energy in eV/atom ("ev") or to zero mean, unit size ("standardized").
     config.data.energy = "ev"
@@ -67,7 +68,10 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
     config.model.num_res_blocks = 7
     # Levels with attention, by their downsampling rate (1, 2, 4, …).
     config.model.attention_levels = (1, 2, 4, 8)
-    # Element properties as in the paper's code ("reference") or standardised ("scaled").
+    # Groups of every GroupNorm, a divisor of channels and less than it.
+    config.model.norm_groups = 32
+    # Element properties as in the paper's code ("reference"), or standardised
+    # ("scaled").
     config.model.element_properties = "reference"
     # Sites that the element encoder sees, whatever data.rows is; at least rows - 4.
     config.model.element_rows = 64
@@ -131,6 +135,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
         config.model.channels = 32
         config.model.channel_multipliers = (1, 2, 4, 8)
         config.model.num_res_blocks = 1
+        config.model.norm_groups = 8
         config.model.element_properties = "scaled"
         config.model.element_rows = 16
         config.model.site_features = 32
@@ -147,7 +152,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
         config.evaluation.num_structures = 128
         config.evaluation.batch_size = 128
     if variant == "perov":
-        config.train.num_steps = 20000
+        config.train.num_steps = 8000
         config.train.checkpoint_every = 2000
-        config.train.validate_every = 5000
+        config.train.validate_every = 4000
     return config

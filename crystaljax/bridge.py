@@ -75,5 +75,7 @@ def from_ase(atoms: ase.Atoms) -> structure.Crystal:
 
 def require_finite(crystal: structure.Crystal) -> None:
     """Raises ValueError if a coordinate or lattice entry is not finite."""
-    if not (np.isfinite(crystal.frac_coords).all() and np.isfinite(crystal.lattice).all()):
+    if not (
+        np.isfinite(crystal.frac_coords).all() and np.isfinite(crystal.lattice).all()
+    ):
         raise ValueError("a coordinate or lattice entry is not finite")

@@ -49,6 +49,7 @@ def build_model(config: config_dict.ConfigDict) -> crystal_unet.CrystalUNet:
         channel_multipliers=tuple(model.channel_multipliers),
         num_res_blocks=model.num_res_blocks,
         attention_levels=tuple(model.attention_levels),
+        norm_groups=model.norm_groups,
         element_properties=model.element_properties,
         element_rows=model.element_rows,
         element_channels=tuple(model.element_channels),

@@ -7,7 +7,6 @@ from typing import Any
 
 import flax.struct
 import numpy as np
-from jaxtyping import Array
 
 from crystaljax import elements, structure, symmetry
 
@@ -26,10 +25,11 @@ class Conditions:
         energy: float32 (samples,), formation energy, eV/atom.
     """
 
-    atomic_numbers: Array | np.ndarray
-    num_sites: Array | np.ndarray
-    space_group: Array | np.ndarray
-    energy: Array | np.ndarray
+    # Not annotated as arrays: pytrees hold anything while JAX transforms them.
+    atomic_numbers: Any
+    num_sites: Any
+    space_group: Any
+    energy: Any
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -171,8 +171,8 @@ def combine(
     if not (formulas and space_groups and energies) or num_samples < 1:
         raise ValueError(
             f"nothing to sample: {len(formulas)} formulas, {len(space_groups)} space "
-            f"groups, {len(energies)} energies, {num_samples} samples of each; expected "
-            "at least one of each"
+            f"groups, {len(energies)} energies, {num_samples} samples of each; "
+            "expected at least one of each"
         )
     rows = list(itertools.product(range(len(formulas)), space_groups, energies))
     formula_index, groups, values = (
@@ -184,8 +184,8 @@ def combine(
         atomic_numbers = elements.formula_atomic_numbers(formula)
         if len(atomic_numbers) > sites:
             raise ValueError(
-                f"formula {formula!r} has {len(atomic_numbers)} sites; expected at most "
-                f"{sites}"
+                f"formula {formula!r} has {len(atomic_numbers)} sites; expected at "
+                f"most {sites}"
             )
         num_sites[i] = len(atomic_numbers)
         numbers[i, : num_sites[i]] = atomic_numbers

@@ -9,6 +9,7 @@ left; dataset.json holds the same.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -300,57 +301,65 @@ def format_report(report: dict[str, Any]) -> str:
     return "\n".join(f"{label:<{width}}{value}" for label, value in rows)
 
 
-def define_flags() -> None:
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines the flags of the command; their names are those of the options."""
-    flags.DEFINE_enum("source", None, SOURCES, "Where the structures come from.")
-    flags.DEFINE_string("input", None, "File to read (CSV and extxyz, gzip too).")
-    flags.DEFINE_string("output", None, "Data set directory to make.")
-    flags.DEFINE_string(
+    text, integer, number, boolean, choice = (
+        functools.partial(define, flag_values=values)
+        for define in (
+            flags.DEFINE_string,
+            flags.DEFINE_integer,
+            flags.DEFINE_float,
+            flags.DEFINE_bool,
+            flags.DEFINE_enum,
+        )
+    )
+    choice("source", None, SOURCES, "Where the structures come from.")
+    text("input", None, "File to read (CSV and extxyz, gzip too).")
+    text("output", None, "Data set directory to make.")
+    text(
         "energy_column",
         None,
         "Column (CSV) or key (extxyz) of the formation energy, eV/atom.",
     )
-    flags.DEFINE_string(
+    text(
         "space_group_column",
         None,
         "Column or key of the space-group number; found by spglib if not given.",
     )
-    flags.DEFINE_string("id_column", None, "Column or key of the structure's name.")
-    flags.DEFINE_string("energy_model", None, "What the energies were computed with.")
-    flags.DEFINE_float("symprec", 0.1, "Distance tolerance of spglib, Å.", 0)
-    flags.DEFINE_enum(
+    text("id_column", None, "Column or key of the structure's name.")
+    text("energy_model", None, "What the energies were computed with.")
+    number("symprec", 0.1, "Distance tolerance of spglib, Å.", 0)
+    choice(
         "origin",
         "site",
         canonical.ORIGINS,
         "Put a site of the rarest species at the origin, or keep the input's origin.",
     )
-    flags.DEFINE_bool("primitive", False, "Go to the primitive cell.")
-    flags.DEFINE_integer("min_sites", None, "Fewest atoms of a cell.")
-    flags.DEFINE_integer("max_sites", None, "Most atoms of a cell.")
-    flags.DEFINE_float("min_energy", None, "Energies must lie above, eV/atom.")
-    flags.DEFINE_float("max_energy", None, "Energies must lie below, eV/atom.")
-    flags.DEFINE_bool("drop_duplicates", True, "Drop what equals an earlier structure.")
-    flags.DEFINE_integer("min_group_size", None, "Fewest members of a polymorph group.")
-    flags.DEFINE_integer("max_group_size", None, "Most members of a polymorph group.")
-    flags.DEFINE_float(
+    boolean("primitive", False, "Go to the primitive cell.")
+    integer("min_sites", None, "Fewest atoms of a cell.")
+    integer("max_sites", None, "Most atoms of a cell.")
+    number("min_energy", None, "Energies must lie above, eV/atom.")
+    number("max_energy", None, "Energies must lie below, eV/atom.")
+    boolean("drop_duplicates", True, "Drop what equals an earlier structure.")
+    integer("min_group_size", None, "Fewest members of a polymorph group.")
+    integer("max_group_size", None, "Most members of a polymorph group.")
+    number(
         "min_element_share",
         None,
         "Drop structures with an element found in a smaller share of all (0.01: 1 %).",
     )
-    flags.DEFINE_float(
+    number(
         "min_space_group_share",
         None,
         "Drop structures with a space group found in a smaller share of all.",
     )
-    flags.DEFINE_float("val_fraction", 0.05, "Share for validation.", 0, 1)
-    flags.DEFINE_float("test_fraction", 0.05, "Share for the test.", 0, 1)
-    flags.DEFINE_integer("seed", 0, "Of the split, and of structures that are made.")
-    flags.DEFINE_integer(
-        "num_structures", None, "How many to make (emt); all if not given.", 1
-    )
-    flags.DEFINE_integer("num_workers", None, "Processes; all CPUs if not given.", 1)
-    flags.DEFINE_bool("overwrite", False, "Replace a data set at --output.")
-    flags.mark_flags_as_required(["source", "output"])
+    number("val_fraction", 0.05, "Share for validation.", 0, 1)
+    number("test_fraction", 0.05, "Share for the test.", 0, 1)
+    integer("seed", 0, "Of the split, and of structures that are made.")
+    integer("num_structures", None, "How many to make (emt); all if not given.", 1)
+    integer("num_workers", None, "Processes; all CPUs if not given.", 1)
+    boolean("overwrite", False, "Replace a data set at --output.")
+    flags.mark_flags_as_required(["source", "output"], flag_values=values)
 
 
 def options_from_flags(values: flags.FlagValues) -> PrepareOptions:

@@ -5,7 +5,7 @@ counterpart in generation is a sampler.
 """
 
 import dataclasses
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ class Corrupted(NamedTuple):
     target: Array
 
 
+@runtime_checkable
 class Process(Protocol):
     """Makes training examples out of data."""
 

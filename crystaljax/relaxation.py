@@ -251,7 +251,9 @@ def formation_energy(
 
 def _unfit_to_start(crystal: structure.Crystal) -> str:
     """Why a crystal cannot be handed to a potential; "" if it can."""
-    if not (np.isfinite(crystal.frac_coords).all() and np.isfinite(crystal.lattice).all()):
+    if not (
+        np.isfinite(crystal.frac_coords).all() and np.isfinite(crystal.lattice).all()
+    ):
         return "a coordinate or lattice entry is not finite"
     if crystal.num_sites == 0:
         return "no sites"
@@ -321,14 +323,13 @@ class _CellFilter(FrechetCellFilter):
         super().set_positions(*args, **kwargs)
 
     def get_forces(self, *args, **kwargs):
-        if self._forces is None:
-            self._forces = super().get_forces(*args, **kwargs)
-        return self._forces.copy()
+        forces = self._forces
+        if forces is None:
+            forces = self._forces = super().get_forces(*args, **kwargs)
+        return forces.copy()
 
 
-def _diverged(
-    atoms: ase.Atoms, start_volume: float, start_coords: np.ndarray
-) -> str:
+def _diverged(atoms: ase.Atoms, start_volume: float, start_coords: np.ndarray) -> str:
     ratio = atoms.get_volume() / start_volume
     if not np.isfinite(ratio) or not np.isfinite(atoms.positions).all():
         return "positions are not finite"
@@ -345,17 +346,18 @@ def _diverged(
 
 def _build_matgl_calculator(model: str) -> ase_calculator.Calculator:
     try:
-        from matgl.ext.ase import PESCalculator
+        from matgl.ext.ase import PESCalculator  # type: ignore[import-not-found]
     except ImportError as error:
         raise ImportError(
             f"'matgl:{model}' needs matgl, which is not installed; install the "
             "'relax' extra: pip install 'crystaljax[relax]'"
         ) from error
-    return PESCalculator(_load_matgl_potential(model))
+    # Its default is GPa, with which ASE's cell filters go wrong by a factor of 160.
+    return PESCalculator(_load_matgl_potential(model), stress_unit="eV/A3")
 
 
 @functools.lru_cache(maxsize=1)
 def _load_matgl_potential(model: str):
-    import matgl
+    import matgl  # type: ignore[import-not-found]
 
     return matgl.load_model(model)

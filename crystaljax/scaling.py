@@ -56,9 +56,13 @@ class Scaling:
         lattice = structure.lattice_rows(x) * self.lattice_scale + self.lattice_mean
         return structure.wrap(coords), lattice.astype(x.dtype)
 
-    def scale_energy(self, energy: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    def scale_energy(
+        self, energy: Float[Array | np.ndarray, "*batch"]
+    ) -> Float[Array, "*batch"]:
         """Formation energy (eV/atom) → what the network is given."""
-        return ((energy - self.energy_mean) / self.energy_scale).astype(jnp.float32)
+        return ((jnp.asarray(energy) - self.energy_mean) / self.energy_scale).astype(
+            jnp.float32
+        )
 
 
 def fit_scaling(

@@ -14,6 +14,7 @@ Conventions, stated once for the whole package:
 """
 
 import dataclasses
+from typing import Any
 
 import flax.struct
 import jax.numpy as jnp
@@ -62,12 +63,13 @@ class CrystalBatch:
         energy: float32 (batch,), formation energy, eV/atom.
     """
 
-    atomic_numbers: Array | np.ndarray
-    frac_coords: Array | np.ndarray
-    lattice: Array | np.ndarray
-    num_sites: Array | np.ndarray
-    space_group: Array | np.ndarray
-    energy: Array | np.ndarray
+    # Not annotated as arrays: pytrees hold anything while JAX transforms them.
+    atomic_numbers: Any
+    frac_coords: Any
+    lattice: Any
+    num_sites: Any
+    space_group: Any
+    energy: Any
 
 
 def rows_for(num_sites: int) -> int:
@@ -93,7 +95,7 @@ def site_mask(
     return jnp.arange(rows) < jnp.asarray(num_sites)[..., None]
 
 
-def lattice_mask(rows: int) -> Bool[Array, "{rows}"]:
+def lattice_mask(rows: int) -> Bool[Array, " {rows}"]:
     """True at the three rows that hold the lattice vectors."""
     return jnp.arange(rows) >= rows - NUM_LATTICE_ROWS
 

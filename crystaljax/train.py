@@ -2,8 +2,9 @@
 
     python -m crystaljax.train --config=configs/ddim.py:smoke --workdir=runs/smoke
 
-Any value of the config can be set by flag (``--config.train.batch_size=64``). A run that
-was killed goes on with ``--resume`` and ends with the same parameters, bit for bit.
+Any value of the config can be set by flag (``--config.train.batch_size=64``). A run
+that was killed goes on with ``--resume`` and ends with the same parameters, bit for
+bit.
 """
 
 import json
@@ -14,12 +15,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 import tqdm
 from absl import app, flags
 from ml_collections import config_dict, config_flags
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.summary.writer import event_file_writer
 
-from crystaljax import build, generation, parallel, runs, scaling, structure, training
+from crystaljax import build, generation, parallel, runs, structure, training
 from crystaljax.data import pipeline
 from crystaljax.data import dataset as datasets
 
@@ -111,7 +113,7 @@ def train(
     step = int(state.step)
     log = MetricsLog(workdir, step)
 
-    # --------------------------------------------------------------------- training loop
+    # -------------------------------------------------------------------- training loop
     def is_due(interval: int) -> bool:
         return step == num_steps or bool(interval and step % interval == 0)
 
@@ -207,8 +209,18 @@ def _open_dataset(
     config: config_dict.ConfigDict, workdir: pathlib.Path
 ) -> datasets.Dataset:
     if config.data.path == BUILTIN:
-        return builtin.open_builtin(workdir / "dataset")
+        return _prepare_builtin(workdir / "dataset")
     return datasets.open_dataset(config.data.path)
+
+
+def _prepare_builtin(path: pathlib.Path) -> datasets.Dataset:
+    """The packaged alloys as a data set, prepared the first time."""
+    if not path.exists():
+        # Preparing brings pymatgen and spglib, which training itself does without.
+        from crystaljax import prepare
+
+        prepare.prepare(prepare.PrepareOptions(source=BUILTIN, output=path))
+    return datasets.open_dataset(path)
 
 
 def _describe_data(dataset: datasets.Dataset) -> dict[str, Any]:
@@ -224,8 +236,8 @@ def _require_fits(dataset: datasets.Dataset, rows: int) -> int:
     largest = int(dataset.num_sites.max())
     if largest > structure.max_sites(rows):
         raise ValueError(
-            f"the dataset has structures of {largest} sites, but data.rows={rows} holds "
-            f"{structure.max_sites(rows)}; set --config.data.rows="
+            f"the dataset has structures of {largest} sites, but data.rows={rows} "
+            f"holds {structure.max_sites(rows)}; set --config.data.rows="
             f"{structure.rows_for(largest)} (and model.element_rows at least that), or "
             "prepare with a smaller --max_sites"
         )
@@ -256,8 +268,9 @@ class MetricsLog:
         if self._path.exists():
             lines = self._path.read_text().splitlines(keepends=True)
             self._path.write_text("".join(line for line in lines if _upto(line, step)))
-        self._tensorboard = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=step + 1 if step else None
+        # TensorBoard's own writer: others bring TensorFlow or PyTorch.
+        self._tensorboard = event_file_writer.EventFileWriter(
+            str(workdir / "tensorboard")
         )
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
@@ -266,8 +279,17 @@ class MetricsLog:
             return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
-        for name, value in metrics.items():
-            self._tensorboard.add_scalar(name, value, step)
+        values = [
+            summary_pb2.Summary.Value(tag=name, simple_value=value)
+            for name, value in metrics.items()
+        ]
+        self._tensorboard.add_event(
+            event_pb2.Event(
+                wall_time=time.time(),
+                step=step,
+                summary=summary_pb2.Summary(value=values),
+            )
+        )
 
     def close(self) -> None:
         """Flushes TensorBoard."""

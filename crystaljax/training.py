@@ -28,11 +28,11 @@ class TrainState:
         loss_scale: dynamic loss scale for float16, or None.
     """
 
-    step: Array
+    step: Any
     params: Any
     opt_state: Any
     ema_params: Any
-    loss_scale: dynamic_scale_lib.DynamicScale | None
+    loss_scale: Any
 
     @property
     def sampling_params(self) -> Any:
@@ -163,8 +163,8 @@ def build_dispatch_fn(
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Compiles ``(state, batches, key) → (state, mean metrics)`` for many steps.
 
-    ``batches`` has leading axes (steps, batch), the batch split over the mesh; the state
-    is donated.
+    ``batches`` has leading axes (steps, batch), the batch split over the mesh; the
+    state is donated.
     """
 
     def dispatch(state, batches, key):

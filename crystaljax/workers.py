@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import joblib
+import threadpoolctl
 import tqdm
 
 
@@ -40,14 +41,14 @@ def map_in_workers(
         total = len(items)  # type: ignore[arg-type]
     num_workers = num_workers or default_num_workers()
     if num_workers == 1:
-        results: Iterable[Any] = map(fn, items)
-        yield from _with_progress(results, description, total)
+        with threadpoolctl.threadpool_limits(1):
+            yield from _with_progress(map(fn, items), description, total)
         return
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(
             n_jobs=num_workers, return_as="generator", batch_size="auto"
         )
-        results = parallel(joblib.delayed(fn)(item) for item in items)
+        results: Iterable[Any] = parallel(joblib.delayed(fn)(item) for item in items)
         yield from _with_progress(results, description, total)
 
 

@@ -19,8 +19,8 @@ class EncodedConditions:
         sites: (batch, sites, width) features of each site's element, or None.
     """
 
-    embedding: Array
-    sites: Array | None
+    embedding: Any
+    sites: Any
 
 
 class CrystalUNet(nn.Module):
@@ -29,7 +29,8 @@ class CrystalUNet(nn.Module):
     At the paper's settings, the defaults, it has 304,781,763 parameters.
 
     Attributes:
-        channels, channel_multipliers, num_res_blocks, attention_levels: of the UNet.
+        channels, channel_multipliers, num_res_blocks, attention_levels, norm_groups: of
+            the UNet.
         element_properties: "reference" (as the paper's code has them) or "scaled".
         element_rows: sites that the element encoder sees.
         element_channels: of the element encoder's convolutions.
@@ -42,6 +43,7 @@ class CrystalUNet(nn.Module):
     channel_multipliers: tuple[int, ...] = (1, 2, 4, 8)
     num_res_blocks: int = 7
     attention_levels: tuple[int, ...] = (1, 2, 4, 8)
+    norm_groups: int = 32
     element_properties: str = "reference"
     element_rows: int = 64
     element_channels: tuple[int, ...] = (64, 128, 256)
@@ -68,6 +70,7 @@ class CrystalUNet(nn.Module):
             channel_multipliers=self.channel_multipliers,
             num_res_blocks=self.num_res_blocks,
             attention_levels=self.attention_levels,
+            norm_groups=self.norm_groups,
             dtype=self.dtype,
         )
 

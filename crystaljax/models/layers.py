@@ -60,16 +60,14 @@ class Conv1d(nn.Module):
         return unfolded @ kernel.reshape(-1, self.features) + bias
 
 
-def dense(features: int, dtype: Any, name: str, kernel_init: Any = uniform_init):
+def dense(features: int, dtype: Any, name: str | None, kernel_init: Any = uniform_init):
     """A linear layer with PyTorch's default initialisation."""
     return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)
 
 
-def group_norm(channels: int, dtype: Any, name: str) -> nn.GroupNorm:
-    """GroupNorm with 32 groups; its statistics are in float32 whatever ``dtype`` is."""
-    return nn.GroupNorm(
-        num_groups=math.gcd(32, channels), epsilon=1e-5, dtype=dtype, name=name
-    )
+def group_norm(groups: int, dtype: Any, name: str) -> nn.GroupNorm:
+    """GroupNorm over the rows; its statistics are in float32 whatever ``dtype`` is."""
+    return nn.GroupNorm(num_groups=groups, epsilon=1e-5, dtype=dtype, name=name)
 
 
 def time_embedding(
@@ -86,6 +84,7 @@ class ResBlock(nn.Module):
     """Two convolutions with the embedding added in between, and a skip connection."""
 
     features: int
+    norm_groups: int = 32
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -96,11 +95,11 @@ class ResBlock(nn.Module):
     ) -> Float[Array, "batch rows features"]:
         """Applies the block."""
         channels = x.shape[-1]
-        h = nn.silu(group_norm(channels, self.dtype, "norm_in")(x))
+        h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_in")(x))
         h = Conv1d(self.features, dtype=self.dtype, name="conv_in")(h)
         shift = dense(self.features, self.dtype, "embedding")(nn.silu(embedding))
         h = h + shift[:, None, :]
-        h = nn.silu(group_norm(self.features, self.dtype, "norm_out")(h))
+        h = nn.silu(group_norm(self.norm_groups, self.dtype, "norm_out")(h))
         h = Conv1d(
             self.features, kernel_init=zeros_init, dtype=self.dtype, name="conv_out"
         )(h)
@@ -112,6 +111,7 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention over the rows, one head, residual."""
 
+    norm_groups: int = 32
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -120,7 +120,7 @@ class Attention(nn.Module):
     ) -> Float[Array, "batch rows channels"]:
         """Attends."""
         channels = x.shape[-1]
-        h = group_norm(channels, self.dtype, "norm")(x)
+        h = group_norm(self.norm_groups, self.dtype, "norm")(x)
         q, k, v = jnp.split(dense(3 * channels, self.dtype, "qkv")(h), 3, axis=-1)
         # Scaling both factors keeps float16 products in range.
         scale = channels**-0.25

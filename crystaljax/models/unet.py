@@ -20,7 +20,10 @@ class UNet(nn.Module):
         channels: channels of the first level.
         channel_multipliers: channels of each level, in multiples of ``channels``.
         num_res_blocks: residual blocks a level.
-        attention_levels: rate of downsampling (1, 2, 4, …) of the levels with attention.
+        attention_levels: downsampling rates (1, 2, 4, …) of the levels with attention.
+        norm_groups: groups of every GroupNorm. In a group of one channel the embedding,
+            which is the same in all rows, is normalised away: keep fewer groups than
+            ``channels``.
         dtype: of the arithmetic.
     """
 
@@ -29,6 +32,7 @@ class UNet(nn.Module):
     channel_multipliers: tuple[int, ...] = (1, 2, 4, 8)
     num_res_blocks: int = 7
     attention_levels: tuple[int, ...] = (1, 2, 4, 8)
+    norm_groups: int = 32
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -40,8 +44,14 @@ class UNet(nn.Module):
         """Applies the network.
 
         Raises:
-            ValueError: the rows cannot be halved once per level.
+            ValueError: the rows cannot be halved once per level, or the channels not be
+                split into groups.
         """
+        if self.channels % self.norm_groups:
+            raise ValueError(
+                f"{self.channels} channels cannot be split into {self.norm_groups} "
+                "groups; choose model.norm_groups among the divisors of model.channels"
+            )
         num_levels = len(self.channel_multipliers)
         if x.shape[1] % 2 ** (num_levels - 1):
             raise ValueError(
@@ -49,11 +59,17 @@ class UNet(nn.Module):
                 f"multiple of {2 ** (num_levels - 1)} or fewer channel_multipliers"
             )
 
+        def res_block(width, name):
+            return layers.ResBlock(width, self.norm_groups, self.dtype, name=name)
+
+        def attention(name):
+            return layers.Attention(self.norm_groups, self.dtype, name=name)
+
         def block(h, level, multiplier, name):
             width = multiplier * self.channels
-            h = layers.ResBlock(width, self.dtype, name=f"{name}_res")(h, embedding)
+            h = res_block(width, f"{name}_res")(h, embedding)
             if 2**level in self.attention_levels:
-                h = layers.Attention(self.dtype, name=f"{name}_attention")(h)
+                h = attention(f"{name}_attention")(h)
             return h
 
         h = layers.Conv1d(self.channels, dtype=self.dtype, name="conv_in")(x)
@@ -67,9 +83,9 @@ class UNet(nn.Module):
                 skips.append(h)
 
         width = self.channel_multipliers[-1] * self.channels
-        h = layers.ResBlock(width, self.dtype, name="middle_0_res")(h, embedding)
-        h = layers.Attention(self.dtype, name="middle_attention")(h)
-        h = layers.ResBlock(width, self.dtype, name="middle_1_res")(h, embedding)
+        h = res_block(width, "middle_0_res")(h, embedding)
+        h = attention("middle_attention")(h)
+        h = res_block(width, "middle_1_res")(h, embedding)
 
         for level, multiplier in reversed(list(enumerate(self.channel_multipliers))):
             for i in range(self.num_res_blocks + 1):
@@ -78,7 +94,7 @@ class UNet(nn.Module):
             if level > 0:
                 h = layers.Upsample(self.dtype, name=f"upsample_{level}")(h)
 
-        h = nn.silu(layers.group_norm(h.shape[-1], self.dtype, "norm_out")(h))
+        h = nn.silu(layers.group_norm(self.norm_groups, self.dtype, "norm_out")(h))
         h = layers.Conv1d(
             self.features,
             kernel_init=layers.zeros_init,

@@ -2,9 +2,10 @@
 
     python experiments/builtin_alloys/make_builtin_alloys.py
 
-relaxes some 3,800 decorated prototypes and writes the same file again (minutes on 2
-cores; the time is printed), and beside this script ``result.json`` with what it holds.
-``--output`` and ``--result`` write elsewhere.
+relaxes 3,345 decorated prototypes and writes the same file again, and beside this
+script ``result.json`` with what it holds; ``--output`` and ``--result`` say where else.
+The packaged file was made on 2 CPU cores that other jobs used too, at 2 to 7 structures
+a second: 1,030 s.
 """
 
 import argparse
@@ -21,6 +22,7 @@ RESULT_PATH = pathlib.Path(__file__).with_name("result.json")
 
 
 def main() -> None:
+    """Generates, saves and describes the data set."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=pathlib.Path, default=emt.BUILTIN_PATH)
     parser.add_argument("--result", type=pathlib.Path, default=RESULT_PATH)

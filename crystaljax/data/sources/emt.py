@@ -41,7 +41,7 @@ SYMPREC = 0.1  # Å
 # lets such structures swell without bound.
 MIN_BOND = 0.85
 MAX_SWELLING = 1.5
-# Dropped after relaxation: denser structures have 0.95 to 1.1 times the elements' volume.
+# Dropped after relaxation; close packings have 0.95 to 1.02 of the elements' volume.
 MAX_RELAXED_SWELLING = 1.2
 
 # Two results are one crystal if all of this holds; relaxations that end in the same
@@ -79,12 +79,10 @@ class Generated:
     Attributes:
         records: the structures, in the order of prototypes and metals.
         num_dropped: reason → number of decorations that gave no structure.
-        num_available: structures there are without ``num_structures``.
     """
 
     records: list[record.Record]
     num_dropped: dict[str, int]
-    num_available: int
 
 
 def generate(
@@ -124,27 +122,24 @@ def generate(
             f"{num_structures} structures asked for, but these prototypes give at most "
             f"{len(work)} with {len(metals)} metals; use fewer, or None for all"
         )
-    # Whole chemical systems in random order: results of one never depend on another, so
-    # a small number need not relax everything.
+    # Results of one chemical system never depend on another, so a small number relaxes
+    # a few systems only.
     systems: dict[tuple[str, ...], list[Decoration]] = collections.defaultdict(list)
     for decoration in work:
         systems[tuple(sorted(decoration.metals))].append(decoration)
-    order = sorted(systems)
+    todo = list(systems.values())
     if num_structures is not None:
-        order = [order[i] for i in np.random.default_rng(seed).permutation(len(order))]
-    position = {decoration.id: i for i, decoration in enumerate(work)}
-
+        todo = [todo[i] for i in np.random.default_rng(seed).permutation(len(todo))]
+    wanted = len(work) if num_structures is None else num_structures
     records: list[record.Record] = []
     dropped: collections.Counter[str] = collections.Counter()
-    batches = [order] if num_structures is None else [[system] for system in order]
-    for batch in batches:
-        if num_structures is not None and len(records) >= num_structures:
-            break
-        todo = [decoration for system in batch for decoration in systems[system]]
-        todo.sort(key=lambda decoration: position[decoration.id])
+    while todo and len(records) < wanted:
+        batch: list[Decoration] = []
+        while todo and len(records) + len(batch) < wanted:
+            batch += todo.pop(0)
         found = []
         for result in workers.map_in_workers(
-            make_record, todo, num_workers=num_workers, description=description
+            make_record, batch, num_workers=num_workers, description=description
         ):
             if isinstance(result, record.Failure):
                 dropped[result.reason] += 1
@@ -153,16 +148,14 @@ def generate(
         kept = drop_duplicates(found, num_workers=num_workers)
         dropped["duplicate"] += len(found) - len(kept)
         records += kept
-    num_available = len(records)
-    if num_structures is not None:
-        if num_available < num_structures:
-            raise ValueError(
-                f"{num_structures} structures asked for, but these prototypes give "
-                f"{num_available} with {len(metals)} metals; use fewer, or None for all"
-            )
-        records = records[:num_structures]
-    records.sort(key=lambda item: position[item.id])
-    return Generated(records, dict(dropped), num_available)
+    if num_structures is not None and len(records) < num_structures:
+        raise ValueError(
+            f"{num_structures} structures asked for, but these prototypes give "
+            f"{len(records)} with {len(metals)} metals; ask for fewer, or None for all"
+        )
+    position = {decoration.id: i for i, decoration in enumerate(work)}
+    records = sorted(records[:wanted], key=lambda item: position[item.id])
+    return Generated(records, dict(dropped))
 
 
 def decorations(
@@ -208,9 +201,8 @@ def make_record(decoration: Decoration) -> record.Record | record.Failure:
     crystal = relaxed.crystal
     if abs(np.linalg.det(crystal.lattice)) > MAX_RELAXED_SWELLING * element_volume:
         return record.Failure(decoration.id, "swollen")
-    symmetry = spglib.get_symmetry_dataset(
-        (crystal.lattice, crystal.frac_coords, numbers), symprec=SYMPREC
-    )
+    cell = (crystal.lattice, crystal.frac_coords, numbers)
+    symmetry = spglib.get_symmetry_dataset(cell, symprec=SYMPREC)  # type: ignore[arg-type]
     if symmetry is None:
         return record.Failure(decoration.id, "no space group")
     if len(set(symmetry.mapping_to_primitive)) < crystal.num_sites:
@@ -358,17 +350,19 @@ def _reduced_formula(atomic_numbers: np.ndarray) -> tuple[tuple[int, int], ...]:
 
 def _first_of_equals(records: list[record.Record]) -> list[record.Record]:
     matcher = StructureMatcher(**_MATCHER)
-    kept: list[tuple[record.Record, float]] = []
+    kept: list[tuple[record.Record, float, float]] = []
     for item in records:
+        energy = item.formation_energy
+        assert energy is not None, f"{item.id} has no energy"
         lattice = item.crystal.lattice
         volume = abs(np.linalg.det(lattice)) / item.crystal.num_sites
         rivals = [
             other
-            for other, other_volume in kept
-            if abs(other.formation_energy - item.formation_energy) < SAME_ENERGY
+            for other, other_energy, other_volume in kept
+            if abs(other_energy - energy) < SAME_ENERGY
             and abs(other_volume / volume - 1) < SAME_VOLUME
         ]
         here = bridge.to_pymatgen(item.crystal)
         if not any(matcher.fit(here, bridge.to_pymatgen(o.crystal)) for o in rivals):
-            kept.append((item, volume))
-    return [item for item, _ in kept]
+            kept.append((item, energy, volume))
+    return [item for item, _, _ in kept]

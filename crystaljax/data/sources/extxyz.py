@@ -7,7 +7,7 @@ import io
 import pathlib
 import zlib
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
 import ase
 import ase.io
@@ -76,7 +76,7 @@ class ExtXyz:
         return atoms.info.get(key, results.get(key, "missing"))
 
 
-def _read_frames(file: TextIO, path: pathlib.Path) -> Iterator[str]:
+def _read_frames(file: io.TextIOWrapper, path: pathlib.Path) -> Iterator[str]:
     number = 0
     while count_line := file.readline():
         if not count_line.strip():
@@ -113,7 +113,7 @@ def _crystal(atoms: ase.Atoms) -> structure.Crystal:
     return crystal
 
 
-def _open_text(path: pathlib.Path) -> TextIO:
+def _open_text(path: pathlib.Path) -> io.TextIOWrapper:
     if path.suffix == ".gz":
         return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8")
     return path.open("rt", encoding="utf-8")

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from crystaljax import structure
 
@@ -40,6 +40,7 @@ class Failure:
     detail: str = ""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where records come from: one file or one service, one module per kind.
 

@@ -1,0 +1,56 @@
+"""Which module may import which."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "crystaljax"
+HEAVY = ("pymatgen", "torch", "matgl", "pandas", "ase", "mendeleev", "matplotlib")
+
+
+def module_name(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports_of(path):
+    """Modules of the package that a file imports at its top level."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in MODULES else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name in MODULES and name != "crystaljax"}
+
+
+def test_there_are_no_import_cycles():
+    graph = {name: imports_of(path) for name, path in MODULES.items()}
+    done = set()
+
+    def visit(name, above):
+        assert name not in above, " → ".join([*above, name])
+        if name not in done:
+            for other in sorted(graph[name]):
+                visit(other, [*above, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+
+
+@pytest.mark.parametrize("module", ["train", "sample"])
+def test_hot_path_imports_nothing_heavy(module):
+    script = f"import sys, crystaljax.{module}\n" + "print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not [name for name in HEAVY if name in loaded]

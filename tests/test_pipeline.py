@@ -1,0 +1,102 @@
+"""The order in which structures are read."""
+
+import numpy as np
+import pytest
+
+from crystaljax import elements, structure
+from crystaljax.data import dataset as datasets
+from crystaljax.data import pipeline
+
+NUM_STRUCTURES = 23
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    crystals = []
+    for i in range(NUM_STRUCTURES):
+        n = 1 + i % 4
+        numbers = np.sort(rng.choice([29, 79], n))[::-1]
+        crystals.append(
+            structure.Crystal(numbers, rng.random((n, 3)), np.diag([3.0, 4.0, 5.0 + i]))
+        )
+    path = tmp_path_factory.mktemp("data") / "dataset"
+    columns = datasets.columns_from_crystals(
+        [str(i) for i in range(NUM_STRUCTURES)],
+        [elements.cell_formula(c.atomic_numbers) for c in crystals],
+        crystals,
+        [1] * NUM_STRUCTURES,
+        [float(i) for i in range(NUM_STRUCTURES)],
+    )
+    datasets.write_dataset(path, columns, np.zeros(NUM_STRUCTURES, int), {})
+    return datasets.open_dataset(path)
+
+
+def build(dataset, *, num_steps=40, **changes):
+    settings = {
+        "batch_size": 4,
+        "steps_per_dispatch": 2,
+        "sites": 4,
+        "seed": 3,
+    } | changes
+    return pipeline.ShuffledBatches(
+        dataset, dataset.indices("train"), num_steps=num_steps, **settings
+    )
+
+
+def test_every_epoch_is_a_permutation_and_no_two_are_equal(dataset):
+    source = build(dataset)
+    stream = np.concatenate([source.indices_of(i).ravel() for i in range(len(source))])
+    epochs = [stream[i * NUM_STRUCTURES : (i + 1) * NUM_STRUCTURES] for i in range(6)]
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(NUM_STRUCTURES))
+    assert len({epoch.tobytes() for epoch in epochs}) == 6
+
+
+def test_order_depends_on_the_seed_alone(dataset):
+    one, again, other = (
+        build(dataset, seed=seed).indices_of(5).tolist() for seed in (3, 3, 4)
+    )
+    assert one == again and one != other
+    # Nor does it depend on how many steps are dispatched together.
+    singly = build(dataset, steps_per_dispatch=1)
+    both = [singly.indices_of(10)[0].tolist(), singly.indices_of(11)[0].tolist()]
+    assert both == one
+
+
+def test_processes_read_disjoint_slices_of_the_same_batches(dataset):
+    whole = build(dataset)[3].energy
+    parts = [
+        build(dataset, process_index=i, process_count=2)[3].energy for i in range(2)
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+
+
+def test_batches_hold_the_structures_of_their_indices(dataset):
+    source = build(dataset)
+    indices, batch = source.indices_of(2), source[2]
+    assert batch.frac_coords.shape == (2, 4, 4, 3)
+    for where in np.ndindex(indices.shape):
+        crystal = datasets.crystal(dataset, int(indices[where]))
+        n = crystal.num_sites
+        assert batch.num_sites[where] == n
+        np.testing.assert_allclose(
+            batch.frac_coords[where][:n], crystal.frac_coords, atol=1e-6
+        )
+        np.testing.assert_array_equal(batch.atomic_numbers[where][n:], 0)
+
+
+def test_iterator_goes_on_where_another_stopped(dataset):
+    source = build(dataset)
+    one = pipeline.build_iterator(source)
+    for _ in range(7):
+        next(one)
+    other = pipeline.build_iterator(source)
+    other.set_state(one.get_state())
+    for _ in range(5):
+        np.testing.assert_array_equal(next(one).energy, next(other).energy)
+
+
+def test_impossible_splits_are_refused(dataset):
+    with pytest.raises(ValueError, match="cannot be split over 3"):
+        build(dataset, process_count=3)

@@ -1,0 +1,222 @@
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+from pymatgen.core import Lattice, Structure
+
+from crystaljax import prepare, structure
+from crystaljax.data import dataset as datasets
+from crystaljax.data import selection
+from crystaljax.data.sources import record
+
+FCC = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+HALF = [[x + 0.5, y + 0.5, z + 0.5] for x, y, z in FCC]
+
+
+def primitive_rock_salt(cation, anion):
+    lattice = Lattice.from_parameters(3.9, 3.9, 3.9, 60, 60, 60)
+    return Structure(lattice, [cation, anion], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+def cubic_rock_salt(cation, anion):
+    species = [cation] * 4 + [anion] * 4
+    return Structure(Lattice.cubic(5.6), species, FCC + HALF)
+
+
+CATIONS = ["Li", "Na", "K", "Rb", "Cs", "Ag", "Mg", "Ca", "Sr", "Ba"]
+ANIONS = ["F", "Cl", "Br", "I"]
+
+
+@pytest.fixture
+def table(tmp_path):
+    """40 rock salts of 2 sites, one of them twice, and two rows that are bad."""
+    rows = [
+        [f"{cation}{anion}", primitive_rock_salt(cation, anion).to(fmt="cif"), energy]
+        for cation in CATIONS
+        for energy, anion in zip([-1.0, -2.0, -3.0, -4.0], ANIONS, strict=True)
+    ]
+    rows.append(["twin", rows[0][1], -1.0])
+    rows.append(["no-energy", rows[0][1], ""])
+    overlapping = Structure(Lattice.cubic(5), ["Na", "Cl"], [[0, 0, 0], [0, 0, 0.01]])
+    rows.append(["overlapping", overlapping.to(fmt="cif"), 0.0])
+    path = tmp_path / "salts.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["material_id", "cif", "heat"], *rows])
+    return path
+
+
+def options(table, **changed):
+    settings = {
+        "source": "cif_csv",
+        "input": str(table),
+        "output": str(table.parent / "data"),
+        "energy_column": "heat",
+        "num_workers": 1,
+    }
+    return prepare.PrepareOptions(**settings | changed)
+
+
+def test_report_and_data_set_agree(table):
+    report = prepare.prepare(options(table, val_fraction=0.1, test_fraction=0.2))
+    assert report["num_read"] == 43
+    counts = {reason: entry["count"] for reason, entry in report["failed"].items()}
+    assert counts == {
+        "formation energy missing or not a number": 1,
+        "atoms closer than 0.5 Å": 1,
+    }
+    assert report["dropped"] == {"drop_duplicates": 1}
+    assert report["num_kept"] == report["num_groups"] == 40
+    assert (report["smallest_group"], report["largest_group"]) == (1, 1)
+    assert report["space_groups"] == [225]
+    assert report["splits"] == {"train": 28, "val": 4, "test": 8}
+    dataset = datasets.open_dataset(table.parent / "data", verify=True)
+    assert len(dataset) == 40
+    assert dataset.info["report"] == json.loads(json.dumps(report))
+    assert dataset.info["space_groups_found"]["symprec"] == 0.1
+    assert dataset.info["space_groups_found"]["num_structures"] == 41
+    assert dataset.info["provenance"]["energy_column"] == "heat"
+    assert set(datasets.vocabulary(dataset)["elements"]) == {*CATIONS, *ANIONS}
+    np.testing.assert_array_equal(dataset.space_group, 225)
+    parameters = structure.lattice_parameters(dataset.lattice.astype(float))
+    np.testing.assert_allclose(parameters[:, 3:], 60, atol=1e-3)
+
+
+def test_workers_give_the_same_data_set(table):
+    prepare.prepare(options(table))
+    prepare.prepare(options(table, output=str(table.parent / "two"), num_workers=2))
+    one, two = (
+        datasets.open_dataset(table.parent / name).info["table"]["sha256"]
+        for name in ("data", "two")
+    )
+    assert one == two
+
+
+def test_whole_file_as_test_set(table):
+    report = prepare.prepare(options(table, val_fraction=0.0, test_fraction=1.0))
+    assert report["splits"] == {"train": 0, "val": 0, "test": 40}
+    dataset = datasets.open_dataset(table.parent / "data")
+    assert len(dataset.indices("test")) == 40
+    assert datasets.vocabulary(dataset)["elements"] == []
+
+
+def test_rules_are_applied_and_recorded(table):
+    rules = selection.Rules(max_energy=-1.5, min_element_share=0.15)
+    with pytest.raises(ValueError, match="--min_element_share dropped most"):
+        # Each cation is in a tenth of the structures.
+        prepare.prepare(options(table, rules=rules))
+    rules = selection.Rules(max_energy=-1.5, min_element_share=0.05)
+    report = prepare.prepare(options(table, rules=rules))
+    # All fluorides, and the twin of one.
+    dropped = {"max_energy": 11, "drop_duplicates": 0, "min_element_share": 0}
+    assert report["dropped"] == dropped
+    assert report["num_kept"] == 30
+    dataset = datasets.open_dataset(table.parent / "data")
+    assert dataset.info["options"]["rules"]["max_energy"] == -1.5
+
+
+def test_primitive_cell(tmp_path):
+    path = tmp_path / "x.csv"
+    cubic = cubic_rock_salt("Na", "Cl")
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["cif", "heat"], [cubic.to(fmt="cif"), -2.0]])
+    for primitive, formula in ((False, "Cl4Na4"), (True, "Cl1Na1")):
+        prepare.prepare(options(path, primitive=primitive, overwrite=True))
+        dataset = datasets.open_dataset(tmp_path / "data")
+        assert dataset.formula.to_pylist() == [formula]
+        assert dataset.space_group.tolist() == [225]
+
+
+def test_nothing_left_names_the_rule(table):
+    rules = selection.Rules(min_sites=2, min_energy=0.0, min_group_size=2)
+    with pytest.raises(ValueError, match=r"nothing left.*--min_energy dropped most"):
+        prepare.prepare(options(table, rules=rules))
+    assert not (table.parent / "data").exists()
+
+
+def test_nothing_readable_names_the_reason(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("cif,heat\noops,0\n")
+    with pytest.raises(ValueError, match="crystal not readable"):
+        prepare.prepare(options(path))
+    path.write_text("cif,heat\n")
+    with pytest.raises(ValueError, match="no structures"):
+        prepare.prepare(options(path))
+
+
+@pytest.mark.parametrize(
+    "changed, error, message",
+    [
+        ({"input": None}, ValueError, "--input"),
+        ({"input": "missing.csv"}, FileNotFoundError, "no file missing.csv"),
+        ({"energy_column": None}, ValueError, "columns: material_id, cif, heat"),
+        ({"energy_column": "hot"}, ValueError, "'hot'.*material_id, cif, heat"),
+        ({"space_group_column": "sg"}, ValueError, "'sg'"),
+        ({"source": "xml"}, ValueError, "unknown source 'xml'"),
+        ({"val_fraction": 0.9, "test_fraction": 0.9}, ValueError, "fractions"),
+    ],
+)
+def test_wrong_options(table, changed, error, message):
+    with pytest.raises(error, match=message):
+        prepare.prepare(options(table, **changed))
+    assert [entry.name for entry in table.parent.iterdir()] == ["salts.csv"]
+
+
+def test_existing_output_is_refused_before_work(table):
+    prepare.prepare(options(table))
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        prepare.prepare(options(table, input="missing.csv"))
+    prepare.prepare(options(table, overwrite=True))
+
+
+def test_records_that_are_made_are_counted_too(tmp_path, monkeypatch):
+    crystal = structure.Crystal(np.array([29]), np.zeros((1, 3)), 3 * np.eye(3))
+    made = [record.Record("a", crystal, 221, 0.0), record.Failure("", "too dense")]
+    source = prepare.RecordSource(lambda: made, {"energy_model": "EMT"})
+    monkeypatch.setattr(prepare, "build_source", lambda options: source)
+    report = prepare.prepare(
+        prepare.PrepareOptions("emt", tmp_path / "data", num_workers=1)
+    )
+    assert report["failed"]["too dense"]["count"] == 1
+    info = datasets.open_dataset(tmp_path / "data").info
+    assert info["energy_model"] == "EMT"
+    assert info["space_groups_found"]["num_structures"] == 0
+
+
+def test_flags_are_the_options():
+    values = flags.FlagValues()
+    prepare.define_flags(values)
+    values(["prepare", "--source=builtin", "--output=x", "--max_sites=20"])
+    assert prepare.options_from_flags(values) == prepare.PrepareOptions(
+        "builtin", "x", rules=selection.Rules(max_sites=20)
+    )
+
+
+def test_command(table):
+    command = [sys.executable, "-m", "crystaljax.prepare", "--source=cif_csv"]
+    command += [f"--input={table}", "--num_workers=1", "--output"]
+    root = pathlib.Path(prepare.__file__).parents[1]
+    output = table.parent / "data"
+    done = subprocess.run(
+        [*command, output, "--energy_column=heat"],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        check=True,
+    )
+    assert "structures kept" in done.stdout
+    assert len(datasets.open_dataset(output)) == 40
+    failed = subprocess.run(
+        [*command, table.parent / "other", "--energy_column=hot"],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        check=False,
+    )
+    assert failed.returncode != 0
+    assert failed.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert not (table.parent / "other").exists()

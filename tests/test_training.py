@@ -1,0 +1,508 @@
+"""Training, resuming, sampling and evaluating, end to end on a tiny network."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from configs import ddim
+from crystaljax import (
+    build,
+    elements,
+    evaluate,
+    export,
+    generation,
+    parallel,
+    runs,
+    sample,
+    structure,
+    train,
+)
+from crystaljax.data import dataset as datasets
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def dataset_path(tmp_path_factory):
+    """Sixty CsCl- and L1_2-like crystals of three metals."""
+    rng = np.random.default_rng(0)
+    crystals, energies = [], []
+    for i in range(60):
+        one, other = [(29, 79), (29, 47), (47, 79)][i % 3]
+        if i % 2:
+            numbers = [one, other]
+            coords = [[0, 0, 0], [0.5, 0.5, 0.5]]
+        else:
+            numbers = [one, other, other, other]
+            coords = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+        order = np.argsort([elements.symbol(n) for n in numbers], kind="stable")
+        crystals.append(
+            structure.Crystal(
+                np.array(numbers)[order],
+                np.array(coords, float)[order],
+                np.eye(3) * (3 + rng.random()),
+            )
+        )
+        energies.append(rng.normal(0, 0.1))
+    columns = datasets.columns_from_crystals(
+        [f"crystal-{i}" for i in range(60)],
+        [elements.cell_formula(c.atomic_numbers) for c in crystals],
+        crystals,
+        [221] * 60,
+        energies,
+    )
+    path = tmp_path_factory.mktemp("data") / "alloys"
+    split = np.where(np.arange(60) < 48, 0, 1)
+    datasets.write_dataset(path, columns, split, {"energy_model": "none"})
+    return path
+
+
+def tiny_config(dataset_path, num_steps=4):
+    config = ddim.get_config("smoke")
+    config.data.path = str(dataset_path)
+    config.model.channels = 8
+    config.model.channel_multipliers = (1, 2)
+    config.model.norm_groups = 2
+    config.model.element_channels = (4, 4, 4)
+    config.model.site_features = 8
+    config.sampler.num_steps = 5
+    config.train.batch_size = 8
+    config.train.num_steps = num_steps
+    config.train.steps_per_dispatch = 2
+    config.train.log_every = 2
+    config.train.checkpoint_every = 2
+    config.train.validate_every = 0
+    config.evaluation.num_structures = 4
+    config.evaluation.batch_size = 8
+    config.evaluation.num_workers = 1
+    return config
+
+
+@pytest.fixture(scope="module")
+def workdir(dataset_path, tmp_path_factory):
+    """A finished run of four steps."""
+    path = tmp_path_factory.mktemp("runs") / "straight"
+    train.train(tiny_config(dataset_path), path, show_progress=False)
+    return path
+
+
+def restore(workdir):
+    run = runs.load_run(workdir, parallel.build_mesh())
+    return run.step, jax.device_get(run.params)
+
+
+def assert_same_bits(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+class Killed(BaseException):
+    """Stands in for a signal that nothing in the loop catches."""
+
+
+# ------------------------------------------------------------------------------ resume
+def test_interrupted_and_resumed_run_ends_with_the_same_bits(
+    dataset_path, workdir, tmp_path, monkeypatch
+):
+    config = tiny_config(dataset_path)
+    save = runs.save_checkpoint
+
+    def save_then_die(checkpoints, state, position):
+        save(checkpoints, state, position)
+        checkpoints.wait_until_finished()
+        raise Killed
+
+    monkeypatch.setattr(runs, "save_checkpoint", save_then_die)
+    with pytest.raises(Killed):
+        train.train(config, tmp_path / "run", show_progress=False)
+    monkeypatch.undo()
+    assert restore(tmp_path / "run")[0] == 2
+    train.train(config, tmp_path / "run", resume=True, show_progress=False)
+    assert restore(workdir)[0] == restore(tmp_path / "run")[0] == 4
+    assert_same_bits(restore(workdir)[1], restore(tmp_path / "run")[1])
+    steps = [
+        json.loads(line)["step"]
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert steps == sorted(steps) and steps.count(2) == 1
+
+
+def test_killed_process_resumes_to_the_same_bits(dataset_path, tmp_path):
+    """A real SIGKILL at whatever moment it comes."""
+    flags = [
+        "--config=configs/ddim.py:smoke",
+        *(
+            f"--config.{key}={value}"
+            for key, value in {
+                "data.path": dataset_path,
+                "model.channels": 8,
+                "model.channel_multipliers": "(1,2)",
+                "model.norm_groups": 2,
+                "model.element_channels": "(4,4,4)",
+                "train.batch_size": 8,
+                "train.num_steps": 3000,
+                "train.steps_per_dispatch": 2,
+                "train.log_every": 2,
+                "train.checkpoint_every": 100,
+                "train.validate_every": 0,
+                "evaluation.num_structures": 1,
+            }.items()
+        ),
+    ]
+
+    def command(name, *more):
+        return [
+            sys.executable,
+            "-m",
+            "crystaljax.train",
+            f"--workdir={tmp_path / name}",
+            *flags,
+            *more,
+        ]
+
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command("killed"), cwd=ROOT, env=environment, stderr=subprocess.PIPE
+    )
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    deadline = time.monotonic() + 180
+    while not any(p.name.isdigit() for p in checkpoints.glob("*")):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert restore(tmp_path / "killed")[0] < 3000
+    for name, more in (("killed", ["--resume"]), ("straight", [])):
+        subprocess.run(
+            command(name, *more), cwd=ROOT, env=environment, check=True, timeout=300
+        )
+    assert restore(tmp_path / "killed")[0] == 3000
+    assert_same_bits(restore(tmp_path / "killed")[1], restore(tmp_path / "straight")[1])
+
+
+def test_existing_run_is_refused_without_resume(dataset_path, workdir):
+    with pytest.raises(FileExistsError, match="--resume"):
+        train.train(tiny_config(dataset_path), workdir, show_progress=False)
+
+
+def test_resume_with_another_config_names_the_difference(dataset_path, workdir):
+    config = tiny_config(dataset_path)
+    config.optimizer.learning_rate = 1.0
+    with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 1\.0, 0\.0005"):
+        train.train(config, workdir, resume=True, show_progress=False)
+
+
+def test_run_directory_tells_how_it_came_to_be(workdir):
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["train"]["num_steps"] == 4
+    environment = json.loads((workdir / "environment.json").read_text())
+    assert environment["versions"]["jax"] == jax.__version__
+    lines = [
+        json.loads(line)
+        for line in (workdir / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4]
+    assert {"loss_coordinates", "loss_lattice", "gradient_norm"} <= lines[0].keys()
+    assert "validation/valid" in lines[-1]
+    assert list((workdir / "tensorboard").glob("events*"))
+
+
+# ---------------------------------------------------------------------------- learning
+def test_loss_falls(dataset_path, tmp_path):
+    config = tiny_config(dataset_path, num_steps=400)
+    config.train.log_every = 100
+    config.train.checkpoint_every = 400
+    config.optimizer.warmup_steps = 10
+    config.optimizer.learning_rate = 5e-3
+    config.train.validate_every = 0
+    train.train(config, tmp_path / "run", show_progress=False)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines if '"loss"' in line]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_nan_stops_the_run_and_names_it(dataset_path, tmp_path):
+    config = tiny_config(dataset_path)
+    config.optimizer.learning_rate = float("inf")
+    with pytest.raises(FloatingPointError, match="loss"):
+        train.train(config, tmp_path / "run", show_progress=False)
+
+
+def test_float16_trains_with_a_loss_scale(dataset_path, tmp_path):
+    config = tiny_config(dataset_path, num_steps=20)
+    config.train.dtype = "float16"
+    config.train.log_every = 20
+    config.train.checkpoint_every = 20
+    state = train.train(config, tmp_path / "run", show_progress=False)
+    assert state.loss_scale.scale > 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_padding_cannot_change_the_loss(dataset_path):
+    from crystaljax import training
+
+    config = tiny_config(dataset_path)
+    dataset = datasets.open_dataset(dataset_path)
+    batch = datasets.gather(dataset, np.arange(8), 12)
+    trainee = training.Trainee(
+        model=build.build_model(config),
+        process=build.build_process(config),
+        optimizer=build.build_optimizer(config, 4),
+        scale=build.build_scaling(config, batch.lattice, batch.energy),
+        rows=16,
+        coordinate_weight=0.5,
+        lattice_weight=0.5,
+        ema_decay=0.0,
+    )
+    params = training.init_params(trainee.model, 16, jax.random.key(0))
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),
+        params,
+    )
+    keys = jax.random.split(jax.random.key(2), 8)
+    garbage = batch.frac_coords.copy()
+    garbage[np.arange(12) >= batch.num_sites[:, None]] = 0.77
+    loss = jax.jit(lambda b: training.compute_loss(trainee, params, b, keys)[0])
+    assert loss(batch) == loss(batch.replace(frac_coords=garbage))
+
+
+# ---------------------------------------------------------------------------- sampling
+def options(workdir, **changes):
+    return sample.SampleOptions(
+        **{
+            "workdir": str(workdir),
+            "formulas": ("Cu3Au1", "AgAu"),
+            "energies": "-0.1:0.1:0.1",
+            "num_samples": 2,
+            "seed": 1,
+        }
+        | changes
+    )
+
+
+def test_samples_do_not_depend_on_the_batch_they_were_made_in(workdir):
+    whole = sample.sample(options(workdir, batch_size=12))
+    parts = sample.sample(options(workdir, batch_size=5))
+    assert len(whole.crystals) == 12
+    for one, other in zip(whole.crystals, parts.crystals, strict=True):
+        np.testing.assert_array_equal(one.atomic_numbers, other.atomic_numbers)
+        np.testing.assert_allclose(one.lattice, other.lattice, atol=1e-4)
+        difference = one.frac_coords - other.frac_coords
+        np.testing.assert_allclose(difference - np.round(difference), 0, atol=1e-4)
+
+
+def test_seeds_and_eta_change_samples_and_the_same_seed_does_not(workdir):
+    one, again, other, noisy = (
+        sample.sample(options(workdir, **changes)).crystals[0].lattice
+        for changes in ({}, {}, {"seed": 2}, {"eta": 1.0})
+    )
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 1e-3
+    assert np.abs(one - noisy).max() > 1e-3
+
+
+def test_written_samples_can_be_read_by_others(workdir, tmp_path):
+    import ase.io
+    import pyarrow.parquet
+
+    samples = sample.sample(options(workdir))
+    sample.write_samples(samples, tmp_path, cifs="folder")
+    sample.write_samples(samples, tmp_path / "zipped", cifs="zip")
+    table = pyarrow.parquet.read_table(tmp_path / "samples.parquet").to_pydict()
+    assert table["formula"] == ["Au1Cu3"] * 6 + ["Ag1Au1"] * 6
+    assert table["formation_energy"][:6] == [-0.1, -0.1, 0.0, 0.0, 0.1, 0.1]
+    crystals, infos = export.read_extxyz(tmp_path / "samples.extxyz")
+    assert infos[0]["space_group"] == 221
+    np.testing.assert_allclose(
+        crystals[0].lattice, samples.crystals[0].lattice, atol=1e-6
+    )
+    written = sorted((tmp_path / "cifs").glob("*.cif"))
+    assert len(written) == len(crystals)
+    atoms = ase.io.read(written[0])
+    assert atoms.get_chemical_formula("metal") in ("Cu3Au", "AuCu3")
+    assert (tmp_path / "zipped" / "cifs.zip").exists()
+    with pytest.raises(FileExistsError):
+        sample.write_samples(samples, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"formulas": ("Cu3Zr1",)}, "Zr"),
+        ({"formulas": ("Cu12Au9",)}, "21 sites"),
+        ({"space_groups": "231"}, "231"),
+        ({"energies": "low"}, "'low'"),
+        ({"num_steps": 2000}, "2000"),
+    ],
+)
+def test_bad_conditions_are_refused_before_anything_is_computed(
+    workdir, monkeypatch, changes, message
+):
+    monkeypatch.setattr(runs, "load_run", lambda *_: pytest.fail("too late"))
+    with pytest.raises(ValueError, match=message):
+        sample.sample(options(workdir, **changes))
+
+
+def test_missing_run_and_checkpoint_are_named(workdir, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run"):
+        sample.sample(options(tmp_path))
+    with pytest.raises(FileNotFoundError, match="checkpoint 7"):
+        sample.sample(options(workdir, checkpoint=7))
+
+
+def test_checkpoint_of_another_network_is_refused(workdir, tmp_path):
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["model"]["channels"] = 16
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="arrays differ"):
+        sample.sample(options(copy))
+
+
+def test_two_devices_train_and_sample_like_one(workdir, dataset_path, tmp_path):
+    script = f"""
+import sys
+import jax
+sys.path.insert(0, {str(ROOT)!r})
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import numpy as np
+import test_training
+from crystaljax import parallel, runs, sample, train
+assert jax.device_count() == 2
+train.train(
+    test_training.tiny_config({str(dataset_path)!r}),
+    {str(tmp_path / "two")!r},
+    show_progress=False,
+)
+samples = sample.sample(test_training.options({str(workdir)!r}, batch_size=4))
+np.savez(
+    {str(tmp_path / "samples.npz")!r},
+    lattice=np.array([crystal.lattice for crystal in samples.crystals]),
+)
+"""
+    subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        check=True,
+        timeout=300,
+    )
+    one, two = restore(workdir)[1], restore(tmp_path / "two")[1]
+    # Sums over the batch are split over devices: equal but for rounding, which Adam's
+    # first steps enlarge where a gradient is nearly 0.
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    expected = sample.sample(options(workdir)).crystals
+    lattice = np.load(tmp_path / "samples.npz")["lattice"]
+    np.testing.assert_allclose(lattice, [c.lattice for c in expected], atol=1e-4)
+
+
+# -------------------------------------------------------------------------- evaluation
+def test_evaluation_writes_one_row_per_structure(workdir, tmp_path):
+    import pyarrow.csv
+
+    settings = evaluate.EvaluateOptions(
+        workdir=str(workdir), num_structures=5, num_workers=1, output=str(tmp_path)
+    )
+    result, folder = evaluate.evaluate(settings)
+    table = pyarrow.csv.read_csv(folder / "structures.csv").to_pydict()
+    assert len(table["id"]) == 5
+    summary = json.loads((folder / "summary.json").read_text())
+    matched = table["matched_0.2/0.3/5"]
+    assert summary["match_rate_0.2/0.3/5"] == pytest.approx(np.mean(matched))
+    text = evaluate.report(result, settings)
+    for tolerance in ("0.2/0.3/5", "0.4/0.6/10", "1/1.5/25", "0.3/0.5/10"):
+        assert tolerance in text
+
+
+def test_perfect_samples_match_everything(workdir, monkeypatch):
+    dataset = datasets.open_dataset(runs.load_vocabulary(workdir)["dataset"])
+    indices = dataset.indices("val")[:3]
+    truth = [datasets.crystal(dataset, int(i)) for i in indices]
+    monkeypatch.setattr(generation, "generate", lambda *_, **__: truth)
+    from crystaljax import evaluation
+
+    result = evaluation.evaluate_samples(
+        None,
+        None,
+        dataset,
+        indices,
+        key=jax.random.key(0),
+        sites=12,
+        mesh=parallel.build_mesh(),
+        batch_size=4,
+        num_workers=1,
+    )
+    summary = result.summary()
+    assert summary["match_rate_0.2/0.3/5"] == 1
+    assert summary["rms_0.2/0.3/5"] == pytest.approx(0, abs=1e-6)
+    assert summary["valid"] == summary["space_group_0.1"] == 1
+
+
+# ------------------------------------------------------------------- configs, settings
+@pytest.mark.parametrize("variant", ddim.VARIANTS)
+def test_every_config_builds(variant):
+    config = ddim.get_config(variant)
+    build.build_model(config)
+    build.build_process(config)
+    build.build_sampler(config)
+    num_steps = build.num_train_steps(config, 1000)
+    build.build_optimizer(config, num_steps)
+    schedule = build.build_learning_rate(config, num_steps)
+    assert schedule(0) == 0
+    assert schedule(num_steps) == pytest.approx(0, abs=1e-9)
+    warmup = config.optimizer.warmup_steps
+    assert schedule(warmup) == pytest.approx(config.optimizer.learning_rate)
+
+
+def test_paper_config_has_the_papers_settings():
+    config = ddim.get_config()
+    model = build.build_model(config)
+    assert model == type(model)(dtype=model.dtype)
+    assert config.train.batch_size == 256 and config.train.num_epochs == 400
+    assert build.num_train_steps(config, 2560) == 4000
+
+
+def test_unknown_names_in_configs_are_refused():
+    with pytest.raises(ValueError, match="unknown variant"):
+        ddim.get_config("tiny")
+    for section, key, builder in (
+        ("process", "name", build.build_process),
+        ("process", "schedule", build.build_schedule),
+        ("sampler", "name", build.build_sampler),
+        ("train", "dtype", build.build_model),
+    ):
+        config = ddim.get_config("smoke")
+        config[section][key] = "nonsense"
+        with pytest.raises(ValueError, match="nonsense"):
+            builder(config)
+
+
+def test_interval_that_is_no_multiple_of_a_dispatch_is_refused():
+    config = ddim.get_config("smoke")
+    config.train.log_every = 15
+    with pytest.raises(ValueError, match=r"train\.log_every is 15"):
+        build.num_train_steps(config, 100)
+
+
+def test_structures_larger_than_the_rows_name_what_to_set(dataset_path, tmp_path):
+    config = tiny_config(dataset_path)
+    crystal = structure.Crystal(
+        np.full(20, 29), np.random.default_rng(0).random((20, 3)), np.eye(3) * 8
+    )
+    columns = datasets.columns_from_crystals(["big"], ["Cu20"], [crystal], [1], [0.0])
+    datasets.write_dataset(tmp_path / "big", columns, np.zeros(1, int), {})
+    config.data.path = str(tmp_path / "big")
+    with pytest.raises(ValueError, match=r"data\.rows=24"):
+        train.train(config, tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run").exists()
