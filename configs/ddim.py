@@ -27,7 +27,8 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
     """
     if variant not in VARIANTS:
         raise ValueError(
-            f"unknown variant {variant!r} of configs/ddim.py; expected one of {VARIANTS}"
+            f"unknown variant {variant!r} of configs/ddim.py; expected one of "
+            f"{VARIANTS}"
         )
     config = config_dict.ConfigDict()
 

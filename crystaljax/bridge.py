@@ -2,7 +2,7 @@
 
 import ase
 import numpy as np
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Element, Lattice, Structure
 
 from crystaljax import structure
 
@@ -16,7 +16,7 @@ def to_pymatgen(crystal: structure.Crystal) -> Structure:
     require_finite(crystal)
     return Structure(
         Lattice(crystal.lattice),
-        [int(number) for number in crystal.atomic_numbers],
+        [Element.from_Z(int(number)) for number in crystal.atomic_numbers],
         crystal.frac_coords,
     )
 

@@ -9,9 +9,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 DATA_AXIS = "data"
 
 
-def build_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+def build_mesh() -> Mesh:
     """Mesh with the single axis "data" over all visible devices."""
-    return Mesh(np.array(devices or jax.devices()), (DATA_AXIS,))
+    return Mesh(np.array(jax.devices()), (DATA_AXIS,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

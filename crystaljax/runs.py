@@ -56,7 +56,7 @@ class Run:
 
     workdir: pathlib.Path
     step: int
-    config: config_dict.ConfigDict
+    config: Any
     model: crystal_unet.CrystalUNet
     params: Any
     scale: scaling.Scaling
@@ -72,7 +72,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def create_run(
     workdir: pathlib.Path,
-    config: config_dict.ConfigDict,
+    config: Any,
     scale: scaling.Scaling,
     vocabulary: dict[str, Any],
 ) -> None:
@@ -89,7 +89,7 @@ def is_run(workdir: pathlib.Path) -> bool:
     return (workdir / "config.json").exists()
 
 
-def load_config(workdir: pathlib.Path) -> config_dict.ConfigDict:
+def load_config(workdir: pathlib.Path) -> Any:
     """The config of a run.
 
     Raises:
@@ -108,9 +108,7 @@ def load_vocabulary(workdir: pathlib.Path) -> dict[str, Any]:
     return json.loads((workdir / "vocabulary.json").read_text())
 
 
-def config_differences(
-    ours: config_dict.ConfigDict, theirs: config_dict.ConfigDict
-) -> list[str]:
+def config_differences(ours: Any, theirs: Any) -> list[str]:
     """Lines "key: ours, theirs" for the values in which two configs differ."""
     ours_flat, theirs_flat = _flatten(ours.to_dict()), _flatten(theirs.to_dict())
     return [
@@ -226,7 +224,7 @@ def restore_state(
             data=ocp.args.JsonRestore(),
         ),
     )
-    return restored.state, restored.data
+    return restored["state"], restored["data"]
 
 
 def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -> Run:

@@ -198,7 +198,7 @@ def write_samples(
     table = samples.table()
     names = table["name"]
     keys = ("name", "sample", "formula", "space_group", "formation_energy", "seed")
-    infos = [
+    infos: list[dict[str, Any]] = [
         dict(zip(keys, row, strict=True))
         for row in zip(*(table[k] for k in keys), strict=True)
     ]
@@ -269,7 +269,7 @@ def main() -> None:
             raise app.UsageError(f"unexpected arguments {argv[1:]}")
         chosen = {name: flag.value for name, flag in values.items()}
         chosen["formulas"] = tuple(chosen["formulas"])
-        folder = pathlib.Path(output.value)
+        folder = pathlib.Path(str(output.value))
         try:
             if not overwrite.value and (folder / "samples.csv").exists():
                 raise FileExistsError(

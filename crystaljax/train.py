@@ -17,19 +17,20 @@ import jax
 import numpy as np
 import tqdm
 from absl import app, flags
-from ml_collections import config_dict, config_flags
-from tensorboard.compat.proto import event_pb2, summary_pb2
+from ml_collections import config_flags
+from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
 from tensorboard.summary.writer import event_file_writer
 
 from crystaljax import build, generation, parallel, runs, structure, training
-from crystaljax.data import pipeline
 from crystaljax.data import dataset as datasets
+from crystaljax.data import pipeline
 
 BUILTIN = "builtin"
 
 
 def train(
-    config: config_dict.ConfigDict,
+    config: Any,
     workdir: str | pathlib.Path,
     *,
     resume: bool = False,
@@ -158,7 +159,7 @@ def train(
 
 
 def validate(
-    config: config_dict.ConfigDict,
+    config: Any,
     params: Any,
     generate_fn,
     dataset: datasets.Dataset,
@@ -187,9 +188,7 @@ def validate(
     return {f"validation/{name}": value for name, value in results.summary().items()}
 
 
-def _require_new_or_resumed(
-    workdir: pathlib.Path, config: config_dict.ConfigDict, resume: bool
-) -> None:
+def _require_new_or_resumed(workdir: pathlib.Path, config: Any, resume: bool) -> None:
     if not runs.is_run(workdir):
         return
     if not resume:
@@ -205,9 +204,7 @@ def _require_new_or_resumed(
         )
 
 
-def _open_dataset(
-    config: config_dict.ConfigDict, workdir: pathlib.Path
-) -> datasets.Dataset:
+def _open_dataset(config: Any, workdir: pathlib.Path) -> datasets.Dataset:
     if config.data.path == BUILTIN:
         return _prepare_builtin(workdir / "dataset")
     return datasets.open_dataset(config.data.path)
@@ -280,14 +277,14 @@ class MetricsLog:
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         values = [
-            summary_pb2.Summary.Value(tag=name, simple_value=value)
+            Summary.Value(tag=name, simple_value=value)
             for name, value in metrics.items()
         ]
         self._tensorboard.add_event(
-            event_pb2.Event(
+            Event(
                 wall_time=time.time(),
                 step=step,
-                summary=summary_pb2.Summary(value=values),
+                summary=Summary(value=values),
             )
         )
 
@@ -317,7 +314,7 @@ def main() -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments {argv[1:]}")
         try:
-            train(flags.FLAGS.config, workdir.value, resume=resume.value)
+            train(flags.FLAGS.config, str(workdir.value), resume=resume.value)
         except (FileExistsError, FileNotFoundError, ValueError) as error:
             raise SystemExit(f"error: {error}") from error
 

@@ -104,7 +104,7 @@ def compute_loss(
     # The network never sees anything but zeros in padding rows, here or in a sampler.
     mask = structure.row_mask(batch.num_sites, trainee.rows)
     x_t = jnp.where(mask[..., None], corrupted.x_t, 0)
-    prediction = trainee.model.apply(
+    prediction: Any = trainee.model.apply(
         params,
         x_t,
         corrupted.t,

@@ -34,7 +34,7 @@ def reference():
     weights = {}
     for name, shape in shapes.items():
         seed = (zlib.crc32(name.encode()) ^ 2024) & 0xFFFFFFFF
-        values = np.random.RandomState(seed).standard_normal(shape)  # noqa: NPY002
+        values = np.random.RandomState(seed).standard_normal(shape)
         if name.endswith(".bias"):
             values = 0.02 * values
         elif len(shape) == 1:
@@ -204,7 +204,7 @@ def test_conditions_change_the_prediction(tiny):
 
 def test_more_sites_than_the_element_encoder_sees_are_refused(tiny):
     model, params = tiny
-    with pytest.raises(ValueError, match="model.element_rows"):
+    with pytest.raises(ValueError, match=r"model\.element_rows"):
         model.apply(
             params,
             jnp.zeros((1, 72, 3)),

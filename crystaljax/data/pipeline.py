@@ -100,4 +100,6 @@ def build_iterator(source: ShuffledBatches) -> grain.DatasetIterator:
     enough; worker processes would only add copies.
     """
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    return iter(grain.MapDataset.source(source).to_iter_dataset(options))
+    # Grain's type asks for slices too, which it never takes.
+    dataset = grain.MapDataset.source(source)  # pyright: ignore[reportArgumentType]
+    return iter(dataset.to_iter_dataset(options))
