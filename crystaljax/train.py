@@ -90,7 +90,10 @@ def train(
         lattice_weight=config.loss.lattice_weight,
         ema_decay=config.train.ema_decay,
     )
-    init_key, train_key = jax.random.split(generation.key_of_seed(config.train.seed))
+    train_key = generation.key_of_seed(config.train.seed)
+    # Drawing hundreds of arrays with the default generator takes 20 s to compile on a
+    # CPU; this one is a single operation per array.
+    init_key = jax.random.key(config.train.seed, impl="rbg")
     init_state = jax.jit(
         lambda key: training.init_state(trainee, key),
         out_shardings=parallel.replicated(mesh),

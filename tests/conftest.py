@@ -1,7 +1,27 @@
 """Settings of all tests."""
 
+import os
+
 import hypothesis
+import pytest
 
 # Shared machines stall; a slow example is not a failing one.
 hypothesis.settings.register_profile("crystaljax", deadline=None)
 hypothesis.settings.load_profile("crystaljax")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """Equal programs are compiled once in a session, in subprocesses too."""
+    # Set before JAX looks: tests import it, but compile nothing at import.
+    import jax
+
+    folder = str(tmp_path_factory.mktemp("compilation_cache"))
+    settings = {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.3,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+    yield

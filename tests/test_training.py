@@ -147,10 +147,10 @@ def test_killed_process_resumes_to_the_same_bits(dataset_path, tmp_path):
                 "model.norm_groups": 2,
                 "model.element_channels": "(4,4,4)",
                 "train.batch_size": 8,
-                "train.num_steps": 3000,
+                "train.num_steps": 200,
                 "train.steps_per_dispatch": 2,
                 "train.log_every": 2,
-                "train.checkpoint_every": 100,
+                "train.checkpoint_every": 20,
                 "train.validate_every": 0,
                 "evaluation.num_structures": 1,
             }.items()
@@ -179,12 +179,12 @@ def test_killed_process_resumes_to_the_same_bits(dataset_path, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert restore(tmp_path / "killed")[0] < 3000
+    assert restore(tmp_path / "killed")[0] < 200
     for name, more in (("killed", ["--resume"]), ("straight", [])):
         subprocess.run(
             command(name, *more), cwd=ROOT, env=environment, check=True, timeout=300
         )
-    assert restore(tmp_path / "killed")[0] == 3000
+    assert restore(tmp_path / "killed")[0] == 200
     assert_same_bits(restore(tmp_path / "killed")[1], restore(tmp_path / "straight")[1])
 
 
