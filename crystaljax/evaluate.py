@@ -9,7 +9,9 @@ table with one row per structure.
 
 import dataclasses
 import pathlib
+from typing import Any
 
+import jax
 import numpy as np
 from absl import app, flags
 
@@ -97,7 +99,7 @@ def evaluate(
         show_progress=show_progress,
     )
     folder = pathlib.Path(options.output or run.workdir / f"evaluation_{options.split}")
-    _write(result, dataset, run, options, folder)
+    _write(result, dataset, run, config, options, folder)
     return result, folder
 
 
@@ -135,6 +137,7 @@ def _write(
     result: evaluation.Evaluation,
     dataset: datasets.Dataset,
     run: runs.Run,
+    config: Any,
     options: EvaluateOptions,
     folder: pathlib.Path,
 ) -> None:
@@ -162,10 +165,13 @@ def _write(
     runs.write_json(
         folder / "summary.json",
         {
-            "checkpoint": run.step,
+            **dataclasses.asdict(options),
             "dataset": str(dataset.path),
             "num_structures": len(result.indices),
-            **dataclasses.asdict(options),
+            "checkpoint": run.step,
+            "num_steps": config.sampler.num_steps,
+            "eta": config.sampler.eta,
+            "device": jax.devices()[0].device_kind,
             **result.summary(),
             "seconds": result.seconds,
         },

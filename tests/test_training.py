@@ -69,7 +69,7 @@ def tiny_config(dataset_path, num_steps=4):
     config = ddim.get_config("smoke")
     config.data.path = str(dataset_path)
     config.model.channels = 8
-    config.model.channel_multipliers = (1, 2)
+    config.model.channel_multipliers = (1,)
     config.model.norm_groups = 2
     config.model.element_channels = (4, 4, 4)
     config.model.site_features = 8
@@ -143,7 +143,7 @@ def test_killed_process_resumes_to_the_same_bits(dataset_path, tmp_path):
             for key, value in {
                 "data.path": dataset_path,
                 "model.channels": 8,
-                "model.channel_multipliers": "(1,2)",
+                "model.channel_multipliers": "(1,)",
                 "model.norm_groups": 2,
                 "model.element_channels": "(4,4,4)",
                 "train.batch_size": 8,
