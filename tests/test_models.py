@@ -160,16 +160,14 @@ def tiny():
         site_features=8,
     )
     params = jax.jit(lambda key: training.init_params(model, 16, key))(
-        jax.random.key(0)
+        jax.random.key(0, impl="rbg")
     )
     # Output layers start at zero, which would hide any difference.
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [
-        leaf + 0.1 * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return model, jax.tree.unflatten(tree, noisy)
+    rng = np.random.default_rng(1)
+    noisy = jax.tree.map(
+        lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32), params
+    )
+    return model, noisy
 
 
 def test_conditions_change_the_prediction(tiny):

@@ -152,7 +152,7 @@ def test_killed_process_resumes_to_the_same_bits(dataset_path, tmp_path):
                 "train.log_every": 2,
                 "train.checkpoint_every": 20,
                 "train.validate_every": 0,
-                "evaluation.num_structures": 1,
+                "evaluation.num_structures": 0,
             }.items()
         ),
     ]
@@ -196,7 +196,7 @@ def test_existing_run_is_refused_without_resume(dataset_path, workdir):
 def test_resume_with_another_config_names_the_difference(dataset_path, workdir):
     config = tiny_config(dataset_path)
     config.optimizer.learning_rate = 1.0
-    with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 1\.0, 0\.0005"):
+    with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 1\.0, 0\.001"):
         train.train(config, workdir, resume=True, show_progress=False)
 
 
@@ -220,6 +220,7 @@ def test_loss_falls(dataset_path, tmp_path):
     config = tiny_config(dataset_path, num_steps=400)
     config.train.log_every = 100
     config.train.checkpoint_every = 400
+    config.evaluation.num_structures = 0
     config.optimizer.warmup_steps = 10
     config.optimizer.learning_rate = 5e-3
     config.train.validate_every = 0
@@ -237,10 +238,10 @@ def test_nan_stops_the_run_and_names_it(dataset_path, tmp_path):
 
 
 def test_float16_trains_with_a_loss_scale(dataset_path, tmp_path):
-    config = tiny_config(dataset_path, num_steps=20)
+    config = tiny_config(dataset_path)
     config.train.dtype = "float16"
-    config.train.log_every = 20
-    config.train.checkpoint_every = 20
+    # Sampling in float16 on a CPU takes a minute to compile.
+    config.evaluation.num_structures = 0
     state = train.train(config, tmp_path / "run", show_progress=False)
     assert state.loss_scale.scale > 1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
@@ -262,10 +263,10 @@ def test_padding_cannot_change_the_loss(dataset_path):
         lattice_weight=0.5,
         ema_decay=0.0,
     )
-    params = training.init_params(trainee.model, 16, jax.random.key(0))
+    init = jax.jit(lambda key: training.init_params(trainee.model, 16, key))
     params = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),
-        params,
+        init(jax.random.key(0, impl="rbg")),
     )
     keys = jax.random.split(jax.random.key(2), 8)
     garbage = batch.frac_coords.copy()
