@@ -13,10 +13,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from crystaljax import (
     build,
+    command_line,
     evaluation,
     export,
     generation,
@@ -198,18 +199,6 @@ def main() -> None:
         "seed": flags.DEFINE_integer(
             "seed", defaults.seed, "Seed of the draw and of the samples.", 0
         ),
-        "num_steps": flags.DEFINE_integer(
-            "num_steps", None, "Network evaluations; the config's by default.", 1
-        ),
-        "eta": flags.DEFINE_float(
-            "eta", None, "Noise of DDIM, 0 to 1; the config's by default.", 0, 1
-        ),
-        "batch_size": flags.DEFINE_integer(
-            "batch_size", None, "Samples at a time; the config's by default.", 1
-        ),
-        "checkpoint": flags.DEFINE_integer(
-            "checkpoint", None, "Step of the checkpoint; the newest by default."
-        ),
         "num_workers": flags.DEFINE_integer(
             "num_workers", None, "Processes that match; all CPUs by default.", 1
         ),
@@ -217,20 +206,16 @@ def main() -> None:
             "output", None, "Folder to write; <workdir>/evaluation_<split> by default."
         ),
     }
+    values |= command_line.define_sampler_flags()
     flags.mark_flag_as_required("workdir")
 
-    def run(argv):
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    def command():
         options = EvaluateOptions(**{name: flag.value for name, flag in values.items()})
-        try:
-            result, folder = evaluate(options, show_progress=True)
-        except (FileNotFoundError, ValueError) as error:
-            raise SystemExit(f"error: {error}") from error
+        result, folder = evaluate(options, show_progress=True)
         print(report(result, options))
         print(f"per structure: {folder / 'structures.csv'}")
 
-    app.run(run)
+    command_line.run(command)
 
 
 if __name__ == "__main__":

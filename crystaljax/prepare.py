@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import spglib
-from absl import app, flags
+from absl import flags
 
-from crystaljax import canonical, elements
+from crystaljax import canonical, command_line, elements
 from crystaljax.data import dataset as datasets
 from crystaljax.data import reading, selection
 from crystaljax.data.sources import aflow_csv, cif_csv, csv_rows, extxyz, record
@@ -193,6 +193,7 @@ class RecordSource:
 
 def _build_emt_source(options: PrepareOptions) -> RecordSource:
     # ASE's EMT and the prototypes are needed by these two sources only.
+    from crystaljax import relaxation
     from crystaljax.data.sources import emt
 
     if options.source == "builtin":
@@ -210,7 +211,11 @@ def _build_emt_source(options: PrepareOptions) -> RecordSource:
         for reason, count in generated.num_dropped.items():
             yield from [record.Failure("", reason)] * count
 
-    made = {"source": "emt", "energy_model": "EMT (ASE)", "seed": options.seed}
+    made = {
+        "source": "emt",
+        "energy_model": relaxation.energy_model(emt.CALCULATOR),
+        "seed": options.seed,
+    }
     return RecordSource(generate, made | {"num_structures": options.num_structures})
 
 
@@ -378,18 +383,13 @@ def main() -> None:
     """Command line."""
     define_flags()
 
-    def run(argv):
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    def command():
         options = options_from_flags(flags.FLAGS)
-        try:
-            report = prepare(options, show_progress=True)
-        except (FileExistsError, FileNotFoundError, ValueError) as error:
-            raise SystemExit(f"error: {error}") from error
+        report = prepare(options, show_progress=True)
         print(format_report(report))
         print(f"written to {options.output}")
 
-    app.run(run)
+    command_line.run(command)
 
 
 if __name__ == "__main__":

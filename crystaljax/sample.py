@@ -16,10 +16,11 @@ import time
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from crystaljax import (
     build,
+    command_line,
     conditions,
     elements,
     generation,
@@ -186,7 +187,8 @@ def write_samples(
         overwrite: replace files of an earlier call.
 
     Returns:
-        Names of the samples that are not finite: rows of the table, but no crystals.
+        Names of the samples that are not finite or have no volume: they are rows of
+        the table (``written`` is false), but have no crystal file.
 
     Raises:
         FileExistsError: the folder has such files and ``overwrite`` is False.
@@ -211,8 +213,7 @@ def write_samples(
         left_out = export.write_cifs(
             target, samples.crystals, names, overwrite=overwrite
         )
-    broken = set(left_out)
-    table["finite"] = [name not in broken for name in names]
+    table["written"] = [name not in set(left_out) for name in names]
     for suffix in ("csv", "parquet"):
         export.write_table(output / f"samples.{suffix}", table, overwrite=overwrite)
     return list(left_out)
@@ -244,19 +245,8 @@ def main() -> None:
             "num_samples", defaults.num_samples, "Samples of each combination.", 1
         ),
         "seed": flags.DEFINE_integer("seed", defaults.seed, "Seed of the samples.", 0),
-        "num_steps": flags.DEFINE_integer(
-            "num_steps", None, "Network evaluations; the config's by default.", 1
-        ),
-        "eta": flags.DEFINE_float(
-            "eta", None, "Noise of DDIM, 0 to 1; the config's by default.", 0, 1
-        ),
-        "batch_size": flags.DEFINE_integer(
-            "batch_size", None, "Samples at a time; the config's by default.", 1
-        ),
-        "checkpoint": flags.DEFINE_integer(
-            "checkpoint", None, "Step of the checkpoint; the newest by default."
-        ),
     }
+    values |= command_line.define_sampler_flags()
     output = flags.DEFINE_string("output", None, "Folder to write.")
     cifs = flags.DEFINE_enum(
         "cifs", "folder", ["folder", "zip", "none"], "How CIFs are written."
@@ -264,32 +254,27 @@ def main() -> None:
     overwrite = flags.DEFINE_bool("overwrite", False, "Replace files in --output.")
     flags.mark_flags_as_required(["workdir", "formulas", "output"])
 
-    def run(argv):
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    def command():
         chosen = {name: flag.value for name, flag in values.items()}
         chosen["formulas"] = tuple(chosen["formulas"])
         folder = pathlib.Path(str(output.value))
-        try:
-            if not overwrite.value and (folder / "samples.csv").exists():
-                raise FileExistsError(
-                    f"{folder} already holds samples; pass --overwrite, or choose "
-                    "another --output"
-                )
-            start = time.perf_counter()
-            samples = sample(SampleOptions(**chosen), show_progress=True)
-            seconds = time.perf_counter() - start
-            broken = write_samples(
-                samples, folder, cifs=cifs.value, overwrite=overwrite.value
+        if not overwrite.value and (folder / "samples.csv").exists():
+            raise FileExistsError(
+                f"{folder} already holds samples; pass --overwrite, or choose another "
+                "--output"
             )
-        except (FileExistsError, FileNotFoundError, ValueError) as error:
-            raise SystemExit(f"error: {error}") from error
+        start = time.perf_counter()
+        samples = sample(SampleOptions(**chosen), show_progress=True)
+        seconds = time.perf_counter() - start
+        left_out = write_samples(
+            samples, folder, cifs=cifs.value, overwrite=overwrite.value
+        )
         for note in samples.notes:
             print(f"note: {note}", file=sys.stderr)
-        if broken:
+        if left_out:
             print(
-                f"note: {len(broken)} samples are not finite and have no crystal file; "
-                "the table marks them",
+                f"note: {len(left_out)} samples are not finite or have no volume, and "
+                "have no crystal file; the table marks them",
                 file=sys.stderr,
             )
         print(
@@ -297,7 +282,7 @@ def main() -> None:
             f"in {folder}"
         )
 
-    app.run(run)
+    command_line.run(command)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,21 @@ from typing import Any
 import jax
 import numpy as np
 import tqdm
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
 from tensorboard.summary.writer import event_file_writer
 
-from crystaljax import build, generation, parallel, runs, structure, training
+from crystaljax import (
+    build,
+    command_line,
+    generation,
+    parallel,
+    runs,
+    structure,
+    training,
+)
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pipeline
 
@@ -313,15 +321,10 @@ def main() -> None:
     resume = flags.DEFINE_bool("resume", False, "Go on with the run in --workdir.")
     flags.mark_flags_as_required(["config", "workdir"])
 
-    def run(argv):
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments {argv[1:]}")
-        try:
-            train(flags.FLAGS.config, str(workdir.value), resume=resume.value)
-        except (FileExistsError, FileNotFoundError, ValueError) as error:
-            raise SystemExit(f"error: {error}") from error
+    def command():
+        train(flags.FLAGS.config, str(workdir.value), resume=resume.value)
 
-    app.run(run)
+    command_line.run(command)
 
 
 if __name__ == "__main__":

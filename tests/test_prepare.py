@@ -9,7 +9,7 @@ import pytest
 from absl import flags
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import prepare, structure
+from crystaljax import prepare, relaxation, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import selection
 from crystaljax.data.sources import record
@@ -220,3 +220,10 @@ def test_command(table):
     assert failed.returncode != 0
     assert failed.stderr.strip().splitlines()[-1].startswith("error: ")
     assert not (table.parent / "other").exists()
+
+
+@pytest.mark.parametrize("source", ["builtin", "emt"])
+def test_alloys_have_the_energy_model_of_their_calculator(source):
+    # Or their hull would refuse what is relaxed with the same calculator.
+    built = prepare.build_source(prepare.PrepareOptions(source=source, output="unused"))
+    assert built.describe()["energy_model"] == relaxation.energy_model("emt")

@@ -1,0 +1,46 @@
+"""What the commands share: flags of sampling, quiet logs, errors as one line."""
+
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+# What the package raises for bad input; anything else is a bug and keeps its traceback.
+USER_ERRORS = (FileExistsError, FileNotFoundError, FloatingPointError, ValueError)
+
+
+def run(command: Callable[[], None]) -> None:
+    """Parses the flags, then runs ``command``; call it after defining the flags.
+
+    Errors in what the user gave end the program with one line instead of a traceback.
+    """
+
+    def main(argv):
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected arguments {argv[1:]}")
+        if not flags.FLAGS["verbosity"].present:
+            # Orbax reports every file that it touches.
+            logging.set_verbosity(logging.ERROR)
+        try:
+            command()
+        except USER_ERRORS as error:
+            raise SystemExit(f"error: {error}") from error
+
+    app.run(main)
+
+
+def define_sampler_flags() -> dict[str, flags.FlagHolder]:
+    """Flags that every command with a sampler has, by name."""
+    return {
+        "num_steps": flags.DEFINE_integer(
+            "num_steps", None, "Network evaluations; the config's by default.", 1
+        ),
+        "eta": flags.DEFINE_float(
+            "eta", None, "Noise of DDIM, 0 to 1; the config's by default.", 0, 1
+        ),
+        "batch_size": flags.DEFINE_integer(
+            "batch_size", None, "Samples at a time; the config's by default.", 1
+        ),
+        "checkpoint": flags.DEFINE_integer(
+            "checkpoint", None, "Step of the checkpoint; the newest by default."
+        ),
+    }
