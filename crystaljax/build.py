@@ -4,6 +4,7 @@ Apart from the entry points this is the only module that looks into a ConfigDict
 checkers do not know what a ConfigDict holds, so it is annotated as Any.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -11,11 +12,41 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from crystaljax import processes, samplers, scaling, schedules, structure
+from crystaljax import (
+    defaults,
+    losses,
+    processes,
+    samplers,
+    scaling,
+    schedules,
+    structure,
+)
 from crystaljax.generation import SampleFn
 from crystaljax.models import crystal_unet
+from crystaljax.training import CoordinateLoss
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+# Which samplers undo which process.
+SAMPLERS = {
+    "diffusion": ("ddpm", "ddim"),
+    "flow_matching": ("euler",),
+    "regression": ("regression",),
+}
+STARTS = ("normal", "uniform", "source")
+COORDINATE_LOSSES = ("l1", "pbc_l1", "pbc_l2", "boundary_l1", "boundary_l2")
+
+
+def is_modification(config: Any) -> bool:
+    """Whether a config is for the modification task, not generation.
+
+    Raises:
+        ValueError: an unknown task.
+    """
+    if config.task not in defaults.TASKS:
+        raise ValueError(
+            f"unknown task {config.task!r}; expected one of {defaults.TASKS}"
+        )
+    return config.task == "modification"
 
 
 def resolve_dtype(name: str) -> Any:
@@ -44,6 +75,16 @@ def build_model(config: Any) -> crystal_unet.CrystalUNet:
             f"model.element_rows is {model.element_rows}, but data.rows="
             f"{config.data.rows} holds {sites} sites; raise model.element_rows"
         )
+    if model.source_rows and not is_modification(config):
+        raise ValueError(
+            f"model.source_rows is {model.source_rows}, but the task is generation, "
+            "which has no source crystals; set model.source_rows=0"
+        )
+    if 0 < model.source_rows < config.data.rows:
+        raise ValueError(
+            f"model.source_rows is {model.source_rows}, but data.rows is "
+            f"{config.data.rows}; raise model.source_rows to it"
+        )
     return crystal_unet.CrystalUNet(
         channels=model.channels,
         channel_multipliers=tuple(model.channel_multipliers),
@@ -54,6 +95,8 @@ def build_model(config: Any) -> crystal_unet.CrystalUNet:
         element_rows=model.element_rows,
         element_channels=tuple(model.element_channels),
         site_features=model.site_features,
+        source_rows=model.source_rows,
+        time_scale=model.time_scale,
         dtype=resolve_dtype(config.train.dtype),
     )
 
@@ -70,63 +113,211 @@ def build_schedule(config: Any) -> schedules.NoiseSchedule:
     raise ValueError(f"unknown process.schedule {name!r}; expected 'cosine'")
 
 
+def build_noise_fn(config: Any) -> processes.NoiseFn | None:
+    """Where the paths of flow matching start; None: at the source crystal.
+
+    Raises:
+        ValueError: an unknown name, or a source where the task has none.
+    """
+    start = config.process.start
+    match start:
+        case "normal":
+            return jax.random.normal
+        case "uniform":
+            mean, scale = scaling.coordinate_units(config.data.coordinates)
+            return functools.partial(
+                jax.random.uniform, minval=-mean / scale, maxval=(1 - mean) / scale
+            )
+        case "source":
+            _require_modification(config, "process.start='source'")
+            return None
+        case _:
+            raise ValueError(
+                f"unknown process.start {start!r}; expected one of {STARTS}"
+            )
+
+
 def build_process(config: Any) -> processes.Process:
     """The process that the network is trained on.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a process that the task cannot have.
     """
     name = config.process.name
-    if name == "diffusion":
-        return processes.Diffusion(build_schedule(config))
-    raise ValueError(f"unknown process.name {name!r}; expected 'diffusion'")
+    match name:
+        case "diffusion":
+            return processes.Diffusion(build_schedule(config))
+        case "flow_matching":
+            return processes.FlowMatching(build_noise_fn(config))
+        case "regression":
+            _require_modification(config, "process.name='regression'")
+            return processes.Regression()
+        case _:
+            raise ValueError(
+                f"unknown process.name {name!r}; expected one of {tuple(SAMPLERS)}"
+            )
 
 
-def override_sampler(config: Any, num_steps: int | None, eta: float | None) -> Any:
-    """A copy of a config with other sampler settings; None keeps the config's."""
+def _require_modification(config: Any, setting: str) -> None:
+    if not is_modification(config):
+        raise ValueError(
+            f"{setting} needs a source crystal, which task={config.task!r} does not "
+            "have; set task='modification'"
+        )
+
+
+def override_sampler(
+    config: Any,
+    num_steps: int | None = None,
+    eta: float | None = None,
+    name: str | None = None,
+) -> Any:
+    """A copy of a config with other sampler settings; None keeps the config's.
+
+    Raises:
+        ValueError: a setting that the sampler does not have.
+    """
     config = config.copy_and_resolve_references()
+    if name is not None:
+        config.sampler.name = name
+    _require_fitting_sampler(config)
+    name = config.sampler.name
     if num_steps is not None:
+        if name == "regression" and num_steps != 1:
+            raise ValueError(
+                f"num_steps is {num_steps}, but regression answers in one network "
+                "evaluation; leave --num_steps out"
+            )
         config.sampler.num_steps = num_steps
     if eta is not None:
+        if name != "ddim":
+            raise ValueError(
+                f"eta is {eta}, but it belongs to DDIM, and the sampler is {name!r}; "
+                "leave --eta out" + (" or set --sampler=ddim" if name == "ddpm" else "")
+            )
         config.sampler.eta = eta
     return config
+
+
+def _require_fitting_sampler(config: Any) -> None:
+    process, sampler = config.process.name, config.sampler.name
+    if process not in SAMPLERS:
+        raise ValueError(
+            f"unknown process.name {process!r}; expected one of {tuple(SAMPLERS)}"
+        )
+    if sampler not in SAMPLERS[process]:
+        raise ValueError(
+            f"sampler.name is {sampler!r}, but a network trained with process.name="
+            f"{process!r} is sampled by {' or '.join(SAMPLERS[process])}"
+        )
+
+
+def is_deterministic(config: Any) -> bool:
+    """Whether the same conditions always lead to the same sample, whatever the key."""
+    if config.process.name == "flow_matching":
+        return config.process.start == "source"
+    return config.process.name == "regression"
 
 
 def build_sampler(config: Any) -> SampleFn:
     """The sampler, from the keys of the samples to the samples.
 
     Raises:
-        ValueError: an unknown name, or settings out of range.
+        ValueError: an unknown name, one that does not fit the process, or settings out
+            of range.
     """
+    _require_fitting_sampler(config)
     name, num_steps, eta = (
         config.sampler.name,
         config.sampler.num_steps,
         config.sampler.eta,
     )
-    if name != "ddim":
-        raise ValueError(f"unknown sampler.name {name!r}; expected 'ddim'")
-    schedule = build_schedule(config)
-    schedules.leading_times(schedule.num_times, num_steps)
+    if name in ("ddpm", "ddim"):
+        schedule = build_schedule(config)
+        schedules.leading_times(schedule.num_times, num_steps)
+        sampler = functools.partial(samplers.sample_ddim, eta=eta)
+        if name == "ddpm":
+            sampler = samplers.sample_ddpm
 
-    def sample(predict_fn, keys, rows, mask):
-        noise = samplers.sample_noise(keys, rows)
-        return samplers.sample_ddim(
-            predict_fn,
-            noise,
-            keys,
-            schedule=schedule,
-            num_steps=num_steps,
-            eta=eta,
-            mask=mask,
-        )
+        def sample(predict_fn, keys, rows, mask, source):
+            return sampler(
+                predict_fn,
+                samplers.sample_noise(keys, rows),
+                keys,
+                schedule=schedule,
+                num_steps=num_steps,
+                mask=mask,
+            )
+
+    elif name == "euler":
+        noise_fn = build_noise_fn(config)
+
+        def sample(predict_fn, keys, rows, mask, source):
+            if noise_fn is None:
+                start = processes.require_source(source)
+            else:
+                start = samplers.sample_noise(keys, rows, noise_fn)
+            return samplers.sample_euler(
+                predict_fn, start, num_steps=num_steps, mask=mask
+            )
+
+    else:
+
+        def sample(predict_fn, keys, rows, mask, source):
+            start = processes.require_source(source)
+            return samplers.sample_regression(predict_fn, start, mask=mask)
 
     return sample
+
+
+def build_coordinate_loss(config: Any, scale: scaling.Scaling) -> CoordinateLoss:
+    """The loss of one sample's coordinates.
+
+    Raises:
+        ValueError: an unknown name, or periodic images where the network does not
+            answer with coordinates.
+    """
+    name = config.loss.coordinates
+    if name == "l1":
+        return losses.site_l1
+    if name not in COORDINATE_LOSSES:
+        raise ValueError(
+            f"unknown loss.coordinates {name!r}; expected one of {COORDINATE_LOSSES}"
+        )
+    if config.process.name != "regression":
+        raise ValueError(
+            f"loss.coordinates is {name!r}, but with process.name="
+            f"{config.process.name!r} the network does not answer with coordinates, "
+            "which alone have periodic images; set loss.coordinates='l1'"
+        )
+    images, norm = name.split("_")
+    distance = functools.partial(
+        losses.pbc_distance,
+        order=float(config.loss.image_order),
+        norm=norm,
+        images="all" if images == "pbc" else "boundary",
+    )
+
+    def loss(prediction, target, num_sites):
+        # In the units of the cell, where a period is 1.
+        return distance(
+            scale.fractional(prediction), scale.fractional(target), num_sites
+        )
+
+    return loss
 
 
 def build_scaling(
     config: Any, lattice: np.ndarray, energy: np.ndarray
 ) -> scaling.Scaling:
-    """The scaling, measured on training structures (Å, eV/atom)."""
+    """The scaling, measured on training structures.
+
+    Args:
+        config: names the units.
+        lattice: of the training structures, Å.
+        energy: as the network is conditioned on it: formation energies, or differences
+            over pairs, eV/atom.
+    """
     return scaling.fit_scaling(
         lattice,
         energy,
@@ -136,15 +327,19 @@ def build_scaling(
     )
 
 
-def num_train_steps(config: Any, num_structures: int) -> int:
+def num_train_steps(config: Any, epoch_size: int) -> int:
     """Steps in all, rounded up to whole dispatches.
+
+    Args:
+        config: gives steps or epochs.
+        epoch_size: structures, or pairs, of an epoch.
 
     Raises:
         ValueError: neither steps nor epochs are given, or an interval is no multiple
             of ``train.steps_per_dispatch``.
     """
     train = config.train
-    steps = train.num_steps or -(-train.num_epochs * num_structures // train.batch_size)
+    steps = train.num_steps or -(-train.num_epochs * epoch_size // train.batch_size)
     if steps <= 0:
         raise ValueError(
             f"train.num_steps is {train.num_steps} and train.num_epochs is "

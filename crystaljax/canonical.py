@@ -81,6 +81,29 @@ def canonical_crystal(
     )
 
 
+def ordered_crystal(crystal: structure.Crystal) -> structure.Crystal:
+    """The same cell in standard orientation, species in alphabetical order.
+
+    Basis, origin and the order within a species stay as they are: for networks that
+    were trained on cells as their data base has them.
+
+    Raises:
+        ValueError: the lattice has no volume.
+    """
+    lattice = np.asarray(crystal.lattice, dtype=float)
+    frac_coords = np.asarray(crystal.frac_coords, dtype=float)
+    if np.linalg.det(lattice) < 0:
+        # (-x) @ (-lattice) is the same crystal; a mirror image would not be.
+        lattice, frac_coords = -lattice, -frac_coords
+    numbers = np.asarray(crystal.atomic_numbers)
+    order = np.argsort(_alphabetical_rank()[numbers], kind="stable")
+    return structure.Crystal(
+        atomic_numbers=numbers[order],
+        frac_coords=_wrap(frac_coords[order]),
+        lattice=structure.orient(lattice),
+    )
+
+
 def _niggli(
     crystal: structure.Crystal,
 ) -> tuple[Float[np.ndarray, "sites 3"], Float[np.ndarray, "3 3"]]:

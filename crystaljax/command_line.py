@@ -28,9 +28,28 @@ def run(command: Callable[[], None]) -> None:
     app.run(main)
 
 
+def define_output_flags() -> tuple[
+    flags.FlagHolder, flags.FlagHolder, flags.FlagHolder
+]:
+    """Flags --output, --cifs and --overwrite of the commands that make crystals."""
+    return (
+        flags.DEFINE_string("output", None, "Folder to write."),
+        flags.DEFINE_enum(
+            "cifs", "folder", ["folder", "zip", "none"], "How CIFs are written."
+        ),
+        flags.DEFINE_bool("overwrite", False, "Replace files in --output."),
+    )
+
+
 def define_sampler_flags() -> dict[str, flags.FlagHolder]:
     """Flags that every command with a sampler has, by name."""
     return {
+        "sampler": flags.DEFINE_enum(
+            "sampler",
+            None,
+            ["ddpm", "ddim", "euler", "regression"],
+            "The config's by default; ddpm and ddim sample the same networks.",
+        ),
         "num_steps": flags.DEFINE_integer(
             "num_steps", None, "Network evaluations; the config's by default.", 1
         ),

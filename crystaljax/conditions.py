@@ -2,11 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.struct
 import numpy as np
+from jaxtyping import Int
 
 from crystaljax import elements, structure, symmetry
 
@@ -22,7 +23,9 @@ class Conditions:
         atomic_numbers: uint8 (samples, sites), 0 beyond the sites.
         num_sites: int32 (samples,).
         space_group: uint8 (samples,), 1-230.
-        energy: float32 (samples,), formation energy, eV/atom.
+        energy: float32 (samples,), formation energy, eV/atom; where there is a source,
+            formation energy less that of the source.
+        source: `structure.CellBatch` of the crystals to modify, or None.
     """
 
     # Not annotated as arrays: pytrees hold anything while JAX transforms them.
@@ -30,6 +33,7 @@ class Conditions:
     num_sites: Any
     space_group: Any
     energy: Any
+    source: Any = None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -39,7 +43,11 @@ class Conditions:
 def conditions_of(batch: structure.CrystalBatch) -> Conditions:
     """The conditions that known crystals fulfil."""
     return Conditions(
-        batch.atomic_numbers, batch.num_sites, batch.space_group, batch.energy
+        batch.atomic_numbers,
+        batch.num_sites,
+        batch.space_group,
+        batch.energy,
+        batch.source,
     )
 
 
@@ -103,20 +111,30 @@ def check_formula(formula: str, vocabulary: dict[str, Any], max_sites: int) -> N
         vocabulary: of the training structures.
         max_sites: sites that the model's rows hold.
     """
-    counts = elements.parse_formula(formula)
+    problem = find_formula_problem(
+        elements.parse_formula(formula), vocabulary, max_sites
+    )
+    if problem:
+        raise ValueError(f"formula {formula!r} has {problem}")
+
+
+def find_formula_problem(
+    counts: Mapping[str, int], vocabulary: dict[str, Any], max_sites: int
+) -> str:
+    """Why a model cannot make a cell with this composition, or "" if it can."""
     unseen = sorted(set(counts) - set(vocabulary["elements"]))
     if unseen:
-        raise ValueError(
-            f"formula {formula!r} has {', '.join(unseen)}, which the training "
-            f"structures never had; expected elements among "
-            f"{', '.join(vocabulary['elements'])}"
+        return (
+            f"{', '.join(unseen)}, which the training structures never had; expected "
+            f"elements among {', '.join(vocabulary['elements'])}"
         )
     num_sites = sum(counts.values())
     if num_sites > max_sites:
-        raise ValueError(
-            f"formula {formula!r} has {num_sites} sites, but the model holds at most "
-            f"{max_sites}; use fewer formula units, or a model with more data.rows"
+        return (
+            f"{num_sites} sites, but the model holds at most {max_sites}; use fewer "
+            "formula units, or a model with more data.rows"
         )
+    return ""
 
 
 def outside_training(conditions: Conditions, vocabulary: dict[str, Any]) -> list[str]:
@@ -132,7 +150,8 @@ def outside_training(conditions: Conditions, vocabulary: dict[str, Any]) -> list
             + ", ".join(map(str, unseen[:12]))
             + (", …" if len(unseen) > 12 else "")
         )
-    low, high = vocabulary["formation_energy"]
+    known = "formation_energy" if conditions.source is None else "energy_difference"
+    low, high = vocabulary[known]
     energy = np.asarray(conditions.energy)
     outside = np.mean((energy < low) | (energy > high))
     if outside > 0:
@@ -168,30 +187,89 @@ def combine(
     Raises:
         ValueError: nothing is asked for, or a formula does not fit into ``sites``.
     """
-    if not (formulas and space_groups and energies) or num_samples < 1:
+    subject, groups, values = _product(
+        "formulas", len(formulas), space_groups, energies, num_samples
+    )
+    numbers, num_sites = _pad(
+        [elements.formula_atomic_numbers(formula) for formula in formulas],
+        list(formulas),
+        sites,
+    )
+    return Conditions(numbers[subject], num_sites[subject], groups, values)
+
+
+def combine_sources(
+    sources: Sequence[structure.Crystal],
+    names: Sequence[str],
+    space_groups: Sequence[int],
+    energy_differences: Sequence[float],
+    num_samples: int,
+    sites: int,
+) -> tuple[Conditions, Int[np.ndarray, " samples"]]:
+    """All combinations of crystals to modify with what they shall become.
+
+    Args:
+        sources: crystals, in the form that the model was trained on.
+        names: of the sources, for messages.
+        space_groups: of the results, 1-230.
+        energy_differences: formation energy of the result less that of the source,
+            eV/atom.
+        num_samples: samples of each combination.
+        sites: width to which sites are padded.
+
+    Returns:
+        Conditions, and the index of each sample's source.
+
+    Raises:
+        ValueError: nothing is asked for, or a source does not fit into ``sites``.
+    """
+    subject, groups, values = _product(
+        "crystals", len(sources), space_groups, energy_differences, num_samples
+    )
+    numbers, num_sites = _pad(
+        [source.atomic_numbers for source in sources], list(names), sites
+    )
+    coords = np.zeros((len(sources), sites, 3), np.float32)
+    for i, source in enumerate(sources):
+        coords[i, : source.num_sites] = source.frac_coords
+    lattice = np.array([source.lattice for source in sources], np.float32)
+    cells = structure.CellBatch(coords[subject], lattice[subject])
+    conditions = Conditions(numbers[subject], num_sites[subject], groups, values, cells)
+    return conditions, subject
+
+
+def _product(
+    subjects: str,
+    num_subjects: int,
+    space_groups: Sequence[int],
+    energies: Sequence[float],
+    num_samples: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Subject, space group and energy of every sample; energies vary fastest."""
+    if not (num_subjects and space_groups and energies) or num_samples < 1:
         raise ValueError(
-            f"nothing to sample: {len(formulas)} formulas, {len(space_groups)} space "
+            f"nothing to sample: {num_subjects} {subjects}, {len(space_groups)} space "
             f"groups, {len(energies)} energies, {num_samples} samples of each; "
             "expected at least one of each"
         )
-    rows = list(itertools.product(range(len(formulas)), space_groups, energies))
-    formula_index, groups, values = (
+    rows = itertools.product(range(num_subjects), space_groups, energies)
+    subject, groups, values = (
         np.repeat(np.array(column), num_samples) for column in zip(*rows, strict=True)
     )
-    numbers = np.zeros((len(formulas), sites), np.uint8)
-    num_sites = np.zeros(len(formulas), np.int32)
-    for i, formula in enumerate(formulas):
-        atomic_numbers = elements.formula_atomic_numbers(formula)
-        if len(atomic_numbers) > sites:
+    return subject, groups.astype(np.uint8), values.astype(np.float32)
+
+
+def _pad(
+    atomic_numbers: Sequence[np.ndarray], names: list[str], sites: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Atomic numbers, 0 beyond the sites, and numbers of sites."""
+    padded = np.zeros((len(atomic_numbers), sites), np.uint8)
+    num_sites = np.zeros(len(atomic_numbers), np.int32)
+    for i, numbers in enumerate(atomic_numbers):
+        if len(numbers) > sites:
             raise ValueError(
-                f"formula {formula!r} has {len(atomic_numbers)} sites; expected at "
-                f"most {sites}"
+                f"{names[i]!r} has {len(numbers)} sites; expected at most {sites}"
             )
-        num_sites[i] = len(atomic_numbers)
-        numbers[i, : num_sites[i]] = atomic_numbers
-    return Conditions(
-        atomic_numbers=numbers[formula_index],
-        num_sites=num_sites[formula_index],
-        space_group=groups.astype(np.uint8),
-        energy=values.astype(np.float32),
-    )
+        num_sites[i] = len(numbers)
+        padded[i, : len(numbers)] = numbers
+    return padded, num_sites

@@ -2,9 +2,10 @@
 
     python -m crystaljax.evaluate --workdir=runs/smoke --split=val
 
-One sample per structure, asked for with the structure's own formula, space group and
-formation energy. Prints match rates, validity and space groups found, and writes a
-table with one row per structure.
+A model of the generation task is asked for each structure by its own formula, space
+group and formation energy. A model of the modification task is given structures, and
+asked for the most stable polymorph of the same cell formula. Prints match rates,
+validity and space groups found, and writes a table with one row per sample.
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ from crystaljax import (
     validity,
 )
 from crystaljax.data import dataset as datasets
+from crystaljax.data import pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +39,12 @@ class EvaluateOptions:
         workdir: the run directory.
         split: "train", "val" or "test".
         dataset: dataset directory; that of the run if None.
-        num_structures: structures, drawn with the seed; all if None.
+        num_structures: structures (modification: pairs), drawn with the seed; all if
+            None.
+        pairs_per_group: modification: structures of each cell formula that are
+            modified, drawn with the seed; all if None.
         seed: of the draw and of the samples.
+        sampler: name of the sampler; as in the run's config if None.
         num_steps: network evaluations; as in the run's config if None.
         eta: of DDIM; as in the run's config if None.
         batch_size: samples at a time; as in the run's config if None.
@@ -51,7 +57,9 @@ class EvaluateOptions:
     split: str = "val"
     dataset: str | None = None
     num_structures: int | None = None
+    pairs_per_group: int | None = 1
     seed: int = 0
+    sampler: str | None = None
     num_steps: int | None = None
     eta: float | None = None
     batch_size: int | None = None
@@ -75,12 +83,17 @@ def evaluate(
     """
     mesh = parallel.build_mesh()
     run = runs.load_run(options.workdir, mesh, options.checkpoint)
-    config = build.override_sampler(run.config, options.num_steps, options.eta)
-    dataset = datasets.open_dataset(options.dataset or run.vocabulary["dataset"])
-    indices = dataset.indices(options.split)
-    if options.num_structures is not None and options.num_structures < len(indices):
-        rng = np.random.default_rng(options.seed)
-        indices = np.sort(rng.choice(indices, options.num_structures, replace=False))
+    config = build.override_sampler(
+        run.config, options.num_steps, options.eta, options.sampler
+    )
+    path = options.dataset or run.vocabulary["dataset"]
+    if path is None:
+        raise ValueError(
+            f"{options.workdir} was not trained on a data set of this machine; give "
+            "one with --dataset"
+        )
+    dataset = datasets.open_dataset(path)
+    questions = _choose_questions(config, dataset, options)
     result = evaluation.evaluate_samples(
         run.params,
         generation.build_generate_fn(
@@ -90,10 +103,8 @@ def evaluate(
             config.data.rows,
             mesh,
         ),
-        dataset,
-        indices,
+        questions,
         key=generation.key_of_seed(options.seed),
-        sites=structure.max_sites(config.data.rows),
         mesh=mesh,
         batch_size=options.batch_size or config.evaluation.batch_size,
         num_workers=options.num_workers,
@@ -104,11 +115,35 @@ def evaluate(
     return result, folder
 
 
+def _choose_questions(
+    config: Any, dataset: datasets.Dataset, options: EvaluateOptions
+) -> evaluation.Questions:
+    sites = structure.max_sites(config.data.rows)
+    items = dataset.indices(options.split)
+    if build.is_modification(config) and len(items):
+        items = pairs.lowest_energy_pairs(
+            group=dataset.group,
+            energy=dataset.formation_energy,
+            indices=items,
+            seed=options.seed,
+            pairs_per_group=options.pairs_per_group,
+        )
+    if options.num_structures is not None and options.num_structures < len(items):
+        rng = np.random.default_rng(options.seed)
+        items = items[
+            np.sort(rng.choice(len(items), options.num_structures, replace=False))
+        ]
+    if build.is_modification(config):
+        return evaluation.pair_questions(dataset, items, sites)
+    return evaluation.structure_questions(dataset, items, sites)
+
+
 def report(result: evaluation.Evaluation, options: EvaluateOptions) -> str:
     """What the command prints."""
-    count = len(result.indices)
+    count = len(result.questions)
     summary = result.summary()
-    lines = [f"{count} structures of the {options.split} split, one sample each"]
+    kind = "structures" if result.source_matches is None else "pairs"
+    lines = [f"{count} {kind} of the {options.split} split, one sample each"]
     for tolerance in result.matches.tolerances:
         rate = summary[f"match_rate_{tolerance}"]
         error = np.sqrt(rate * (1 - rate) / count)
@@ -117,6 +152,13 @@ def report(result: evaluation.Evaluation, options: EvaluateOptions) -> str:
             f"  match rate  {rate:6.1%} ± {error:.1%}   at ltol/stol/angle_tol "
             f"{tolerance}" + (f", RMS {rms:.4f}" if rms is not None else "")
         )
+    if result.source_matches is not None:
+        for tolerance in result.source_matches.tolerances:
+            rate = summary[f"match_rate_of_sources_{tolerance}"]
+            lines.append(
+                f"  unmodified  {rate:6.1%}            at {tolerance}: sources that "
+                "match as they are"
+            )
     lines += [
         f"  valid       {summary['valid']:6.1%}            (finite, volume ≥ "
         f"{validity.MIN_VOLUME:g} Å³, distances ≥ {validity.MIN_DISTANCE:g} Å)",
@@ -143,22 +185,15 @@ def _write(
     folder: pathlib.Path,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    table = result.table(dataset)
+    table = result.table()
     export.write_table(folder / "structures.csv", table, overwrite=True)
+    energy = "formation_energy"
+    if result.source_matches is not None:
+        energy = "energy_difference"
+    keys = ("id", "formula", "space_group", energy)
     infos = [
-        {
-            "id": id_,
-            "formula": formula,
-            "space_group": group,
-            "formation_energy": energy,
-        }
-        for id_, formula, group, energy in zip(
-            table["id"],
-            table["formula"],
-            table["space_group"],
-            table["formation_energy"],
-            strict=True,
-        )
+        dict(zip(keys, row, strict=True))
+        for row in zip(*(table[key] for key in keys), strict=True)
     ]
     export.write_extxyz(
         folder / "samples.extxyz", result.samples, infos, overwrite=True
@@ -168,8 +203,9 @@ def _write(
         {
             **dataclasses.asdict(options),
             "dataset": str(dataset.path),
-            "num_structures": len(result.indices),
+            "num_structures": len(result.questions),
             "checkpoint": run.step,
+            "sampler": config.sampler.name,
             "num_steps": config.sampler.num_steps,
             "eta": config.sampler.eta,
             "device": jax.devices()[0].device_kind,
@@ -193,8 +229,15 @@ def main() -> None:
         "num_structures": flags.DEFINE_integer(
             "num_structures",
             None,
-            "Structures, drawn with the seed; all by default.",
+            "Structures (modification: pairs), drawn with the seed; all by default.",
             1,
+        ),
+        "pairs_per_group": flags.DEFINE_integer(
+            "pairs_per_group",
+            defaults.pairs_per_group,
+            "Modification: structures of each cell formula that are modified, drawn "
+            "with the seed; 0 takes all.",
+            0,
         ),
         "seed": flags.DEFINE_integer(
             "seed", defaults.seed, "Seed of the draw and of the samples.", 0
@@ -210,7 +253,9 @@ def main() -> None:
     flags.mark_flag_as_required("workdir")
 
     def command():
-        options = EvaluateOptions(**{name: flag.value for name, flag in values.items()})
+        chosen = {name: flag.value for name, flag in values.items()}
+        chosen["pairs_per_group"] = chosen["pairs_per_group"] or None
+        options = EvaluateOptions(**chosen)
         result, folder = evaluate(options, show_progress=True)
         print(report(result, options))
         print(f"per structure: {folder / 'structures.csv'}")

@@ -1,8 +1,10 @@
 """How right the samples are: match rate, validity, space group; per structure.
 
-The question put to the network is each held-out structure's own condition: its cell
-formula, space group and formation energy. One sample answers it, and pymatgen's
-StructureMatcher says whether it is that structure (paper section 3.4).
+In generation, the question put to the network is each held-out structure's own
+condition: its cell formula, space group and formation energy. In modification, it is a
+held-out structure, with the space group and the energy difference of the most stable
+polymorph of its formula. One sample answers it, and pymatgen's StructureMatcher says
+whether it is the structure that was asked for (paper section 3.4).
 """
 
 import dataclasses
@@ -17,6 +19,7 @@ from jaxtyping import Array
 from crystaljax import conditions as conditions_lib
 from crystaljax import elements, generation, matching, structure, validity
 from crystaljax.data import dataset as datasets
+from crystaljax.data import pairs as pairs_lib
 
 # Å; the looser one is that of the training structures' own space groups.
 SYMPRECS = (0.1, 0.01)
@@ -25,29 +28,101 @@ OVERLAP_RATIO = 0.7
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Evaluation:
-    """One entry per held-out structure.
+class Questions:
+    """What is asked of the network, with the right answers.
 
     Attributes:
-        indices: of the structures in the dataset.
-        conditions: what was asked for.
-        targets: the held-out structures.
-        samples: the crystals that were generated.
+        ids: of the targets in the data set.
+        conditions: one per question.
+        targets: the structures that would be right.
+        source_ids: of the structures to modify; None in generation.
+        sources: the structures to modify; None in generation.
+    """
+
+    ids: list[str]
+    conditions: conditions_lib.Conditions
+    targets: list[structure.Crystal]
+    source_ids: list[str] | None = None
+    sources: list[structure.Crystal] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def structure_questions(
+    dataset: datasets.Dataset, indices: np.ndarray, sites: int
+) -> Questions:
+    """Generation: each structure is asked for by its own conditions.
+
+    Args:
+        dataset: to take the structures from.
+        indices: of the structures.
+        sites: width to which sites are padded.
+
+    Raises:
+        ValueError: no structures, or structures larger than ``sites``.
+    """
+    if len(indices) == 0:
+        raise ValueError("no structures to evaluate on; choose another --split")
+    batch = datasets.gather(dataset, indices, sites)
+    return Questions(
+        dataset.id.take(indices).to_pylist(),
+        conditions_lib.conditions_of(batch),
+        [datasets.crystal(dataset, int(index)) for index in indices],
+    )
+
+
+def pair_questions(
+    dataset: datasets.Dataset, pairs: np.ndarray, sites: int
+) -> Questions:
+    """Modification: the target of each pair is asked for, given its source.
+
+    Args:
+        dataset: to take the structures from.
+        pairs: indices (pairs, 2) of sources and targets.
+        sites: width to which sites are padded.
+
+    Raises:
+        ValueError: no pairs, or structures larger than ``sites``.
+    """
+    if len(pairs) == 0:
+        raise ValueError(
+            "no pairs of polymorphs to evaluate on; choose another --split"
+        )
+    batch = pairs_lib.gather_pairs(dataset, pairs, sites)
+    sources, targets = pairs.T
+    return Questions(
+        dataset.id.take(targets).to_pylist(),
+        conditions_lib.conditions_of(batch),
+        [datasets.crystal(dataset, int(index)) for index in targets],
+        dataset.id.take(sources).to_pylist(),
+        [datasets.crystal(dataset, int(index)) for index in sources],
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """One entry per question.
+
+    Attributes:
+        questions: what was asked for.
+        samples: the crystals that were made.
         matches: of the samples with the targets.
+        source_matches: of the sources, as they are, with the targets: what a network
+            that changes nothing would reach; None in generation.
         checks: validity and space groups of the samples.
         seconds: spent in sampling, matching and checking.
     """
 
-    indices: np.ndarray
-    conditions: conditions_lib.Conditions
-    targets: list[structure.Crystal]
+    questions: Questions
     samples: list[structure.Crystal]
     matches: matching.Matches
+    source_matches: matching.Matches | None
     checks: validity.Validities
     seconds: dict[str, float]
 
     def summary(self) -> dict[str, float]:
-        """Shares of all structures; RMS distances are means over those that match."""
+        """Shares of all questions; RMS distances are means over those that match."""
         result: dict[str, float] = {}
         for column, tolerance in enumerate(self.matches.tolerances):
             matched = self.matches.matched[:, column]
@@ -55,27 +130,45 @@ class Evaluation:
             if matched.any():
                 rms = self.matches.rms[matched, column]
                 result[f"rms_{tolerance}"] = float(rms.mean())
+        if self.source_matches is not None:
+            rates = self.source_matches.match_rates()
+            for tolerance, rate in zip(
+                self.source_matches.tolerances, rates, strict=True
+            ):
+                result[f"match_rate_of_sources_{tolerance}"] = float(rate)
         result["valid"] = float(self.checks.valid.mean())
         result["not_overlapping"] = float(
             np.mean(self.checks.shortest_distance_ratio >= OVERLAP_RATIO)
         )
-        asked = np.asarray(self.conditions.space_group)
+        asked = np.asarray(self.questions.conditions.space_group)
         for column, symprec in enumerate(SYMPRECS):
             found = self.checks.space_groups[:, column]
             result[f"space_group_{symprec:g}"] = float(np.mean(found == asked))
         return result
 
-    def table(self, dataset: datasets.Dataset) -> dict[str, list[Any]]:
-        """Columns with one row per structure."""
+    def table(self) -> dict[str, list[Any]]:
+        """Columns with one row per question."""
+        asked = self.questions.conditions
         columns: dict[str, list[Any]] = {
-            "id": dataset.id.take(self.indices).to_pylist(),
+            "id": self.questions.ids,
             "formula": [
-                elements.cell_formula(target.atomic_numbers) for target in self.targets
+                elements.cell_formula(target.atomic_numbers)
+                for target in self.questions.targets
             ],
-            "num_sites": np.asarray(self.conditions.num_sites).tolist(),
-            "space_group": np.asarray(self.conditions.space_group).tolist(),
-            "formation_energy": np.asarray(self.conditions.energy).tolist(),
+            "num_sites": np.asarray(asked.num_sites).tolist(),
+            "space_group": np.asarray(asked.space_group).tolist(),
         }
+        energy = np.asarray(asked.energy).tolist()
+        if self.questions.source_ids is None:
+            columns["formation_energy"] = energy
+        else:
+            columns["energy_difference"] = energy
+            columns["source_id"] = self.questions.source_ids
+        if self.source_matches is not None:
+            for column, tolerance in enumerate(self.source_matches.tolerances):
+                columns[f"source_matched_{tolerance}"] = self.source_matches.matched[
+                    :, column
+                ].tolist()
         for column, tolerance in enumerate(self.matches.tolerances):
             columns[f"matched_{tolerance}"] = self.matches.matched[:, column].tolist()
             columns[f"rms_{tolerance}"] = self.matches.rms[:, column].tolist()
@@ -92,7 +185,7 @@ class Evaluation:
             ].tolist()
         columns["volume_ratio"] = [
             float(np.linalg.det(sample.lattice) / np.linalg.det(target.lattice))
-            for sample, target in zip(self.samples, self.targets, strict=True)
+            for sample, target in zip(self.samples, self.questions.targets, strict=True)
         ]
         return columns
 
@@ -100,39 +193,28 @@ class Evaluation:
 def evaluate_samples(
     params: Any,
     generate_fn,
-    dataset: datasets.Dataset,
-    indices: np.ndarray,
+    questions: Questions,
     *,
     key: Array,
-    sites: int,
     mesh: Mesh,
     batch_size: int,
     tolerances: Sequence[matching.Tolerance] = tuple(matching.TOLERANCES.values()),
     num_workers: int | None = None,
     show_progress: bool = False,
 ) -> Evaluation:
-    """Samples one crystal for each structure's conditions and compares.
+    """Samples one answer to each question and compares it with the right one.
 
     Args:
         params: of the network.
         generate_fn: from `generation.build_generate_fn`.
-        dataset: to take the structures from.
-        indices: of the structures.
+        questions: at least one.
         key: of the samples.
-        sites: width to which sites are padded.
         mesh: the devices.
         batch_size: samples at a time.
         tolerances: at which samples are matched; the loosest costs the most time.
         num_workers: processes that match; all CPUs if None.
         show_progress: print progress bars.
-
-    Raises:
-        ValueError: no structures, or structures larger than ``sites``.
     """
-    if len(indices) == 0:
-        raise ValueError("no structures to evaluate on; choose another --split")
-    conditions = conditions_lib.conditions_of(datasets.gather(dataset, indices, sites))
-    targets = [datasets.crystal(dataset, int(index)) for index in indices]
 
     def label(text: str) -> str | None:
         return text if show_progress else None
@@ -141,7 +223,7 @@ def evaluate_samples(
     samples = generation.generate(
         generate_fn,
         params,
-        conditions,
+        questions.conditions,
         key,
         mesh=mesh,
         batch_size=batch_size,
@@ -150,11 +232,20 @@ def evaluate_samples(
     sampled = time.perf_counter()
     matches = matching.match_many(
         samples,
-        targets,
+        questions.targets,
         tolerances,
         num_workers=num_workers,
         description=label("match"),
     )
+    source_matches = None
+    if questions.sources is not None:
+        source_matches = matching.match_many(
+            questions.sources,
+            questions.targets,
+            tolerances,
+            num_workers=num_workers,
+            description=label("match sources"),
+        )
     matched = time.perf_counter()
     checks = validity.check_many(
         samples,
@@ -163,11 +254,10 @@ def evaluate_samples(
         description=label("check"),
     )
     return Evaluation(
-        indices=np.asarray(indices),
-        conditions=conditions,
-        targets=targets,
+        questions=questions,
         samples=samples,
         matches=matches,
+        source_matches=source_matches,
         checks=checks,
         seconds={
             "sampling": sampled - start,

@@ -13,7 +13,7 @@ from crystaljax import parallel, scaling, structure
 from crystaljax.conditions import Conditions
 from crystaljax.models import crystal_unet
 
-# (predict_fn, keys, rows, mask) → samples: what `build.build_sampler` gives.
+# (predict_fn, keys, rows, mask, source) → samples: what `build.build_sampler` gives.
 SampleFn = Callable[..., Array]
 
 
@@ -33,11 +33,13 @@ def build_generate_fn(
 
     def generate_batch(params, conditions, key, indices):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+        source = scale.encode_cells(conditions.source, conditions.num_sites, rows)
         encoded = model.apply(
             params,
             conditions.atomic_numbers,
             conditions.space_group,
             scale.scale_energy(conditions.energy),
+            source,
             method=model.encode_conditions,
         )
 
@@ -45,7 +47,7 @@ def build_generate_fn(
             return model.apply(params, x, t, encoded, method=model.predict)
 
         mask = structure.row_mask(conditions.num_sites, rows)
-        return scale.decode(sample_fn(predict, keys, rows, mask))
+        return scale.decode(sample_fn(predict, keys, rows, mask, source))
 
     over_devices = parallel.batch_sharding(mesh)
     whole = parallel.replicated(mesh)

@@ -207,6 +207,13 @@ def save_checkpoint(
     )
 
 
+def save_params(checkpoints: ocp.CheckpointManager, step: int, params: Any) -> None:
+    """Starts saving parameters alone: enough for `load_run`, not to train on."""
+    checkpoints.save(
+        step, args=ocp.args.Composite(params=ocp.args.StandardSave(params))
+    )
+
+
 def restore_state(
     checkpoints: ocp.CheckpointManager, like: training.TrainState, mesh: Mesh
 ) -> tuple[training.TrainState, dict[str, Any]]:

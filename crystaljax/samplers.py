@@ -1,4 +1,4 @@
-"""Samplers: from noise to data through a predict function, one `lax.scan` each.
+"""Samplers: from a start to data through a predict function, one `lax.scan` each.
 
 They know no network and no crystal: ``predict_fn(x, t)`` answers what the process
 trained it to answer, and ``mask`` says which rows are free.
@@ -11,16 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from crystaljax import schedules
+from crystaljax import processes, schedules
 
 PredictFn = Callable[
     [Float[Array, "batch rows 3"], Float[Array, " batch"]], Float[Array, "batch rows 3"]
 ]
 
 
-def sample_noise(keys: Key[Array, " batch"], rows: int) -> Float[Array, "batch rows 3"]:
-    """Standard normal noise, each sample from its own key."""
-    return jax.vmap(lambda key: jax.random.normal(key, (rows, 3)))(keys)
+def sample_noise(
+    keys: Key[Array, " batch"],
+    rows: int,
+    noise_fn: processes.NoiseFn = jax.random.normal,
+) -> Float[Array, "batch rows 3"]:
+    """Noise, standard normal by default, each sample from its own key."""
+    return jax.vmap(lambda key: noise_fn(key, (rows, 3)))(keys)
 
 
 def sample_ddim(
@@ -76,9 +80,6 @@ def sample_ddim(
     steps = {name: jnp.asarray(value, jnp.float32) for name, value in steps.items()}
     steps["index"] = jnp.arange(num_steps)
 
-    def hold(x):
-        return x if mask is None else jnp.where(mask[..., None], x, 0)
-
     def step(x, s):
         predicted_noise = predict_fn(x, jnp.full(x.shape[:1], s["t"]))
         data = (x - s["noise_scale"] * predicted_noise) / s["data_scale"]
@@ -86,7 +87,80 @@ def sample_ddim(
         if eta > 0:
             step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, s["index"])
             x = x + s["sigma"] * sample_noise(step_keys, x.shape[-2])
-        return hold(x), None
+        return _hold(x, mask), None
 
-    x, _ = jax.lax.scan(step, hold(noise), steps)
+    x, _ = jax.lax.scan(step, _hold(noise, mask), steps)
     return x
+
+
+def sample_ddpm(
+    predict_fn: PredictFn,
+    noise: Float[Array, "batch rows 3"],
+    keys: Key[Array, " batch"],
+    *,
+    schedule: schedules.NoiseSchedule,
+    num_steps: int,
+    mask: Bool[Array, "batch rows"] | None = None,
+) -> Float[Array, "batch rows 3"]:
+    """DDPM (paper algorithms 8 and 10), leading spacing, fixed-small variance.
+
+    It is DDIM at η = 1: mean and variance of the posterior are the same (Song et al.
+    2021, section 4.1), for any number of steps. See `sample_ddim` for the arguments.
+    """
+    return sample_ddim(
+        predict_fn,
+        noise,
+        keys,
+        schedule=schedule,
+        num_steps=num_steps,
+        eta=1.0,
+        mask=mask,
+    )
+
+
+def sample_euler(
+    predict_fn: PredictFn,
+    start: Float[Array, "batch rows 3"],
+    *,
+    num_steps: int,
+    mask: Bool[Array, "batch rows"] | None = None,
+) -> Float[Array, "batch rows 3"]:
+    """Euler's method from time 0 (start) to 1 (data) (paper algorithm 6).
+
+    Args:
+        predict_fn: predicts the velocity of ``x`` at time ``t``.
+        start: x at time 0: noise, or the crystal to modify.
+        num_steps: network evaluations, at the times 0, 1/num_steps, ….
+        mask: rows that are False are held at 0 in every step.
+
+    Returns:
+        Samples at time 1.
+
+    Raises:
+        ValueError: ``num_steps`` is not positive.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps is {num_steps}; expected 1 or more")
+
+    def step(x, t):
+        velocity = predict_fn(x, jnp.full(x.shape[:1], t))
+        return _hold(x + velocity / num_steps, mask), None
+
+    times = jnp.arange(num_steps, dtype=jnp.float32) / num_steps
+    x, _ = jax.lax.scan(step, _hold(start, mask), times)
+    return x
+
+
+def sample_regression(
+    predict_fn: PredictFn,
+    source: Float[Array, "batch rows 3"],
+    *,
+    mask: Bool[Array, "batch rows"] | None = None,
+) -> Float[Array, "batch rows 3"]:
+    """The network's answer to the source, at time 0 (paper algorithm 2)."""
+    x = _hold(source, mask)
+    return _hold(predict_fn(x, jnp.zeros(x.shape[:1])), mask)
+
+
+def _hold(x: Array, mask: Array | None) -> Array:
+    return x if mask is None else jnp.where(mask[..., None], x, 0)

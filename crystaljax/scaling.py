@@ -24,7 +24,8 @@ class Scaling:
     Attributes:
         coords_mean, coords_scale: of fractional coordinates.
         lattice_mean, lattice_scale: of the lattice, (3, 3), Å.
-        energy_mean, energy_scale: of the formation energy, eV/atom.
+        energy_mean, energy_scale: of the formation energy (modification: energy
+            difference), eV/atom.
     """
 
     coords_mean: float
@@ -48,11 +49,28 @@ class Scaling:
             coords.astype(jnp.float32), scaled.astype(jnp.float32), num_sites, rows
         )
 
+    def encode_cells(
+        self,
+        cells: structure.CellBatch | None,
+        num_sites: Int[Array | np.ndarray, "*batch"],
+        rows: int,
+    ) -> Float[Array, "*batch {rows} 3"] | None:
+        """`encode` of source crystals; None where there are none."""
+        if cells is None:
+            return None
+        return self.encode(cells.frac_coords, cells.lattice, num_sites, rows)
+
+    def fractional(
+        self, coords: Float[Array, "*batch rows 3"]
+    ) -> Float[Array, "*batch rows 3"]:
+        """Scaled coordinates → fractional coordinates, not wrapped."""
+        return coords * self.coords_scale + self.coords_mean
+
     def decode(
         self, x: Float[Array, "*batch rows 3"]
     ) -> tuple[Float[Array, "*batch sites 3"], Float[Array, "*batch 3 3"]]:
         """Scaled sample tensor → fractional coordinates in [0, 1) and lattice (Å)."""
-        coords = structure.site_rows(x) * self.coords_scale + self.coords_mean
+        coords = self.fractional(structure.site_rows(x))
         lattice = structure.lattice_rows(x) * self.lattice_scale + self.lattice_mean
         return structure.wrap(coords), lattice.astype(x.dtype)
 
@@ -65,9 +83,26 @@ class Scaling:
         )
 
 
+def coordinate_units(name: str) -> tuple[float, float]:
+    """Mean and scale of fractional coordinates: "unit" [0, 1) or "signed" [-1, 1).
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    match name:
+        case "unit":
+            return 0.0, 1.0
+        case "signed":
+            return 0.5, 0.5
+        case _:
+            raise ValueError(
+                f"data.coordinates is {name!r}; expected 'unit' or 'signed'"
+            )
+
+
 def fit_scaling(
     lattice: Float[np.ndarray, "structures 3 3"],
-    energy: Float[np.ndarray, " structures"],
+    energy: Float[np.ndarray, " energies"],
     *,
     coordinates: str,
     lattice_units: str,
@@ -77,7 +112,7 @@ def fit_scaling(
 
     Args:
         lattice: of the training structures, Å.
-        energy: of the training structures, eV/atom.
+        energy: formation energies, or energy differences, eV/atom.
         coordinates: "unit" keeps [0, 1); "signed" maps it to [-1, 1).
         lattice_units: "angstrom" or "standardized" (each of the nine entries).
         energy_units: "ev" or "standardized".
@@ -85,15 +120,7 @@ def fit_scaling(
     Raises:
         ValueError: an unknown name.
     """
-    match coordinates:
-        case "unit":
-            coords_mean, coords_scale = 0.0, 1.0
-        case "signed":
-            coords_mean, coords_scale = 0.5, 0.5
-        case _:
-            raise ValueError(
-                f"data.coordinates is {coordinates!r}; expected 'unit' or 'signed'"
-            )
+    coords_mean, coords_scale = coordinate_units(coordinates)
     match lattice_units:
         case "angstrom":
             lattice_mean, lattice_scale = np.zeros((3, 3)), np.ones((3, 3))

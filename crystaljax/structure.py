@@ -48,6 +48,19 @@ class Crystal:
 
 
 @flax.struct.dataclass
+class CellBatch:
+    """Sites and lattices of a batch, without species.
+
+    Attributes:
+        frac_coords: float32 (batch, sites, 3), in [0, 1); 0 beyond the sites.
+        lattice: float32 (batch, 3, 3), rows, Å.
+    """
+
+    frac_coords: Any
+    lattice: Any
+
+
+@flax.struct.dataclass
 class CrystalBatch:
     """A batch of crystals with their conditions: what travels to the device.
 
@@ -60,7 +73,10 @@ class CrystalBatch:
         lattice: float32 (batch, 3, 3), rows, Å.
         num_sites: int32 (batch,).
         space_group: uint8 (batch,), 1-230.
-        energy: float32 (batch,), formation energy, eV/atom.
+        energy: float32 (batch,), formation energy, eV/atom; where there is a source,
+            formation energy less that of the source.
+        source: `CellBatch` of the crystals that these are modifications of (the same
+            species, site by site), or None.
     """
 
     # Not annotated as arrays: pytrees hold anything while JAX transforms them.
@@ -70,6 +86,7 @@ class CrystalBatch:
     num_sites: Any
     space_group: Any
     energy: Any
+    source: Any = None
 
 
 def rows_for(num_sites: int) -> int:

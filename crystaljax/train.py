@@ -7,10 +7,12 @@ that was killed goes on with ``--resume`` and ends with the same parameters, bit
 bit.
 """
 
+import dataclasses
 import json
 import math
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,7 +34,7 @@ from crystaljax import (
     training,
 )
 from crystaljax.data import dataset as datasets
-from crystaljax.data import pipeline
+from crystaljax.data import pairs, pipeline
 
 BUILTIN = "builtin"
 
@@ -65,18 +67,16 @@ def train(
     parallel.require_divisible(config.train.batch_size, mesh)
     _require_new_or_resumed(workdir, config, resume)
     dataset = _open_dataset(config, workdir)
-    indices = dataset.indices("train")
     sites = _require_fits(dataset, config.data.rows)
-    num_steps = build.num_train_steps(config, len(indices))
+    examples = _build_examples(config, dataset, sites)
+    num_steps = build.num_train_steps(config, len(examples.epochs))
     steps_per_dispatch = config.train.steps_per_dispatch
     source = pipeline.ShuffledBatches(
-        dataset,
-        indices,
+        examples.epochs,
+        examples.gather_fn,
         batch_size=config.train.batch_size,
         steps_per_dispatch=steps_per_dispatch,
         num_steps=num_steps,
-        sites=sites,
-        seed=config.train.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
@@ -84,9 +84,7 @@ def train(
 
     # -------------------------------------------------------------- model and optimiser
     scale = build.build_scaling(
-        config,
-        dataset.lattice[indices],
-        dataset.formation_energy[indices],
+        config, dataset.lattice[dataset.indices("train")], examples.energies
     )
     trainee = training.Trainee(
         model=build.build_model(config),
@@ -94,6 +92,7 @@ def train(
         optimizer=build.build_optimizer(config, num_steps),
         scale=scale,
         rows=config.data.rows,
+        coordinate_loss=build.build_coordinate_loss(config, scale),
         coordinate_weight=config.loss.coordinate_weight,
         lattice_weight=config.loss.lattice_weight,
         ema_decay=config.train.ema_decay,
@@ -114,7 +113,8 @@ def train(
 
     # ------------------------------------------------------- run directory, checkpoints
     if not runs.is_run(workdir):
-        runs.create_run(workdir, config, scale, _describe_data(dataset))
+        vocabulary = _describe_data(config, dataset, examples)
+        runs.create_run(workdir, config, scale, vocabulary)
     checkpoints = runs.open_checkpoints(workdir, config.train.keep_checkpoints)
     if checkpoints.latest_step() is None:
         state = init_state(init_key)
@@ -159,10 +159,8 @@ def train(
             if is_due(config.train.checkpoint_every):
                 runs.save_checkpoint(checkpoints, state, batches.get_state())
             if is_due(config.train.validate_every):
-                log.write(
-                    step,
-                    validate(config, state.sampling_params, generate_fn, dataset, mesh),
-                )
+                params = state.sampling_params
+                log.write(step, validate(config, params, generate_fn, dataset, mesh))
                 interval_start, interval_step = time.perf_counter(), step
         checkpoints.wait_until_finished()
     log.close()
@@ -176,20 +174,32 @@ def validate(
     dataset: datasets.Dataset,
     mesh: jax.sharding.Mesh,
 ) -> dict[str, float]:
-    """Match rates and validity on the first structures of the validation split."""
+    """Match rates and validity on structures, or pairs, of the validation split."""
     # The matcher brings pymatgen, which training itself does without.
     from crystaljax import evaluation, matching
 
-    indices = dataset.indices("val")[: config.evaluation.num_structures]
-    if len(indices) == 0:
+    count = config.evaluation.num_structures
+    indices = dataset.indices("val")
+    sites = structure.max_sites(config.data.rows)
+    if len(indices) == 0 or count == 0:
         return {}
+    if build.is_modification(config):
+        held_out = pairs.lowest_energy_pairs(
+            group=dataset.group,
+            energy=dataset.formation_energy,
+            indices=indices,
+            seed=config.train.seed,
+        )[:count]
+        if len(held_out) == 0:
+            return {}
+        questions = evaluation.pair_questions(dataset, held_out, sites)
+    else:
+        questions = evaluation.structure_questions(dataset, indices[:count], sites)
     results = evaluation.evaluate_samples(
         params,
         generate_fn,
-        dataset,
-        indices,
+        questions,
         key=generation.key_of_seed(config.train.seed),
-        sites=structure.max_sites(config.data.rows),
         mesh=mesh,
         batch_size=config.evaluation.batch_size,
         # The paper's and the literature's; looser ones take seconds a pair.
@@ -231,12 +241,65 @@ def _prepare_builtin(path: pathlib.Path) -> datasets.Dataset:
     return datasets.open_dataset(path)
 
 
-def _describe_data(dataset: datasets.Dataset) -> dict[str, Any]:
-    return {
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Examples:
+    """What the steps of a task are made of.
+
+    Attributes:
+        epochs: structures, or pairs.
+        gather_fn: reads them.
+        energies: that the network is conditioned on, eV/atom, of one epoch.
+    """
+
+    epochs: pipeline.Epochs
+    gather_fn: Callable[[np.ndarray], structure.CrystalBatch]
+    energies: np.ndarray
+
+
+def _build_examples(config: Any, dataset: datasets.Dataset, sites: int) -> _Examples:
+    indices = dataset.indices("train")
+    energy = dataset.formation_energy
+    if not build.is_modification(config):
+        return _Examples(
+            pipeline.Permutations(indices, config.train.seed),
+            lambda items: datasets.gather(dataset, items, sites),
+            energy[indices],
+        )
+    sampler = pairs.build_pair_sampler(
+        group=dataset.group,
+        energy=energy,
+        num_sites=dataset.num_sites,
+        indices=indices,
+        seed=config.train.seed,
+        pairs_per_group=config.data.pairs_per_group,
+        balance_num_sites=config.data.balance_num_sites,
+    )
+    sources, targets = sampler.epoch(0).T
+    return _Examples(
+        sampler,
+        lambda items: pairs.gather_pairs(dataset, items, sites),
+        energy[targets] - energy[sources],
+    )
+
+
+def _describe_data(
+    config: Any, dataset: datasets.Dataset, examples: _Examples
+) -> dict[str, Any]:
+    described = {
         **datasets.vocabulary(dataset),
         "energy_model": dataset.info.get("energy_model"),
         "dataset": str(dataset.path.absolute()),
     }
+    if build.is_modification(config):
+        options = dataset.info.get("options", {})
+        energies = examples.energies
+        described |= {
+            "energy_difference": [float(energies.min()), float(energies.max())],
+            # The form that a crystal to be modified has to be brought into.
+            "canonical": options.get("origin", "site"),
+            "primitive": options.get("primitive", False),
+        }
+    return described
 
 
 def _require_fits(dataset: datasets.Dataset, rows: int) -> int:

@@ -15,6 +15,8 @@ from jaxtyping import Array
 from crystaljax import losses, parallel, processes, scaling, structure
 from crystaljax.models import crystal_unet
 
+CoordinateLoss = Callable[[Array, Array, Array], Array]
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -50,6 +52,8 @@ class Trainee:
         optimizer: how gradients become updates.
         scale: units of the network.
         rows: of the sample tensor.
+        coordinate_loss: (prediction, target, num_sites) → loss of one sample's
+            coordinates, in the network's units.
         coordinate_weight, lattice_weight: of the two losses.
         ema_decay: of the moving average; 0 for none.
     """
@@ -59,6 +63,7 @@ class Trainee:
     optimizer: optax.GradientTransformation
     scale: scaling.Scaling
     rows: int
+    coordinate_loss: CoordinateLoss
     coordinate_weight: float
     lattice_weight: float
     ema_decay: float
@@ -74,6 +79,7 @@ def init_params(model: crystal_unet.CrystalUNet, rows: int, key: Array) -> Any:
         jnp.ones((1, sites), jnp.uint8),
         jnp.ones((1,), jnp.uint8),
         jnp.zeros((1,)),
+        jnp.zeros((1, rows, 3)),
     )
 
 
@@ -100,7 +106,8 @@ def compute_loss(
     data = trainee.scale.encode(
         batch.frac_coords, batch.lattice, batch.num_sites, trainee.rows
     )
-    corrupted = jax.vmap(trainee.process.corrupt)(keys, data)
+    source = trainee.scale.encode_cells(batch.source, batch.num_sites, trainee.rows)
+    corrupted = jax.vmap(trainee.process.corrupt)(keys, data, source)
     # The network never sees anything but zeros in padding rows, here or in a sampler.
     mask = structure.row_mask(batch.num_sites, trainee.rows)
     x_t = jnp.where(mask[..., None], corrupted.x_t, 0)
@@ -111,8 +118,9 @@ def compute_loss(
         batch.atomic_numbers,
         batch.space_group,
         trainee.scale.scale_energy(batch.energy),
+        source,
     )
-    coordinates = jax.vmap(losses.site_l1)(
+    coordinates = jax.vmap(trainee.coordinate_loss)(
         prediction, corrupted.target, batch.num_sites
     ).mean()
     lattice = jax.vmap(losses.lattice_l1)(prediction, corrupted.target).mean()

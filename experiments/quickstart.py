@@ -33,6 +33,7 @@ from crystaljax import (
     screening,
     train,
 )
+from crystaljax import samples as samples_lib
 from crystaljax.data import dataset as datasets
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -96,7 +97,7 @@ def main() -> None:
         ),
         show_progress=True,
     )
-    sample.write_samples(samples, options.output / "samples", overwrite=True)
+    samples_lib.write_samples(samples, options.output / "samples", overwrite=True)
 
     print("5/5  relax with EMT, put on the EMT hull, rank")
     energy_model = dataset.info["energy_model"]

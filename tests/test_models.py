@@ -25,24 +25,48 @@ def shapes_of(model, rows):
     return jax.eval_shape(lambda: training.init_params(model, rows, jax.random.key(0)))
 
 
-@pytest.fixture(scope="module")
-def reference():
+def load_reference(name):
     """Inputs and outputs of the paper's own code, and its weights by their recipe."""
-    shapes = json.loads(
-        (DATA / "reference_generation_ch32_res1_shapes.json").read_text()
-    )
+    shapes = json.loads((DATA / f"reference_{name}_ch32_res1_shapes.json").read_text())
     weights = {}
-    for name, shape in shapes.items():
-        seed = (zlib.crc32(name.encode()) ^ 2024) & 0xFFFFFFFF
+    for array, shape in shapes.items():
+        seed = (zlib.crc32(array.encode()) ^ 2024) & 0xFFFFFFFF
         values = np.random.RandomState(seed).standard_normal(shape)
-        if name.endswith(".bias"):
+        if array.endswith(".bias"):
             values = 0.02 * values
         elif len(shape) == 1:
             values = 1 + 0.1 * values
         else:
             values = values / np.sqrt(np.prod(shape[1:]))
-        weights[name] = values.astype(np.float32)
-    return weights, dict(np.load(DATA / "reference_generation_ch32_res1.npz"))
+        weights[array] = values.astype(np.float32)
+    return weights, dict(np.load(DATA / f"reference_{name}_ch32_res1.npz"))
+
+
+def use_reference_features(monkeypatch, arrays):
+    """Atomic numbers and space groups that stand for the features of a fixture.
+
+    The fixture has features, not numbers: the tables are made to hold exactly these.
+    """
+    features = arrays["input_elements"]
+    numbers = np.arange(features.shape[0] * features.shape[1])
+    operations = arrays["input_space_group_operations"]
+    monkeypatch.setattr(
+        encoders, "element_features", lambda _: features.reshape(-1, 125)
+    )
+    monkeypatch.setattr(
+        encoders.symmetry, "load_space_group_operations", lambda: operations
+    )
+    return jnp.asarray(numbers.reshape(features.shape[:2])), jnp.arange(2)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return load_reference("generation")
+
+
+@pytest.fixture(scope="module")
+def modification_reference():
+    return load_reference("modification_diffusion")
 
 
 @pytest.fixture(scope="module")
@@ -54,53 +78,50 @@ def test_paper_network_has_the_papers_number_of_parameters():
     assert num_params(shapes_of(crystal_unet.CrystalUNet(), 64)) == 304_781_763
 
 
-def test_network_reproduces_the_papers_code(reference, small_model, monkeypatch):
-    weights, arrays = reference
-    params = torch_weights.convert(weights, small_model)
-    # The fixture has features, not numbers: let the tables hold exactly these.
-    elements = arrays["input_elements"]
-    operations = arrays["input_space_group_operations"]
-    rows = np.arange(elements.shape[0] * elements.shape[1]).reshape(elements.shape[:2])
-    monkeypatch.setattr(
-        encoders, "element_features", lambda _: elements.reshape(-1, 125)
-    )
-    monkeypatch.setattr(
-        encoders.symmetry, "load_space_group_operations", lambda: operations
-    )
+@pytest.mark.parametrize(
+    "name,source_rows", [("generation", 0), ("modification_diffusion", 64)]
+)
+def test_network_reproduces_the_papers_code(
+    name, source_rows, small_model, monkeypatch
+):
+    weights, arrays = load_reference(name)
+    model = small_model.clone(source_rows=source_rows)
+    params = torch_weights.convert(weights, model)
+    numbers, groups = use_reference_features(monkeypatch, arrays)
+    # The network without source encoder is given a source too, and ignores it.
+    source = jnp.asarray(arrays.get("input_source", arrays["input_x"]))
 
-    def encode(name):
-        return small_model.apply(
-            params, method=lambda m: getattr(m, name)(inputs[name])
+    def encode(encoder, value):
+        return model.apply(params, method=lambda m: getattr(m, encoder)(value))
+
+    embedded = {"space_group": groups, "element": numbers}
+    if source_rows:
+        embedded["source"] = source
+    for kind, value in embedded.items():
+        np.testing.assert_allclose(
+            encode(f"{kind}_encoder", value),
+            arrays[f"{kind}_embedding"],
+            atol=PARITY_TOLERANCE,
+            err_msg=kind,
         )
-
-    inputs = {
-        "space_group_encoder": jnp.arange(2),
-        "element_encoder": jnp.asarray(rows),
-    }
-    np.testing.assert_allclose(
-        encode("space_group_encoder"),
-        arrays["space_group_embedding"],
-        atol=PARITY_TOLERANCE,
-    )
-    np.testing.assert_allclose(
-        encode("element_encoder"), arrays["element_embedding"], atol=PARITY_TOLERANCE
-    )
     times = {
         "output_unit": arrays["input_time_unit"],
         "output_integer": arrays["input_time_integer"],
         "output_no_time": np.zeros(2, np.float32),
     }
-    for name, t in times.items():
-        output = jax.jit(small_model.apply)(
+    apply = jax.jit(model.apply)
+    for output, t in times.items():
+        ours = apply(
             params,
             jnp.asarray(arrays["input_x"]),
             jnp.asarray(t),
-            jnp.asarray(rows),
-            jnp.arange(2),
+            numbers,
+            groups,
             jnp.asarray(arrays["input_energy"]),
+            source,
         )
         np.testing.assert_allclose(
-            output, arrays[name], atol=PARITY_TOLERANCE, err_msg=name
+            ours, arrays[output], atol=PARITY_TOLERANCE, err_msg=output
         )
 
 
@@ -118,16 +139,81 @@ def test_state_dict_of_another_network_is_refused(reference, small_model):
     weights, _ = reference
     broken = dict(weights)
     broken["model.extra.weight"] = broken.pop("model.out.2.weight")
+    broken["model.label_emb.bias"] = np.zeros(64, np.float32)
     with pytest.raises(
-        ValueError, match=r"model\.out\.2\.weight.*model\.extra\.weight"
+        ValueError,
+        match=r"1 missing \(model\.out\.2\.weight\), "
+        r"1 left over \(model\.extra\.weight\), "
+        r"1 of another shape \(model\.label_emb\.bias \(64,\) instead of \(128,\)\)",
     ):
         torch_weights.convert(broken, small_model)
 
 
-def test_converted_weights_have_the_shapes_of_the_network(reference, small_model):
-    params = torch_weights.convert(reference[0], small_model)
-    ours = jax.tree.map(lambda leaf: leaf.shape, shapes_of(small_model, 64))
+def test_many_wrong_names_are_counted_and_the_first_printed(reference, small_model):
+    weights, _ = reference
+    broken = {f"{name}s": array for name, array in weights.items()}
+    with pytest.raises(ValueError) as error:
+        torch_weights.convert(broken, small_model)
+    assert f"{len(weights)} missing (model.time_embed.0" in str(error.value)
+    assert str(error.value).count(", …") == 2
+
+
+def test_source_encoder_too_many_and_too_few_are_said_in_words(
+    reference, modification_reference, small_model
+):
+    with pytest.raises(ValueError, match="modification-diffusion network"):
+        torch_weights.convert(modification_reference[0], small_model)
+    with pytest.raises(ValueError, match="network without source encoder"):
+        torch_weights.convert(reference[0], small_model.clone(source_rows=64))
+
+
+@pytest.mark.parametrize(
+    "name,source_rows", [("generation", 0), ("modification_diffusion", 64)]
+)
+def test_settings_and_shapes_are_read_from_a_state_dict(name, source_rows, small_model):
+    weights, _ = load_reference(name)
+    settings = torch_weights.infer_settings(weights)
+    model = crystal_unet.CrystalUNet(**settings)
+    assert model == small_model.clone(source_rows=source_rows)
+    params = torch_weights.convert(weights, model)
+    ours = jax.tree.map(lambda leaf: leaf.shape, shapes_of(model, 64))
     assert jax.tree.map(lambda leaf: leaf.shape, params) == ours
+
+
+def test_settings_of_unequal_levels_are_read(reference):
+    shallow = {
+        name: array
+        for name, array in reference[0].items()
+        if not name.startswith(("model.input_blocks.7.", "model.input_blocks.6."))
+        and ".5.1." not in name
+    }
+    settings = torch_weights.infer_settings(shallow)
+    assert settings["channel_multipliers"] == (1, 2, 4)
+    assert settings["attention_levels"] == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({}, r"input_blocks\.0\.0\.weight is missing \(empty\)"),
+        ({"layer1.0.conv1.weight": (64, 64, 3, 3)}, "its 1 arrays are layer1"),
+        ({"model.input_blocks.3.0.out_layers.3.weight": None}, r"blocks\.3.* missing"),
+        ({"model.input_blocks.9.0.out_layers.3.weight": (256, 256, 3)}, r"blocks\.8"),
+        ({"model.input_blocks.8.0.out_layers.3.weight": (99, 99, 3)}, "level 3"),
+        ({"model.input_blocks.0.0.weight": (24, 3, 3)}, "24 channels"),
+        ({"model.input_blocks.0.0.weight": (32, 3)}, "expected 3 axes"),
+        ({"element_condition.7.weight": (256, 1000)}, "multiple of the 256"),
+        ({"coords_condition.5.bias": (256,)}, r"coords_condition\.0.* missing"),
+    ],
+)
+def test_state_dict_that_is_not_understood_is_refused(reference, change, message):
+    shapes = {name: array.shape for name, array in reference[0].items()}
+    if not change or "layer1.0.conv1.weight" in change:
+        shapes = {}
+    shapes = {n: shape for n, shape in (shapes | change).items() if shape is not None}
+    state = {name: np.broadcast_to(0.0, shape) for name, shape in shapes.items()}
+    with pytest.raises(ValueError, match=message):
+        torch_weights.infer_settings(state)
 
 
 @pytest.mark.parametrize("width,stride,padding", [(3, 1, 1), (3, 2, 1), (3, 1, 0)])
@@ -198,6 +284,86 @@ def test_conditions_change_the_prediction(tiny):
         {"energy": -0.3},
     ):
         assert np.abs(predict(**change) - base).max() > 1e-3, change
+
+
+def test_times_are_scaled_before_the_sinusoids(tiny):
+    model, params = tiny
+    conditions = (
+        jnp.full((1, 12), 29, jnp.uint8),
+        jnp.array([225], jnp.uint8),
+        jnp.array([0.1]),
+    )
+    x = jax.random.normal(jax.random.key(2), (1, 16, 3))
+    scaled = jax.jit(model.clone(time_scale=1000.0).apply)
+    np.testing.assert_allclose(
+        scaled(params, x, jnp.array([0.25]), *conditions),
+        jax.jit(model.apply)(params, x, jnp.array([250.0]), *conditions),
+        atol=1e-5,
+    )
+
+
+# ------------------------------------------------------------------------------ source
+@pytest.fixture(scope="module")
+def tiny_with_source(tiny):
+    model = tiny[0].clone(source_rows=24)
+    params = jax.jit(lambda key: training.init_params(model, 16, key))(
+        jax.random.key(0, impl="rbg")
+    )
+    rng = np.random.default_rng(1)
+    noisy = jax.tree.map(
+        lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32), params
+    )
+    return model, noisy
+
+
+def predict_with_source(model, params, source):
+    return jax.jit(model.apply)(
+        params,
+        jax.random.normal(jax.random.key(2), (1, 16, 3)),
+        jnp.array([10.0]),
+        jnp.full((1, 12), 29, jnp.uint8),
+        jnp.array([225], jnp.uint8),
+        jnp.array([0.1]),
+        source,
+    )
+
+
+def test_source_changes_the_prediction_of_a_network_that_encodes_it(
+    tiny, tiny_with_source
+):
+    one, other = jax.random.normal(jax.random.key(3), (2, 1, 16, 3))
+    changes = [
+        np.abs(
+            predict_with_source(*network, one) - predict_with_source(*network, other)
+        ).max()
+        for network in (tiny, tiny_with_source)
+    ]
+    assert changes[0] == 0 and changes[1] > 1e-3
+
+
+def test_network_with_source_encoder_wants_a_source(tiny_with_source):
+    with pytest.raises(ValueError, match=r"no source crystals.*model\.source_rows=0"):
+        predict_with_source(*tiny_with_source, None)
+
+
+@pytest.mark.parametrize("rows", [16, 24])
+def test_source_encoder_pads_between_sites_and_lattice(rows):
+    source = jax.random.normal(jax.random.key(0), (2, 16, 3))
+    wide = encoders.SourceEncoder(rows=rows)
+    params = wide.init(jax.random.key(1), source)
+    padding = jnp.zeros((2, rows - 16, 3))
+    padded = jnp.concatenate([source[:, :13], padding, source[:, 13:]], axis=1)
+    np.testing.assert_array_equal(
+        wide.apply(params, source), wide.apply(params, padded)
+    )
+    # The rows are the channels of the convolution.
+    assert params["params"]["conv_0"]["kernel"].shape == (2, rows, 128)
+
+
+def test_source_of_more_rows_than_its_encoder_sees_is_refused():
+    encoder = encoders.SourceEncoder(rows=16)
+    with pytest.raises(ValueError, match=r"24 rows.*model\.source_rows"):
+        encoder.init(jax.random.key(0), jnp.zeros((1, 24, 3)))
 
 
 def test_more_sites_than_the_element_encoder_sees_are_refused(tiny):

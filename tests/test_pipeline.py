@@ -39,14 +39,18 @@ def build(dataset, *, num_steps=40, **changes):
         "sites": 4,
         "seed": 3,
     } | changes
+    sites, seed = settings.pop("sites"), settings.pop("seed")
     return pipeline.ShuffledBatches(
-        dataset, dataset.indices("train"), num_steps=num_steps, **settings
+        pipeline.Permutations(dataset.indices("train"), seed),
+        lambda items: datasets.gather(dataset, items, sites),
+        num_steps=num_steps,
+        **settings,
     )
 
 
 def test_every_epoch_is_a_permutation_and_no_two_are_equal(dataset):
     source = build(dataset)
-    stream = np.concatenate([source.indices_of(i).ravel() for i in range(len(source))])
+    stream = np.concatenate([source.items_of(i).ravel() for i in range(len(source))])
     epochs = [stream[i * NUM_STRUCTURES : (i + 1) * NUM_STRUCTURES] for i in range(6)]
     for epoch in epochs:
         np.testing.assert_array_equal(np.sort(epoch), np.arange(NUM_STRUCTURES))
@@ -55,12 +59,12 @@ def test_every_epoch_is_a_permutation_and_no_two_are_equal(dataset):
 
 def test_order_depends_on_the_seed_alone(dataset):
     one, again, other = (
-        build(dataset, seed=seed).indices_of(5).tolist() for seed in (3, 3, 4)
+        build(dataset, seed=seed).items_of(5).tolist() for seed in (3, 3, 4)
     )
     assert one == again and one != other
     # Nor does it depend on how many steps are dispatched together.
     singly = build(dataset, steps_per_dispatch=1)
-    both = [singly.indices_of(10)[0].tolist(), singly.indices_of(11)[0].tolist()]
+    both = [singly.items_of(10)[0].tolist(), singly.items_of(11)[0].tolist()]
     assert both == one
 
 
@@ -74,7 +78,7 @@ def test_processes_read_disjoint_slices_of_the_same_batches(dataset):
 
 def test_batches_hold_the_structures_of_their_indices(dataset):
     source = build(dataset)
-    indices, batch = source.indices_of(2), source[2]
+    indices, batch = source.items_of(2), source[2]
     assert batch.frac_coords.shape == (2, 4, 4, 3)
     for where in np.ndindex(indices.shape):
         crystal = datasets.crystal(dataset, int(indices[where]))

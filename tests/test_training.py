@@ -19,12 +19,14 @@ from crystaljax import (
     evaluate,
     export,
     generation,
+    losses,
     parallel,
     runs,
     sample,
     structure,
     train,
 )
+from crystaljax import samples as samples_lib
 from crystaljax.data import dataset as datasets
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -259,6 +261,7 @@ def test_padding_cannot_change_the_loss(dataset_path):
         optimizer=build.build_optimizer(config, 4),
         scale=build.build_scaling(config, batch.lattice, batch.energy),
         rows=16,
+        coordinate_loss=losses.site_l1,
         coordinate_weight=0.5,
         lattice_weight=0.5,
         ema_decay=0.0,
@@ -315,8 +318,8 @@ def test_written_samples_can_be_read_by_others(workdir, tmp_path):
     import pyarrow.parquet
 
     samples = sample.sample(options(workdir))
-    sample.write_samples(samples, tmp_path, cifs="folder")
-    sample.write_samples(samples, tmp_path / "zipped", cifs="zip")
+    samples_lib.write_samples(samples, tmp_path, cifs="folder")
+    samples_lib.write_samples(samples, tmp_path / "zipped", cifs="zip")
     table = pyarrow.parquet.read_table(tmp_path / "samples.parquet").to_pydict()
     assert table["formula"] == ["Au1Cu3"] * 6 + ["Ag1Au1"] * 6
     assert table["formation_energy"][:6] == [-0.1, -0.1, 0.0, 0.0, 0.1, 0.1]
@@ -331,7 +334,7 @@ def test_written_samples_can_be_read_by_others(workdir, tmp_path):
     assert atoms.get_chemical_formula("metal") in ("Cu3Au", "AuCu3")
     assert (tmp_path / "zipped" / "cifs.zip").exists()
     with pytest.raises(FileExistsError):
-        sample.write_samples(samples, tmp_path)
+        samples_lib.write_samples(samples, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -436,10 +439,8 @@ def test_perfect_samples_match_everything(workdir, monkeypatch):
     result = evaluation.evaluate_samples(
         None,
         None,
-        dataset,
-        indices,
+        evaluation.structure_questions(dataset, indices, 12),
         key=jax.random.key(0),
-        sites=12,
         mesh=parallel.build_mesh(),
         batch_size=4,
         num_workers=1,

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import spglib
@@ -28,13 +28,14 @@ class CanonicalForm:
     """How records are brought into canonical form.
 
     Attributes:
-        origin: "site" or "input", see `canonical.canonical_crystal`.
+        origin: "site" or "input", see `canonical.canonical_crystal`; "none" keeps the
+            cell as it is, see `canonical.ordered_crystal`.
         primitive: go to the primitive cell first; "input" then refers to the origin
             that spglib leaves.
         symprec: distance tolerance of spglib, Å.
     """
 
-    origin: canonical.Origin = "site"
+    origin: canonical.Origin | Literal["none"] = "site"
     primitive: bool = False
     symprec: float = 0.1
 
@@ -109,7 +110,7 @@ def canonical_record(
     if parsed.formation_energy is None:
         return record.Failure(parsed.id, "no formation energy")
     try:
-        crystal = _canonical_crystal(parsed.crystal, form)
+        crystal = canonical_form(parsed.crystal, form)
     except ValueError as error:
         return record.Failure(parsed.id, "cell or sites make no crystal", str(error))
     shortest = _shortest_distance(crystal)
@@ -159,9 +160,14 @@ def _process_rows(
     return _Chunk(columns, failures, num_found)
 
 
-def _canonical_crystal(
+def canonical_form(
     crystal: structure.Crystal, form: CanonicalForm
 ) -> structure.Crystal:
+    """A crystal as a data set of that form holds it.
+
+    Raises:
+        ValueError: it cannot be brought into this form; the message says why.
+    """
     problem = validity.find_cell_problem(crystal)
     if problem:
         raise ValueError(problem)
@@ -177,6 +183,8 @@ def _canonical_crystal(
             f"atomic numbers {numbers.min()} to {numbers.max()}; expected 1 to "
             f"{elements.NUM_ELEMENTS}"
         )
+    if form.origin == "none":
+        return canonical.ordered_crystal(crystal)
     return canonical.canonical_crystal(crystal, form.origin)
 
 

@@ -26,7 +26,8 @@ class EncodedConditions:
 class CrystalUNet(nn.Module):
     """UNet conditioned on elements, space group and energy (paper figure 2).
 
-    At the paper's settings, the defaults, it has 304,781,763 parameters.
+    At the paper's settings, the defaults, it has 304,781,763 parameters. Given
+    ``source_rows`` it is conditioned on a source crystal too.
 
     Attributes:
         channels, channel_multipliers, num_res_blocks, attention_levels, norm_groups: of
@@ -36,6 +37,9 @@ class CrystalUNet(nn.Module):
         element_channels: of the element encoder's convolutions.
         site_features: width of an embedding of each site's element that is given to
             the UNet at the site's row; 0 as in the paper.
+        source_rows: rows of the source crystal that its encoder sees; 0: there is no
+            such encoder, and a source that is given is not looked at.
+        time_scale: times are multiplied by this before the sinusoids.
         dtype: of the arithmetic.
     """
 
@@ -48,6 +52,8 @@ class CrystalUNet(nn.Module):
     element_rows: int = 64
     element_channels: tuple[int, ...] = (64, 128, 256)
     site_features: int = 0
+    source_rows: int = 0
+    time_scale: float = 1.0
     dtype: Any = jnp.float32
 
     def setup(self):
@@ -63,6 +69,10 @@ class CrystalUNet(nn.Module):
             channels=self.element_channels,
             dtype=self.dtype,
         )
+        if self.source_rows:
+            self.source_encoder = encoders.SourceEncoder(
+                rows=self.source_rows, dtype=self.dtype
+            )
         if self.site_features:
             self.site_encoder = layers.dense(self.site_features, self.dtype, None)
         self.unet = unet.UNet(
@@ -79,6 +89,7 @@ class CrystalUNet(nn.Module):
         atomic_numbers: Integer[Array, "batch sites"],
         space_group: Integer[Array, " batch"],
         energy: Float[Array, " batch"],
+        source: Float[Array, "batch rows 3"] | None = None,
     ) -> EncodedConditions:
         """Encodes the conditions once for all times.
 
@@ -86,15 +97,26 @@ class CrystalUNet(nn.Module):
             atomic_numbers: of the sites, 0 where there is none.
             space_group: 1-230.
             energy: as the network was trained with it (eV/atom, or scaled).
+            source: sample tensor of the crystal to be modified, scaled likewise.
+
+        Raises:
+            ValueError: the network has a source encoder, and there is no source; or
+                the conditions have more sites or rows than their encoders.
         """
-        vector = jnp.concatenate(
-            [
-                energy[:, None].astype(self.dtype),
-                self.space_group_encoder(space_group),
-                self.element_encoder(atomic_numbers),
-            ],
-            axis=-1,
-        )
+        parts = [
+            energy[:, None].astype(self.dtype),
+            self.space_group_encoder(space_group),
+            self.element_encoder(atomic_numbers),
+        ]
+        if self.source_rows:
+            if source is None:
+                raise ValueError(
+                    f"the network has a source encoder (model.source_rows="
+                    f"{self.source_rows}), but no source crystals were given; give "
+                    "them, or use a network with model.source_rows=0"
+                )
+            parts.append(self.source_encoder(source))
+        vector = jnp.concatenate(parts, axis=-1)
         sites = None
         if self.site_features:
             table = encoders.element_features(self.element_properties)
@@ -110,7 +132,8 @@ class CrystalUNet(nn.Module):
         encoded: EncodedConditions,
     ) -> Float[Array, "batch rows 3"]:
         """What the process asks for at ``x`` and time ``t``; float32."""
-        time = layers.time_embedding(t, self.channels).astype(self.dtype)
+        time = layers.time_embedding(self.time_scale * t, self.channels)
+        time = time.astype(self.dtype)
         time = self.time_out(nn.silu(self.time_in(time)))
         if encoded.sites is not None:
             gap = x.shape[1] - encoded.sites.shape[1]
@@ -125,7 +148,8 @@ class CrystalUNet(nn.Module):
         atomic_numbers: Integer[Array, "batch sites"],
         space_group: Integer[Array, " batch"],
         energy: Float[Array, " batch"],
+        source: Float[Array, "batch rows 3"] | None = None,
     ) -> Float[Array, "batch rows 3"]:
         """Encodes the conditions and predicts."""
-        encoded = self.encode_conditions(atomic_numbers, space_group, energy)
+        encoded = self.encode_conditions(atomic_numbers, space_group, energy, source)
         return self.predict(x, t, encoded)

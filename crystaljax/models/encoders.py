@@ -1,4 +1,4 @@
-"""Encoders of the conditions: elements, space group (paper section 4, figure 2a).
+"""Encoders of the conditions: elements, space group, source (paper section 4, fig. 2a).
 
 A batch carries atomic numbers and space-group numbers only. What the encoders work on
 (one-hots, properties, symmetry operations) is looked up on the device in constant
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from crystaljax import elements, symmetry
+from crystaljax import elements, structure, symmetry
 from crystaljax.models import layers
 
 
@@ -93,3 +93,48 @@ class SpaceGroupEncoder(nn.Module):
             h = layers.dense(channels, self.dtype, f"conv_{i}")(h)
             h = nn.leaky_relu(h, 0.2)
         return h.reshape(h.shape[0], -1)
+
+
+class SourceEncoder(nn.Module):
+    """Embedding of the crystal to be modified, as in Palette (Saharia et al. 2022).
+
+    The rows of the sample tensor are channels of convolutions over its three columns.
+
+    Attributes:
+        rows: the source is padded to this number, whatever the rows of the sample
+            tensor; the lattice stays in the last three.
+        channels: of the two convolutions, of width 2.
+        features: width of the embedding.
+    """
+
+    rows: int = structure.PAPER_ROWS
+    channels: tuple[int, int] = (128, 256)
+    features: int = 256
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, source: Float[Array, "batch rows_in 3"]
+    ) -> Float[Array, "batch {self.features}"]:
+        """Encodes a sample tensor in the network's units.
+
+        Raises:
+            ValueError: more rows than the encoder has.
+        """
+        gap = self.rows - source.shape[1]
+        if gap < 0:
+            raise ValueError(
+                f"a source of {source.shape[1]} rows does not fit into the source "
+                f"encoder's {self.rows} rows; raise model.source_rows"
+            )
+        sites = source[:, : -structure.NUM_LATTICE_ROWS]
+        sites = jnp.pad(sites, ((0, 0), (0, gap), (0, 0)))
+        rows = jnp.concatenate([sites, structure.lattice_rows(source)], axis=1)
+        h = jnp.swapaxes(rows, 1, 2).astype(self.dtype)
+        for i, channels in enumerate(self.channels):
+            h = layers.Conv1d(
+                channels, width=2, padding=0, dtype=self.dtype, name=f"conv_{i}"
+            )(h)
+            h = nn.gelu(h, approximate=False)
+        # Two convolutions of width 2 leave one of the three columns.
+        return layers.dense(self.features, self.dtype, "dense")(h[:, 0])

@@ -1,0 +1,199 @@
+"""The settings that all configs start from: the paper's, with every key explained.
+
+A config file calls `paper` for one of the two tasks, sets what makes its method, and
+hands a small network for CPUs to `use_smoke_settings`.
+"""
+
+from ml_collections import config_dict
+
+from crystaljax import losses
+
+TASKS = ("generation", "modification")
+
+
+def paper(task: str) -> config_dict.ConfigDict:
+    """The paper's settings (A.3) with DDIM for the process and the sampler.
+
+    Args:
+        task: "generation" (from noise to a crystal with the wanted composition, space
+            group and formation energy) or "modification" (from a crystal to a polymorph
+            with the wanted space group and energy difference).
+
+    Raises:
+        ValueError: an unknown task.
+    """
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}; expected one of {TASKS}")
+    config = config_dict.ConfigDict()
+
+    # "generation" or "modification": which data a step is made of, and whether a sample
+    # starts from a user's crystal.
+    config.task = task
+
+    config.data = config_dict.ConfigDict()
+    # Dataset directory made by crystaljax.prepare; "builtin" is the packaged alloys.
+    config.data.path = "builtin"
+    # Rows of the sample tensor, a multiple of 8; holds rows - 4 sites.
+    config.data.rows = 64
+    # Fractional coordinates as they are ("unit") or mapped to [-1, 1) ("signed").
+    config.data.coordinates = "unit"
+    # Lattice in Å ("angstrom"), or each entry to zero mean and unit size
+    # ("standardized").
+    config.data.lattice = "angstrom"
+    # Formation energy (modification: energy difference) in eV/atom ("ev") or to zero
+    # mean, unit size ("standardized").
+    config.data.energy = "ev"
+    # Modification: pairs drawn per polymorph group and epoch, on average.
+    config.data.pairs_per_group = 5.0
+    # Modification: draw cells of rare sizes as often as those of frequent ones.
+    config.data.balance_num_sites = False
+
+    config.process = config_dict.ConfigDict()
+    # What the network is trained to undo: "diffusion", "flow_matching", or
+    # "regression" (nothing: it answers a source crystal with its target at once).
+    config.process.name = "diffusion"
+    # Diffusion: noise schedule, "cosine", which has no further parameters.
+    config.process.schedule = "cosine"
+    # Diffusion: discrete times.
+    config.process.num_times = 1000
+    # Flow matching: where paths start, "normal" (N(0, 1)), "uniform" (over the range
+    # of coordinates: U(0, 1) in the units of the cell) or "source" (a crystal).
+    config.process.start = "normal"
+
+    config.sampler = config_dict.ConfigDict()
+    # "ddpm" or "ddim" for diffusion, "euler" for flow matching, "regression" for
+    # regression.
+    config.sampler.name = "ddim"
+    # Network evaluations per sample; at most process.num_times for diffusion, 1 for
+    # regression.
+    config.sampler.num_steps = 100
+    # DDIM: fresh noise per step, 0 none (deterministic) to 1 as much as DDPM.
+    config.sampler.eta = 0.0
+
+    config.model = config_dict.ConfigDict()
+    # Channels of the UNet's first level, and of each level in multiples of it.
+    config.model.channels = 128
+    config.model.channel_multipliers = (1, 2, 4, 8)
+    # Residual blocks per level.
+    config.model.num_res_blocks = 7
+    # Levels with attention, by their downsampling rate (1, 2, 4, …).
+    config.model.attention_levels = (1, 2, 4, 8)
+    # Groups of every GroupNorm, a divisor of channels and less than it.
+    config.model.norm_groups = 32
+    # Element properties as in the paper's code ("reference"), or standardised
+    # ("scaled").
+    config.model.element_properties = "reference"
+    # Sites that the element encoder sees, whatever data.rows is; at least rows - 4.
+    config.model.element_rows = 64
+    # Channels of the element encoder's three convolutions.
+    config.model.element_channels = (64, 128, 256)
+    # Width of an embedding of each site's element fed in at its row; 0 switches it off.
+    config.model.site_features = 0
+    # Rows of the source crystal that its encoder sees, whatever data.rows is (at least
+    # data.rows); 0: the network sees no source but what the process puts into x_t.
+    config.model.source_rows = 0
+    # Times are multiplied by this before the sinusoids. Diffusion counts to 1000, flow
+    # matching to 1, and the paper's code feeds both as they are.
+    config.model.time_scale = 1.0
+
+    config.loss = config_dict.ConfigDict()
+    # Distance of coordinates: "l1"; or, where the network answers with coordinates
+    # (regression), "pbc_l1" and "pbc_l2" to the nearest of 27 periodic images, and
+    # "boundary_l1" and "boundary_l2" in which only coordinates of 0 and 1 are the same.
+    config.loss.coordinates = "l1"
+    # Order k < 0 of the soft minimum over images; -inf is the minimum itself. See
+    # crystaljax/losses.py for the choice.
+    config.loss.image_order = losses.DEFAULT_ORDER
+    # Weights of the losses of coordinates (per site) and lattice (L1, per vector).
+    config.loss.coordinate_weight = 0.5
+    config.loss.lattice_weight = 0.5
+
+    config.optimizer = config_dict.ConfigDict()
+    # Adam: peak learning rate, reached linearly, then a cosine to 0 at the last step.
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.warmup_steps = 500
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-8
+    # Largest global norm of the gradient; 0 switches clipping off.
+    config.optimizer.gradient_clip = 1.0
+
+    config.train = config_dict.ConfigDict()
+    # Seed of the parameters, the noise and the order of the data.
+    config.train.seed = 42
+    # Structures (modification: pairs) per step, over all devices.
+    config.train.batch_size = 256
+    # Steps in all; 0 takes them from num_epochs.
+    config.train.num_steps = 0
+    # Passes over the training structures (modification: drawings of pairs), where
+    # num_steps is 0.
+    config.train.num_epochs = 400
+    # Steps per call of the compiled function; the intervals below are multiples of it.
+    config.train.steps_per_dispatch = 10
+    # Arithmetic: "float32", "bfloat16", "float16" (with dynamic loss scaling) or
+    # "auto" (bfloat16 on accelerators, float32 on CPUs). Parameters are float32.
+    config.train.dtype = "float16"
+    # Exponential moving average of the parameters, used for samples; 0 switches it off.
+    config.train.ema_decay = 0.0
+    # Steps between log lines, checkpoints and validations (0: only at the end).
+    config.train.log_every = 100
+    config.train.checkpoint_every = 5000
+    config.train.validate_every = 20000
+    # Checkpoints kept.
+    config.train.keep_checkpoints = 2
+
+    config.evaluation = config_dict.ConfigDict()
+    # Structures (modification: pairs) of the validation split that a validation
+    # samples and matches.
+    config.evaluation.num_structures = 400
+    # Samples per call of the compiled sampler, over all devices.
+    config.evaluation.batch_size = 256
+    # Processes that match; 0 takes all CPUs.
+    config.evaluation.num_workers = 0
+
+    return config
+
+
+def use_smoke_settings(config: config_dict.ConfigDict) -> None:
+    """A network that trains on two CPU cores in minutes, in place of the paper's.
+
+    Beyond being small it has what helps and the paper does not: scaled units, a moving
+    average of the parameters, the element of each site at its row.
+    """
+    config.data.rows = 16
+    config.data.coordinates = "signed"
+    config.data.lattice = "standardized"
+    config.data.energy = "standardized"
+    config.sampler.num_steps = min(config.sampler.num_steps, 50)
+    config.model.channels = 32
+    config.model.channel_multipliers = (1, 2, 4)
+    config.model.num_res_blocks = 1
+    config.model.norm_groups = 8
+    config.model.element_properties = "scaled"
+    config.model.element_rows = 16
+    config.model.site_features = 32
+    if config.model.source_rows:
+        config.model.source_rows = 16
+    if config.process.name == "flow_matching":
+        config.model.time_scale = 1000.0
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup_steps = 100
+    config.train.batch_size = 128
+    config.train.num_steps = 2400
+    config.train.steps_per_dispatch = 10
+    config.train.dtype = "auto"
+    config.train.ema_decay = 0.995
+    config.train.log_every = 100
+    config.train.checkpoint_every = 600
+    config.train.validate_every = 1200
+    config.evaluation.num_structures = 128
+    config.evaluation.batch_size = 128
+
+
+def require_variant(variant: str, variants: tuple[str, ...], config: str) -> None:
+    """Raises ValueError for a variant (``config.py:variant``) that is not there."""
+    if variant not in variants:
+        raise ValueError(
+            f"unknown variant {variant!r} of configs/{config}.py; expected one of "
+            f"{variants}"
+        )

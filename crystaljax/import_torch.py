@@ -1,0 +1,348 @@
+"""Turns a checkpoint of the paper's PyTorch code into a run directory.
+
+    python -m crystaljax.import_torch --checkpoint=model.pt --workdir=runs/imported \
+        --config=configs/cfm_uniform.py
+
+The run is then used like one that was trained here: by ``sample`` or ``modify``, and by
+``evaluate``. The checkpoint is the network's ``state_dict()``; the size of the network
+is read from it. What it was trained for is not in it, hence ``--config``: its task,
+process and sampler are used. Without it the network is taken for one of diffusion, for
+modification if it encodes a source crystal. ``--dataset``, prepared from the structures
+that it was trained on, tells which elements and space groups it knows; without it those
+of the paper are written down.
+
+One thing cannot be brought over: the space-group encoder depends on the order of the
+symmetry operations inside a group. There it is the order of a Python set, here it is a
+fixed one (`crystaljax.symmetry`). Imported weights see the same operations in another
+order than they were trained with, and may take one space group for another.
+"""
+
+import dataclasses
+import os
+import pathlib
+import pickle
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from crystaljax import (
+    build,
+    command_line,
+    defaults,
+    elements,
+    runs,
+    scaling,
+    structure,
+)
+from crystaljax.data import dataset as datasets
+from crystaljax.models import torch_weights
+
+# Keys under which training scripts keep the state dict among other things.
+_NESTED = ("state_dict", "model_state_dict", "model")
+# What wrappers for several devices and for compilation put before every name.
+_PREFIXES = ("module.", "_orig_mod.")
+
+# The paper's selection of AFLOW (section 5), as far as it is known: which 55 elements
+# passed its threshold is not.
+_PAPER_VOCABULARY = {
+    "elements": list(elements.SYMBOLS),
+    # fmt: off
+    "space_groups": [
+        6, 8, 10, 12, 25, 35, 44, 47, 65, 71, 99, 119, 123, 129, 139, 160, 166, 216, 225
+    ],
+    # fmt: on
+    "max_sites": 60,
+    "formation_energy": [-5.0, 5.0],
+    "energy_model": "AFLOW (PBE)",
+    "dataset": None,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportOptions:
+    """What to import; see the flags of the command.
+
+    Attributes:
+        checkpoint: file of ``torch.save``, with tensors only.
+        workdir: the run directory to write.
+        config: of how the network was trained; the paper's diffusion if None.
+        dataset: directory of the structures that it was trained on; the paper's
+            selection is assumed if None.
+    """
+
+    checkpoint: str
+    workdir: str
+    config: Any = None
+    dataset: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Imported:
+    """A run directory that was written.
+
+    Attributes:
+        workdir: the run directory.
+        config: of the run.
+        num_params: of the network.
+        notes: for the user: what was assumed.
+    """
+
+    workdir: pathlib.Path
+    config: Any
+    num_params: int
+    notes: list[str]
+
+
+def import_checkpoint(options: ImportOptions) -> Imported:
+    """Checks a checkpoint and writes the run directory, all of it or nothing.
+
+    Raises:
+        FileExistsError: ``workdir`` is there already.
+        FileNotFoundError: no checkpoint, or no dataset.
+        ImportError: PyTorch is not installed.
+        ValueError: the file has more than tensors, they are not of a network of the
+            paper's code, or not of a network as in the config.
+    """
+    workdir = pathlib.Path(options.workdir)
+    _require_new(workdir)
+    state_dict = load_state_dict(options.checkpoint)
+    settings = torch_weights.infer_settings(state_dict)
+    config, notes = _build_config(options.config, settings)
+    if options.dataset is not None:
+        config.data.path = options.dataset
+    vocabulary, assumed = _build_vocabulary(config, options.dataset)
+    # Refuses what the config asks for and there is not, before anything is written.
+    build.build_process(config)
+    build.build_sampler(config)
+    params = torch_weights.convert(state_dict, build.build_model(config))
+    _write_run(workdir, config, vocabulary, params)
+    order = (
+        "the space-group encoder sees the symmetry operations of a group in our order, "
+        "not in that of the code it was trained with, and may take one space group for "
+        "another"
+    )
+    num_params = sum(array.size for array in jax.tree.leaves(params))
+    return Imported(workdir, config, num_params, [*notes, *assumed, order])
+
+
+def load_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint by name, in float32; no code in the file is run.
+
+    A state dict among other things is found under "state_dict", "model_state_dict" or
+    "model"; "module." or "_orig_mod." before every name are left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: PyTorch is not installed.
+        ValueError: the file cannot be read without running code, holds something else
+            than a state dict, or has values that are not finite.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}; expected a file")
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"reading {path} needs PyTorch, which is not installed; a CPU build is "
+            "enough: see https://pytorch.org/get-started"
+        ) from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors, or is no file of torch.save; only tensors "
+            "are read, because anything else could run code: save model.state_dict()"
+        ) from error
+    except (EOFError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} cannot be read and may be truncated ({error}); save or copy it "
+            "again"
+        ) from error
+    arrays = {}
+    for name, tensor in _strip_prefixes(_unwrap(content, path)).items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(
+                f"{path} has a {type(tensor).__name__} at {name!r}; expected a state "
+                "dict, which has tensors only"
+            )
+        arrays[name] = tensor.detach().to(torch.float32).numpy()
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if broken:
+        raise ValueError(
+            f"{path} has NaN or infinite values in {len(broken)} arrays, the first "
+            f"being {broken[0]}; use an earlier checkpoint"
+        )
+    return arrays
+
+
+def _unwrap(content: Any, path: pathlib.Path) -> Mapping[str, Any]:
+    """The innermost state dict."""
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"{path} holds a {type(content).__name__}; expected model.state_dict()"
+        )
+    for key in _NESTED:
+        if isinstance(content.get(key), Mapping):
+            return _unwrap(content[key], path)
+    return content
+
+
+def _strip_prefixes(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+    for prefix in _PREFIXES:
+        if state_dict and all(str(name).startswith(prefix) for name in state_dict):
+            stripped = {
+                name.removeprefix(prefix): value for name, value in state_dict.items()
+            }
+            # There may be one wrapper in the other.
+            return _strip_prefixes(stripped)
+    return state_dict
+
+
+def _build_config(given: Any, settings: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The config of the run, and what was assumed."""
+    encodes_source = settings["source_rows"] > 0
+    notes = []
+    if given is None:
+        config = defaults.paper("modification" if encodes_source else "generation")
+        if encodes_source:
+            config.sampler.name = "ddpm"
+            config.model.source_rows = settings["source_rows"]
+        notes = [
+            "a state dict does not tell how its network was trained; taken for "
+            f"{config.task} by diffusion, sampled by {config.sampler.name}; --config "
+            "says it otherwise"
+        ]
+    else:
+        config = given.copy_and_resolve_references()
+    if (config.model.source_rows > 0) != encodes_source:
+        kinds = ("no source encoder", "a source encoder (modification by diffusion)")
+        raise ValueError(
+            "a checkpoint of the wrong network: it has "
+            f"{kinds[encodes_source]}, but the network of the config has "
+            f"{kinds[not encodes_source]}, model.source_rows="
+            f"{config.model.source_rows}; give the --config it was trained by"
+        )
+    config.model.update(settings)
+    # The units and the size that the paper's code has for all its networks.
+    config.data.rows = structure.PAPER_ROWS
+    config.data.coordinates = "unit"
+    config.data.lattice = "angstrom"
+    config.data.energy = "ev"
+    config.train.dtype = "auto"
+    config.train.ema_decay = 0.0
+    return config, notes
+
+
+def _build_vocabulary(
+    config: Any, dataset_path: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """What the network knows, and what was assumed."""
+    notes = []
+    if dataset_path is None:
+        vocabulary = dict(_PAPER_VOCABULARY)
+        notes = [
+            "without --dataset its training structures are taken for the paper's: 19 "
+            "space groups, up to 60 sites, energies of AFLOW; all 103 elements are "
+            "accepted, though it saw 55"
+        ]
+    else:
+        dataset = datasets.open_dataset(dataset_path)
+        vocabulary = {
+            **datasets.vocabulary(dataset),
+            "energy_model": dataset.info.get("energy_model"),
+            "dataset": str(dataset.path.absolute()),
+        }
+    # The paper's code takes cells as they come.
+    vocabulary |= {"canonical": "none", "primitive": False}
+    if build.is_modification(config):
+        # Always from higher to lower energy.
+        vocabulary["energy_difference"] = [-5.0, 0.0]
+    return vocabulary, notes
+
+
+def _require_new(workdir: pathlib.Path) -> None:
+    if runs.is_run(workdir):
+        raise FileExistsError(
+            f"{workdir} already holds a run; choose another --workdir"
+        )
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise FileExistsError(
+            f"{workdir} is there and not empty; choose another --workdir"
+        )
+
+
+def _write_run(
+    workdir: pathlib.Path, config: Any, vocabulary: dict[str, Any], params: Any
+) -> None:
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    identity = scaling.Scaling(0.0, 1.0, np.zeros((3, 3)), np.ones((3, 3)), 0.0, 1.0)
+    # Written beside it and renamed, so that there is all of it or nothing.
+    with tempfile.TemporaryDirectory(
+        prefix=f".{workdir.name}.partial-", dir=workdir.parent
+    ) as folder:
+        run = pathlib.Path(folder) / "run"
+        runs.create_run(run, config, identity, vocabulary)
+        with runs.open_checkpoints(run, keep=1) as checkpoints:
+            runs.save_params(checkpoints, 0, params)
+        os.replace(run, workdir)
+
+
+def _next_command(imported: Imported) -> str:
+    if build.is_modification(imported.config):
+        return (
+            f"python -m crystaljax.modify --workdir={imported.workdir} "
+            "--input=crystal.cif --output=polymorphs"
+        )
+    return (
+        f"python -m crystaljax.sample --workdir={imported.workdir} "
+        "--formulas=Ta1W1B6 --energies=-0.4 --output=samples"
+    )
+
+
+def main() -> None:
+    """Command line."""
+    checkpoint = flags.DEFINE_string(
+        "checkpoint", None, "File of torch.save with model.state_dict()."
+    )
+    workdir = flags.DEFINE_string("workdir", None, "Run directory to write.")
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Config file with the task, process and sampler of the network, such as "
+        "configs/cfm_uniform.py; diffusion by default.",
+    )
+    dataset = flags.DEFINE_string(
+        "dataset",
+        None,
+        "Dataset directory of its training structures; the paper's are assumed by "
+        "default.",
+    )
+    flags.mark_flags_as_required(["checkpoint", "workdir"])
+
+    def command():
+        options = ImportOptions(
+            str(checkpoint.value), str(workdir.value), flags.FLAGS.config, dataset.value
+        )
+        try:
+            imported = import_checkpoint(options)
+        except ImportError as error:
+            raise SystemExit(f"error: {error}") from error
+        for note in imported.notes:
+            print(f"note: {note}", file=sys.stderr)
+        print(
+            f"{imported.num_params:,} parameters of {options.checkpoint} in "
+            f"{imported.workdir}; next:\n  {_next_command(imported)}"
+        )
+
+    command_line.run(command)
+
+
+if __name__ == "__main__":
+    main()

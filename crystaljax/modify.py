@@ -1,0 +1,265 @@
+"""Turns crystals into candidates for more stable polymorphs.
+
+    python -m crystaljax.modify --workdir=runs/modify_cfm --input=my.cif \
+        --energy_difference=-0.05 --space_groups=221,P4/mmm --output=polymorphs
+
+``--input`` is a CIF, POSCAR or extxyz file, or a folder of them. Every combination of
+crystal, space group and energy difference is sampled ``--num_samples`` times. The
+output folder is that of `crystaljax.sample`, with the crystals that were modified
+beside the samples: ``inputs.extxyz``, and ``inputs/`` with the files as they were.
+"""
+
+import dataclasses
+import pathlib
+import shutil
+import time
+from typing import Any
+
+from absl import flags
+
+from crystaljax import (
+    build,
+    command_line,
+    conditions,
+    elements,
+    export,
+    inputs,
+    runs,
+    structure,
+)
+from crystaljax import samples as samples_lib
+from crystaljax.data import reading
+
+
+@dataclasses.dataclass(frozen=True)
+class ModifyOptions:
+    """What to modify; see the flags of the command.
+
+    Attributes:
+        workdir: the run directory, of a model for the modification task.
+        input: a file with a crystal or several, or a folder of them.
+        energy_difference: formation energies of the result less that of the input,
+            eV/atom: values and ranges start:stop:step.
+        space_groups: of the results: "all", "seen", or numbers and symbols,
+            comma-separated.
+        formula: of the cell that the inputs are expected to have; any if None.
+        num_samples: samples of each combination.
+        seed: of the samples.
+        sampler: name of the sampler; as in the run's config if None.
+        num_steps: network evaluations; as in the run's config if None.
+        eta: of DDIM; as in the run's config if None.
+        batch_size: samples at a time; as in the run's config if None.
+        checkpoint: step; the newest if None.
+    """
+
+    workdir: str
+    input: str
+    energy_difference: str = "-0.05"
+    space_groups: str = "seen"
+    formula: str | None = None
+    num_samples: int = 1
+    seed: int = 0
+    sampler: str | None = None
+    num_steps: int | None = None
+    eta: float | None = None
+    batch_size: int | None = None
+    checkpoint: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Modification:
+    """Candidates and what they were made of.
+
+    Attributes:
+        samples: the candidates.
+        inputs: the crystals that were modified, as their files have them.
+        sources: the same crystals in the form that the network was given.
+    """
+
+    samples: samples_lib.Samples
+    inputs: list[inputs.Input]
+    sources: list[structure.Crystal]
+
+
+def modify(options: ModifyOptions, *, show_progress: bool = False) -> Modification:
+    """Checks crystals and conditions, then samples.
+
+    A crystal that cannot be used is left out, and a note of the samples says why.
+
+    Raises:
+        FileNotFoundError: no run, checkpoint or input.
+        ValueError: none of the crystals can be used, unreadable conditions, or a model
+            that does not modify crystals; all before anything is computed.
+    """
+    workdir = pathlib.Path(options.workdir)
+    config = build.override_sampler(
+        runs.load_config(workdir), options.num_steps, options.eta, options.sampler
+    )
+    if not build.is_modification(config):
+        raise ValueError(
+            f"{workdir} holds a model that generates crystals from conditions alone; "
+            "use it with `python -m crystaljax.sample`, or train one of "
+            "configs/modify_*.py"
+        )
+    vocabulary = runs.load_vocabulary(workdir)
+    sites = structure.max_sites(config.data.rows)
+    space_groups = conditions.parse_space_groups(options.space_groups, vocabulary)
+    differences = conditions.parse_energies(options.energy_difference)
+
+    usable, sources, problems = _prepare(options, vocabulary, sites)
+    if not usable:
+        raise ValueError(
+            "no crystal can be modified:\n  "
+            + "\n  ".join(f"{each.name}: {each.reason}" for each in problems)
+        )
+    num_samples = options.num_samples
+    notes = [f"left out {each.name}: {each.reason}" for each in problems]
+    if num_samples > 1 and build.is_deterministic(config):
+        notes.append(
+            f"this method has one answer to each condition, so that one sample is made "
+            f"instead of {num_samples}; ask for more space groups or energy "
+            "differences, or use a model of configs/modify_diffusion.py"
+        )
+        num_samples = 1
+    asked, subject = conditions.combine_sources(
+        sources,
+        [each.name for each in usable],
+        space_groups,
+        differences,
+        num_samples,
+        sites,
+    )
+    crystals, provenance = samples_lib.make_crystals(
+        workdir,
+        config,
+        asked,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        checkpoint=options.checkpoint,
+        show_progress=show_progress,
+    )
+    notes += conditions.outside_training(asked, vocabulary)
+    names = [usable[i].name for i in subject]
+    samples = samples_lib.Samples(crystals, asked, notes, provenance, names)
+    return Modification(samples, usable, sources)
+
+
+def _prepare(
+    options: ModifyOptions, vocabulary: dict[str, Any], sites: int
+) -> tuple[list[inputs.Input], list[structure.Crystal], list[inputs.Unreadable]]:
+    """Inputs that can be used, the same in the model's form, and all others."""
+    wanted = None
+    if options.formula is not None:
+        wanted = elements.format_formula(elements.parse_formula(options.formula))
+    form = reading.CanonicalForm(
+        vocabulary.get("canonical", "site"), vocabulary.get("primitive", False)
+    )
+    found, problems = inputs.read_inputs(options.input)
+    usable: list[inputs.Input] = []
+    sources: list[structure.Crystal] = []
+    for each in found:
+        try:
+            source = reading.canonical_form(each.crystal, form)
+        except ValueError as error:
+            problems.append(inputs.Unreadable(each.name, str(error)))
+            continue
+        formula = elements.cell_formula(source.atomic_numbers)
+        problem = conditions.find_formula_problem(
+            elements.parse_formula(formula), vocabulary, sites
+        )
+        if wanted is not None and formula != wanted:
+            reason = (
+                f"its cell is {formula}, but {wanted} was asked for; modification "
+                "keeps the composition: give a crystal of that formula, or leave "
+                "--formula out"
+            )
+            problems.append(inputs.Unreadable(each.name, reason))
+        elif problem:
+            problems.append(inputs.Unreadable(each.name, f"{formula} has {problem}"))
+        else:
+            usable.append(each)
+            sources.append(source)
+    return usable, sources, problems
+
+
+def write_inputs(
+    modification: Modification,
+    output: str | pathlib.Path,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Writes ``inputs.extxyz`` and copies the files as they are to ``inputs/``.
+
+    Raises:
+        FileExistsError: they are there and ``overwrite`` is False.
+    """
+    output = pathlib.Path(output)
+    infos: list[dict[str, Any]] = [
+        {"name": each.name, "file": each.path.name} for each in modification.inputs
+    ]
+    export.write_extxyz(
+        output / "inputs.extxyz",
+        [each.crystal for each in modification.inputs],
+        infos,
+        overwrite=overwrite,
+    )
+    folder = output / "inputs"
+    folder.mkdir(exist_ok=overwrite)
+    for path in {each.path for each in modification.inputs}:
+        target = folder / path.name
+        if not (target.exists() and target.samefile(path)):
+            shutil.copyfile(path, target)
+
+
+def main() -> None:
+    """Command line."""
+    defaults = ModifyOptions(workdir="", input="")
+    values = {
+        "workdir": flags.DEFINE_string(
+            "workdir", None, "Run directory of a model that modifies crystals."
+        ),
+        "input": flags.DEFINE_string(
+            "input", None, f"A crystal, or a folder of them: {inputs.FORMATS}."
+        ),
+        "energy_difference": flags.DEFINE_string(
+            "energy_difference",
+            defaults.energy_difference,
+            "Formation energy of the result less that of the input, eV/atom, negative "
+            "for a more stable one: values and ranges start:stop:step.",
+        ),
+        "space_groups": flags.DEFINE_string(
+            "space_groups",
+            defaults.space_groups,
+            "Of the results: 'all' (1-230), 'seen' (those of the training structures), "
+            "or numbers and symbols such as 221,P4/mmm.",
+        ),
+        "formula": flags.DEFINE_string(
+            "formula",
+            None,
+            "Cell formula that the inputs must have; others are left out.",
+        ),
+        "num_samples": flags.DEFINE_integer(
+            "num_samples", defaults.num_samples, "Samples of each combination.", 1
+        ),
+        "seed": flags.DEFINE_integer("seed", defaults.seed, "Seed of the samples.", 0),
+    }
+    values |= command_line.define_sampler_flags()
+    output, cifs, overwrite = command_line.define_output_flags()
+    flags.mark_flags_as_required(["workdir", "input"])
+
+    def command():
+        chosen = {name: flag.value for name, flag in values.items()}
+        folder = output.value or f"{pathlib.Path(chosen['input']).stem}_modified"
+        samples_lib.require_new(folder, overwrite.value)
+        start = time.perf_counter()
+        result = modify(ModifyOptions(**chosen), show_progress=True)
+        samples_lib.write_and_report(
+            result.samples, folder, cifs.value, overwrite.value, start
+        )
+        write_inputs(result, folder, overwrite=overwrite.value)
+
+    command_line.run(command)
+
+
+if __name__ == "__main__":
+    main()

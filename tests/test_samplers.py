@@ -1,0 +1,332 @@
+"""Schedule, processes and samplers, against oracles and known answers."""
+
+import diffusers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from crystaljax import processes, samplers, schedules, structure
+
+SCHEDULE = schedules.build_cosine_schedule(1000)
+
+
+def diffusers_scheduler():
+    return diffusers.DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="squaredcos_cap_v2",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        timestep_spacing="leading",
+    )
+
+
+# --------------------------------------------------------------------- schedule, times
+def test_schedule_is_that_of_diffusers():
+    np.testing.assert_allclose(
+        SCHEDULE.alphas_cumprod, diffusers_scheduler().alphas_cumprod, atol=1e-6
+    )
+
+
+def test_schedule_runs_from_data_to_noise():
+    assert SCHEDULE.alphas_cumprod[0] > 0.999
+    assert SCHEDULE.alphas_cumprod[-1] < 1e-4
+    assert np.all(np.diff(SCHEDULE.alphas_cumprod) < 0)
+
+
+@pytest.mark.parametrize("num_steps", [1, 7, 50, 100, 1000])
+def test_times_are_those_of_diffusers(num_steps):
+    scheduler = diffusers_scheduler()
+    scheduler.set_timesteps(num_steps)
+    np.testing.assert_array_equal(
+        schedules.leading_times(1000, num_steps), scheduler.timesteps
+    )
+
+
+@pytest.mark.parametrize("num_steps", [0, 1001])
+def test_impossible_number_of_steps_is_refused(num_steps):
+    with pytest.raises(ValueError, match=str(num_steps)):
+        schedules.leading_times(1000, num_steps)
+
+
+# ----------------------------------------------------------------------------- process
+def test_corruption_mixes_data_and_noise_as_its_time_says():
+    data = jax.random.normal(jax.random.key(0), (16, 3))
+    process = processes.Diffusion(SCHEDULE)
+    corrupted = jax.vmap(process.corrupt, (0, None))(
+        jax.random.split(jax.random.key(1), 100), data
+    )
+    times = np.asarray(corrupted.t)
+    assert times.min() >= 0 and times.max() <= 999 and len(np.unique(times)) > 80
+    alpha_bar = SCHEDULE.alphas_cumprod[times.astype(int)][:, None, None]
+    np.testing.assert_allclose(
+        corrupted.x_t,
+        np.sqrt(alpha_bar) * data + np.sqrt(1 - alpha_bar) * corrupted.target,
+        atol=1e-5,
+    )
+    assert np.std(corrupted.target) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "noise_fn,low,high",
+    [
+        (jax.random.normal, -np.inf, np.inf),
+        (lambda key, shape: jax.random.uniform(key, shape, minval=-1), -1, 1),
+    ],
+)
+def test_flow_matching_draws_straight_paths_from_noise_to_data(noise_fn, low, high):
+    data = jnp.full((16, 3), 5.0)
+    process = processes.FlowMatching(noise_fn)
+    x_t, t, velocity = jax.vmap(process.corrupt, (0, None))(
+        jax.random.split(jax.random.key(1), 2000), data
+    )
+    assert 0 <= t.min() < 0.01 and 0.99 < t.max() <= 1
+    t = t[:, None, None]
+    np.testing.assert_allclose(x_t + (1 - t) * velocity, 5, atol=1e-5)
+    start = x_t - t * velocity
+    assert low - 1e-5 <= start.min() and start.max() <= high + 1e-5
+    # Different starts for different keys, and independent of the time.
+    assert np.std(start.mean((1, 2))) > 0.05
+    assert abs(np.corrcoef(start[:, 0, 0], t[:, 0, 0])[0, 1]) < 0.1
+
+
+def test_flow_matching_from_a_source_starts_there():
+    source, data = jax.random.normal(jax.random.key(0), (2, 16, 3))
+    corrupted = processes.FlowMatching(None).corrupt(jax.random.key(1), data, source)
+    np.testing.assert_allclose(corrupted.target, data - source)
+    np.testing.assert_allclose(
+        corrupted.x_t, source + corrupted.t * (data - source), atol=1e-6
+    )
+
+
+def test_regression_is_asked_for_the_data_at_time_0():
+    source, data = jax.random.normal(jax.random.key(0), (2, 16, 3))
+    x_t, t, target = processes.Regression().corrupt(jax.random.key(1), data, source)
+    np.testing.assert_array_equal(x_t, source)
+    np.testing.assert_array_equal(target, data)
+    assert t == 0
+
+
+@pytest.mark.parametrize(
+    "process", [processes.FlowMatching(None), processes.Regression()]
+)
+def test_processes_that_need_a_source_say_so(process):
+    with pytest.raises(ValueError, match="source crystal"):
+        process.corrupt(jax.random.key(0), jnp.zeros((16, 3)), None)
+
+
+# ----------------------------------------------------------------------------- sampler
+def predict_something(x, t):
+    """Any smooth function of x and t will do to compare two samplers."""
+    return jnp.tanh(x * 0.7 + 0.3 * jnp.cos(t / 100.0)[:, None, None])
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("num_steps", [10, 100])
+def test_ddim_is_that_of_diffusers_step_by_step(eta, num_steps):
+    keys = jax.random.split(jax.random.key(0), 4)
+    noise = samplers.sample_noise(keys, 16)
+    seen = []
+
+    def predict(x, t):
+        jax.debug.callback(lambda x: seen.append(np.asarray(x)), x, ordered=True)
+        return predict_something(x, t)
+
+    ours = samplers.sample_ddim(
+        predict, noise, keys, schedule=SCHEDULE, num_steps=num_steps, eta=eta
+    )
+    jax.effects_barrier()
+    scheduler = diffusers_scheduler()
+    scheduler.set_timesteps(num_steps)
+    x = torch.from_numpy(np.array(noise))
+    for i, t in enumerate(scheduler.timesteps):
+        np.testing.assert_allclose(seen[i], x, atol=1e-5, rtol=1e-4)
+        model_output = predict_something(x.numpy(), jnp.full(4, float(t)))
+        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+        x = scheduler.step(
+            torch.from_numpy(np.array(model_output)),
+            int(t),
+            x,
+            eta=eta,
+            variance_noise=torch.from_numpy(
+                np.array(samplers.sample_noise(step_keys, 16))
+            ),
+        ).prev_sample
+    np.testing.assert_allclose(ours, x, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_steps", [10, 100])
+def test_ddpm_is_that_of_diffusers_step_by_step(num_steps, monkeypatch):
+    keys = jax.random.split(jax.random.key(0), 2)
+    noise = samplers.sample_noise(keys, 8)
+    ours = samplers.sample_ddpm(
+        predict_something, noise, keys, schedule=SCHEDULE, num_steps=num_steps
+    )
+    scheduler = diffusers.DDPMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="squaredcos_cap_v2",
+        variance_type="fixed_small",
+        clip_sample=False,
+        timestep_spacing="leading",
+    )
+    scheduler.set_timesteps(num_steps)
+    fresh_noise = jax.jit(
+        lambda i: samplers.sample_noise(
+            jax.vmap(jax.random.fold_in, (0, None))(keys, i), 8
+        )
+    )
+    predict = jax.jit(predict_something)
+    x = torch.from_numpy(np.array(noise))
+    for i, t in enumerate(scheduler.timesteps):
+        # diffusers draws its noise itself: hand it ours.
+        step_noise = torch.from_numpy(np.array(fresh_noise(i)))
+        monkeypatch.setattr(
+            "diffusers.schedulers.scheduling_ddpm.randn_tensor",
+            lambda *_, noise=step_noise, **__: noise,
+        )
+        model_output = predict(x.numpy(), jnp.full(2, float(t)))
+        x = scheduler.step(
+            torch.from_numpy(np.array(model_output)), int(t), x
+        ).prev_sample
+    np.testing.assert_allclose(ours, x, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_ddim_turns_noise_into_a_gaussian_it_knows(eta):
+    mean, deviation = 1.5, 0.4
+
+    def exact_noise(x, t):
+        alpha_bar = jnp.asarray(SCHEDULE.alphas_cumprod)[t.astype(int)][:, None, None]
+        variance = alpha_bar * deviation**2 + 1 - alpha_bar
+        return jnp.sqrt(1 - alpha_bar) * (x - jnp.sqrt(alpha_bar) * mean) / variance
+
+    keys = jax.random.split(jax.random.key(0), 500)
+    x = samplers.sample_ddim(
+        exact_noise,
+        samplers.sample_noise(keys, 16),
+        keys,
+        schedule=SCHEDULE,
+        num_steps=500,
+        eta=eta,
+    )
+    # 24,000 numbers: the standard error of mean and deviation is below 0.003.
+    assert np.mean(x) == pytest.approx(mean, abs=0.02)
+    assert np.std(x) == pytest.approx(deviation, abs=0.02)
+
+
+@pytest.mark.parametrize("num_steps", [1, 7, 100])
+def test_euler_on_a_linear_field_is_its_closed_form(num_steps):
+    start = jax.random.normal(jax.random.key(0), (4, 16, 3))
+    rate = -1.7
+    x = samplers.sample_euler(lambda x, _: rate * x, start, num_steps=num_steps)
+    np.testing.assert_allclose(
+        x, start * (1 + rate / num_steps) ** num_steps, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_euler_converges_to_the_solution_with_order_one():
+    start = jax.random.normal(jax.random.key(0), (2, 16, 3))
+
+    def error(num_steps):
+        x = samplers.sample_euler(lambda x, _: -x, start, num_steps=num_steps)
+        return np.abs(x - start * np.exp(-1)).max()
+
+    assert error(50) / error(100) == pytest.approx(2, rel=0.05)
+
+
+@pytest.mark.parametrize("num_steps", [1, 4, 10])
+def test_euler_evaluates_from_the_start_at_equal_intervals(num_steps):
+    x = samplers.sample_euler(
+        lambda x, t: jnp.broadcast_to(t[:, None, None], x.shape),
+        jnp.zeros((1, 8, 3)),
+        num_steps=num_steps,
+    )
+    # The sum of 0, 1/n, …, (n-1)/n over n.
+    np.testing.assert_allclose(x, (num_steps - 1) / (2 * num_steps), atol=1e-6)
+
+
+def test_euler_turns_noise_into_a_gaussian_it_knows():
+    mean, deviation = 1.5, 0.4
+
+    def exact_velocity(x, t):
+        t = t[:, None, None]
+        variance = (t * deviation) ** 2 + (1 - t) ** 2
+        # E[data - noise | x]: data and noise are jointly normal with x.
+        slope = (t * deviation**2 - (1 - t)) / variance
+        return mean + slope * (x - t * mean)
+
+    keys = jax.random.split(jax.random.key(0), 500)
+    x = samplers.sample_euler(
+        exact_velocity, samplers.sample_noise(keys, 16), num_steps=200
+    )
+    assert np.mean(x) == pytest.approx(mean, abs=0.02)
+    assert np.std(x) == pytest.approx(deviation, abs=0.02)
+
+
+def test_regression_asks_once_at_time_0():
+    source = jax.random.normal(jax.random.key(0), (2, 8, 3))
+    asked = []
+
+    def predict(x, t):
+        asked.append(t)
+        return x + 1
+
+    mask = structure.row_mask(jnp.array([2, 4]), 8)
+    x = samplers.sample_regression(predict, source, mask=mask)
+    assert len(asked) == 1 and np.all(asked[0] == 0)
+    np.testing.assert_allclose(x[1], np.asarray(source[1] + 1) * mask[1][:, None])
+
+
+def test_euler_needs_a_step():
+    with pytest.raises(ValueError, match="num_steps is 0"):
+        samplers.sample_euler(predict_something, jnp.zeros((1, 8, 3)), num_steps=0)
+
+
+def ddim(predict, keys, mask):
+    return samplers.sample_ddim(
+        predict,
+        samplers.sample_noise(keys, 16),
+        keys,
+        schedule=SCHEDULE,
+        num_steps=5,
+        eta=0.5,
+        mask=mask,
+    )
+
+
+def euler(predict, keys, mask):
+    noise = samplers.sample_noise(keys, 16)
+    return samplers.sample_euler(predict, noise, num_steps=5, mask=mask)
+
+
+@pytest.mark.parametrize("sampler", [ddim, euler])
+def test_masked_rows_are_zero_at_every_evaluation(sampler):
+    keys = jax.random.split(jax.random.key(0), 2)
+    mask = structure.row_mask(jnp.array([3, 12]), 16)
+
+    def predict(x, t):
+        jax.debug.callback(check, x)
+        return predict_something(x, t)
+
+    def check(x):
+        np.testing.assert_array_equal(x[0, 3:13], 0)
+
+    x = sampler(predict, keys, mask)
+    jax.effects_barrier()
+    check(np.asarray(x))
+    free = np.asarray(mask[1])
+    assert np.all(np.abs(np.asarray(x)[1, free]).sum(-1) > 0)
+
+
+def test_eta_out_of_range_is_refused():
+    keys = jax.random.split(jax.random.key(0), 1)
+    with pytest.raises(ValueError, match="eta is 2"):
+        samplers.sample_ddim(
+            predict_something,
+            samplers.sample_noise(keys, 16),
+            keys,
+            schedule=SCHEDULE,
+            num_steps=5,
+            eta=2.0,
+        )
