@@ -91,6 +91,7 @@ def build_model(config: Any) -> crystal_unet.CrystalUNet:
         num_res_blocks=model.num_res_blocks,
         attention_levels=tuple(model.attention_levels),
         norm_groups=model.norm_groups,
+        space_group_operations=model.space_group_operations,
         element_properties=model.element_properties,
         element_rows=model.element_rows,
         element_channels=tuple(model.element_channels),

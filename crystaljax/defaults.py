@@ -80,6 +80,9 @@ def paper(task: str) -> config_dict.ConfigDict:
     config.model.attention_levels = (1, 2, 4, 8)
     # Groups of every GroupNorm, a divisor of channels and less than it.
     config.model.norm_groups = 32
+    # Order of a space group's symmetry operations: one that is defined ("sorted"), or
+    # that of the paper's code ("reference"), which weights imported from it need.
+    config.model.space_group_operations = "sorted"
     # Element properties as in the paper's code ("reference"), or standardised
     # ("scaled").
     config.model.element_properties = "reference"

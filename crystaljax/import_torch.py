@@ -11,10 +11,9 @@ modification if it encodes a source crystal. ``--dataset``, prepared from the st
 that it was trained on, tells which elements and space groups it knows; without it those
 of the paper are written down.
 
-One thing cannot be brought over: the space-group encoder depends on the order of the
-symmetry operations inside a group. There it is the order of a Python set, here it is a
-fixed one (`crystaljax.symmetry`). Imported weights see the same operations in another
-order than they were trained with, and may take one space group for another.
+The space-group encoder depends on the order of the symmetry operations inside a group,
+which in that code is the order of a set of pymatgen's. It is kept as a table of its own
+(`model.space_group_operations` is "reference").
 """
 
 import dataclasses
@@ -48,15 +47,16 @@ _NESTED = ("state_dict", "model_state_dict", "model")
 # What wrappers for several devices and for compilation put before every name.
 _PREFIXES = ("module.", "_orig_mod.")
 
-# The paper's selection of AFLOW (section 5), as far as it is known: which 55 elements
+# The paper's selection of AFLOW (section 2.1), as far as it is known: which 55 elements
 # passed its threshold is not.
+# fmt: off
+_PAPER_SPACE_GROUPS = (
+    6, 8, 10, 12, 25, 35, 44, 47, 65, 71, 99, 119, 123, 129, 139, 160, 166, 216, 225,
+)
+# fmt: on
 _PAPER_VOCABULARY = {
     "elements": list(elements.SYMBOLS),
-    # fmt: off
-    "space_groups": [
-        6, 8, 10, 12, 25, 35, 44, 47, 65, 71, 99, 119, 123, 129, 139, 160, 166, 216, 225
-    ],
-    # fmt: on
+    "space_groups": list(_PAPER_SPACE_GROUPS),
     "max_sites": 60,
     "formation_energy": [-5.0, 5.0],
     "energy_model": "AFLOW (PBE)",
@@ -122,13 +122,8 @@ def import_checkpoint(options: ImportOptions) -> Imported:
     build.build_sampler(config)
     params = torch_weights.convert(state_dict, build.build_model(config))
     _write_run(workdir, config, vocabulary, params)
-    order = (
-        "the space-group encoder sees the symmetry operations of a group in our order, "
-        "not in that of the code it was trained with, and may take one space group for "
-        "another"
-    )
     num_params = sum(array.size for array in jax.tree.leaves(params))
-    return Imported(workdir, config, num_params, [*notes, *assumed, order])
+    return Imported(workdir, config, num_params, [*notes, *assumed])
 
 
 def load_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
@@ -157,8 +152,9 @@ def load_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} holds more than tensors, or is no file of torch.save; only tensors "
-            "are read, because anything else could run code: save model.state_dict()"
+            f"{path} holds more than tensors, or is no file of torch.save; only "
+            "tensors are read, because anything else could run code: save "
+            "model.state_dict()"
         ) from error
     except (EOFError, RuntimeError) as error:
         raise ValueError(
@@ -169,8 +165,8 @@ def load_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     for name, tensor in _strip_prefixes(_unwrap(content, path)).items():
         if not isinstance(tensor, torch.Tensor):
             raise ValueError(
-                f"{path} has a {type(tensor).__name__} at {name!r}; expected a state "
-                "dict, which has tensors only"
+                f"{path} has a value of type {type(tensor).__name__} at {name!r}; "
+                "expected a state dict, which has tensors only"
             )
         arrays[name] = tensor.detach().to(torch.float32).numpy()
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
@@ -209,6 +205,7 @@ def _build_config(given: Any, settings: dict[str, Any]) -> tuple[Any, list[str]]
     """The config of the run, and what was assumed."""
     encodes_source = settings["source_rows"] > 0
     notes = []
+    config: Any
     if given is None:
         config = defaults.paper("modification" if encodes_source else "generation")
         if encodes_source:

@@ -22,19 +22,36 @@ _OLD_SYMBOLS = {"Abm2": 39, "Aba2": 41, "Cmca": 64, "Cmma": 67, "Ccca": 68}
 _TRANSLATION_DENOMINATOR = 24
 
 
+# Tables by the order of their operations.
+_TABLES = {"sorted": "space_groups", "reference": "space_groups_reference"}
+
+
 @functools.cache
-def load_space_group_operations() -> Float[np.ndarray, "231 192 4 4"]:
+def load_space_group_operations(
+    order: str = "sorted",
+) -> Float[np.ndarray, "231 192 4 4"]:
     """Affine operations of every space group, float32 and read-only.
 
     The index is the space-group number; index 0, for "no space group", and operations
     beyond a group's order are 0 throughout. An operation acts on fractional coordinates
-    as a column, ``matrix @ (x, y, z, 1)``; its translation lies in [0, 1).
+    as a column, ``matrix @ (x, y, z, 1)``.
 
-    Operations are in this order: the identity and the centring translations, then
-    proper rotations, then improper ones; among these by falling trace, falling entries
-    of the rotation (row by row) and rising translation.
+    Args:
+        order: of a group's operations. "sorted": the identity and the centring
+            translations, then proper rotations, then improper ones; among these by
+            falling trace, falling entries of the rotation (row by row) and rising
+            translation, which lies in [0, 1). "reference": as the paper's code had them
+            from pymatgen, translations outside [0, 1) among them; weights that were
+            trained with it need it.
+
+    Raises:
+        ValueError: an unknown order.
     """
-    with _open_table() as table:
+    if order not in _TABLES:
+        raise ValueError(
+            f"unknown order of operations {order!r}; expected one of {tuple(_TABLES)}"
+        )
+    with _open_table(_TABLES[order]) as table:
         rotations = table["rotations"]
         translations = table["translations"]
         orders = table["orders"]
@@ -54,12 +71,12 @@ def load_space_group_operations() -> Float[np.ndarray, "231 192 4 4"]:
 @functools.cache
 def load_space_group_symbols() -> tuple[str, ...]:
     """Short Hermann-Mauguin symbols, such as ``P6_3/mmc``; index 0 is empty."""
-    with _open_table() as table:
+    with _open_table("space_groups") as table:
         return tuple(table["symbols"].tolist())
 
 
-def _open_table() -> np.lib.npyio.NpzFile:
-    return np.load(pathlib.Path(__file__).parent / "tables" / "space_groups.npz")
+def _open_table(name: str) -> np.lib.npyio.NpzFile:
+    return np.load(pathlib.Path(__file__).parent / "tables" / f"{name}.npz")
 
 
 def parse_space_groups(text: str) -> list[int]:

@@ -25,6 +25,21 @@ def shapes_of(model, rows):
     return jax.eval_shape(lambda: training.init_params(model, rows, jax.random.key(0)))
 
 
+def random_params(model):
+    """Parameters without the zeros of the output layers, which hide any difference."""
+    rng = np.random.default_rng(1)
+
+    def draw(path, leaf):
+        values = rng.normal(size=leaf.shape)
+        if len(leaf.shape) > 1:
+            values /= np.sqrt(np.prod(leaf.shape[:-1]))
+        else:
+            values = 0.1 * values + (path[-1].key == "scale")
+        return values.astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes_of(model, 16))
+
+
 def load_reference(name):
     """Inputs and outputs of the paper's own code, and its weights by their recipe."""
     shapes = json.loads((DATA / f"reference_{name}_ch32_res1_shapes.json").read_text())
@@ -54,7 +69,7 @@ def use_reference_features(monkeypatch, arrays):
         encoders, "element_features", lambda _: features.reshape(-1, 125)
     )
     monkeypatch.setattr(
-        encoders.symmetry, "load_space_group_operations", lambda: operations
+        encoders.symmetry, "load_space_group_operations", lambda _: operations
     )
     return jnp.asarray(numbers.reshape(features.shape[:2])), jnp.arange(2)
 
@@ -245,15 +260,7 @@ def tiny():
         element_channels=(4, 4, 4),
         site_features=8,
     )
-    params = jax.jit(lambda key: training.init_params(model, 16, key))(
-        jax.random.key(0, impl="rbg")
-    )
-    # Output layers start at zero, which would hide any difference.
-    rng = np.random.default_rng(1)
-    noisy = jax.tree.map(
-        lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32), params
-    )
-    return model, noisy
+    return model, random_params(model)
 
 
 def test_conditions_change_the_prediction(tiny):
@@ -306,14 +313,7 @@ def test_times_are_scaled_before_the_sinusoids(tiny):
 @pytest.fixture(scope="module")
 def tiny_with_source(tiny):
     model = tiny[0].clone(source_rows=24)
-    params = jax.jit(lambda key: training.init_params(model, 16, key))(
-        jax.random.key(0, impl="rbg")
-    )
-    rng = np.random.default_rng(1)
-    noisy = jax.tree.map(
-        lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32), params
-    )
-    return model, noisy
+    return model, random_params(model)
 
 
 def predict_with_source(model, params, source):

@@ -1,3 +1,4 @@
+import pathlib
 import subprocess
 import sys
 
@@ -145,3 +146,31 @@ def test_import_is_light_and_computes_nothing():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.split() == ["set()", "0"]
+
+
+def test_reference_order_has_the_same_operations():
+    reference = symmetry.load_space_group_operations("reference")
+    ours = symmetry.load_space_group_operations()
+    for number in NUMBERS:
+        sets = []
+        for table in (reference, ours):
+            operations = table[number][table[number][:, 3, 3] == 1]
+            translations = np.rint(operations[:, :3, 3] * 24).astype(int)
+            rotations = operations[:, :3, :3].astype(int)
+            sets.append(np.sort(hashes(rotations, translations)))
+        np.testing.assert_array_equal(*sets)
+
+
+@pytest.mark.parametrize(
+    "fixture", ["generation_ch32_res1", "modification_diffusion_ch32_res1"]
+)
+def test_reference_order_is_that_of_the_reference(fixture):
+    path = pathlib.Path(__file__).parent / "data" / f"reference_{fixture}.npz"
+    expected = np.load(path)["input_space_group_operations"]
+    table = symmetry.load_space_group_operations("reference")
+    np.testing.assert_array_equal(table[[47, 2]], expected)
+
+
+def test_unknown_order_is_refused():
+    with pytest.raises(ValueError, match="'random'"):
+        symmetry.load_space_group_operations("random")

@@ -11,11 +11,11 @@ import time
 import jax
 import numpy as np
 import pytest
+import tiny
 
 from configs import ddim
 from crystaljax import (
     build,
-    elements,
     evaluate,
     export,
     generation,
@@ -34,58 +34,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def dataset_path(tmp_path_factory):
-    """Sixty CsCl- and L1_2-like crystals of three metals."""
-    rng = np.random.default_rng(0)
-    crystals, energies = [], []
-    for i in range(60):
-        one, other = [(29, 79), (29, 47), (47, 79)][i % 3]
-        if i % 2:
-            numbers = [one, other]
-            coords = [[0, 0, 0], [0.5, 0.5, 0.5]]
-        else:
-            numbers = [one, other, other, other]
-            coords = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
-        order = np.argsort([elements.symbol(n) for n in numbers], kind="stable")
-        crystals.append(
-            structure.Crystal(
-                np.array(numbers)[order],
-                np.array(coords, float)[order],
-                np.eye(3) * (3 + rng.random()),
-            )
-        )
-        energies.append(rng.normal(0, 0.1))
-    columns = datasets.columns_from_crystals(
-        [f"crystal-{i}" for i in range(60)],
-        [elements.cell_formula(c.atomic_numbers) for c in crystals],
-        crystals,
-        [221] * 60,
-        energies,
-    )
     path = tmp_path_factory.mktemp("data") / "alloys"
-    split = np.where(np.arange(60) < 48, 0, 1)
-    datasets.write_dataset(path, columns, split, {"energy_model": "none"})
+    tiny.write_dataset(path)
     return path
 
 
 def tiny_config(dataset_path, num_steps=4):
-    config = ddim.get_config("smoke")
-    config.data.path = str(dataset_path)
-    config.model.channels = 8
-    config.model.channel_multipliers = (1,)
-    config.model.norm_groups = 2
-    config.model.element_channels = (4, 4, 4)
-    config.model.site_features = 8
-    config.sampler.num_steps = 5
-    config.train.batch_size = 8
-    config.train.num_steps = num_steps
-    config.train.steps_per_dispatch = 2
-    config.train.log_every = 2
-    config.train.checkpoint_every = 2
-    config.train.validate_every = 0
-    config.evaluation.num_structures = 4
-    config.evaluation.batch_size = 8
-    config.evaluation.num_workers = 1
-    return config
+    return tiny.shrink(ddim.get_config("smoke"), dataset_path, num_steps)
 
 
 @pytest.fixture(scope="module")
@@ -451,52 +406,7 @@ def test_perfect_samples_match_everything(workdir, monkeypatch):
     assert summary["valid"] == summary["space_group_0.1"] == 1
 
 
-# ------------------------------------------------------------------- configs, settings
-@pytest.mark.parametrize("variant", ddim.VARIANTS)
-def test_every_config_builds(variant):
-    config = ddim.get_config(variant)
-    build.build_model(config)
-    build.build_process(config)
-    build.build_sampler(config)
-    num_steps = build.num_train_steps(config, 1000)
-    build.build_optimizer(config, num_steps)
-    schedule = build.build_learning_rate(config, num_steps)
-    assert schedule(0) == 0
-    assert schedule(num_steps) == pytest.approx(0, abs=1e-9)
-    warmup = config.optimizer.warmup_steps
-    assert schedule(warmup) == pytest.approx(config.optimizer.learning_rate)
-
-
-def test_paper_config_has_the_papers_settings():
-    config = ddim.get_config()
-    model = build.build_model(config)
-    assert model == type(model)(dtype=model.dtype)
-    assert config.train.batch_size == 256 and config.train.num_epochs == 400
-    assert build.num_train_steps(config, 2560) == 4000
-
-
-def test_unknown_names_in_configs_are_refused():
-    with pytest.raises(ValueError, match="unknown variant"):
-        ddim.get_config("tiny")
-    for section, key, builder in (
-        ("process", "name", build.build_process),
-        ("process", "schedule", build.build_schedule),
-        ("sampler", "name", build.build_sampler),
-        ("train", "dtype", build.build_model),
-    ):
-        config = ddim.get_config("smoke")
-        config[section][key] = "nonsense"
-        with pytest.raises(ValueError, match="nonsense"):
-            builder(config)
-
-
-def test_interval_that_is_no_multiple_of_a_dispatch_is_refused():
-    config = ddim.get_config("smoke")
-    config.train.log_every = 15
-    with pytest.raises(ValueError, match=r"train\.log_every is 15"):
-        build.num_train_steps(config, 100)
-
-
+# ------------------------------------------------------------------------------- rows
 def test_structures_larger_than_the_rows_name_what_to_set(dataset_path, tmp_path):
     config = tiny_config(dataset_path)
     crystal = structure.Crystal(

@@ -32,6 +32,8 @@ class CrystalUNet(nn.Module):
     Attributes:
         channels, channel_multipliers, num_res_blocks, attention_levels, norm_groups: of
             the UNet.
+        space_group_operations: their order, "sorted" or "reference" (as the paper's
+            code has them).
         element_properties: "reference" (as the paper's code has them) or "scaled".
         element_rows: sites that the element encoder sees.
         element_channels: of the element encoder's convolutions.
@@ -48,6 +50,7 @@ class CrystalUNet(nn.Module):
     num_res_blocks: int = 7
     attention_levels: tuple[int, ...] = (1, 2, 4, 8)
     norm_groups: int = 32
+    space_group_operations: str = "sorted"
     element_properties: str = "reference"
     element_rows: int = 64
     element_channels: tuple[int, ...] = (64, 128, 256)
@@ -62,7 +65,9 @@ class CrystalUNet(nn.Module):
         self.time_in = layers.dense(width, self.dtype, None)
         self.time_out = layers.dense(width, self.dtype, None)
         self.condition = layers.dense(width, self.dtype, None)
-        self.space_group_encoder = encoders.SpaceGroupEncoder(dtype=self.dtype)
+        self.space_group_encoder = encoders.SpaceGroupEncoder(
+            operations=self.space_group_operations, dtype=self.dtype
+        )
         self.element_encoder = encoders.ElementEncoder(
             properties=self.element_properties,
             rows=self.element_rows,

@@ -70,7 +70,13 @@ class SpaceGroupEncoder(nn.Module):
     """Embedding of a space group from its symmetry operations (Zhao et al. 2023).
 
     The 192 operations are channels of a 4×4 image, three convolutions of width 2.
+
+    Attributes:
+        operations: their order, see `symmetry.load_space_group_operations`.
+        channels: of the three convolutions.
     """
+
+    operations: str = "sorted"
 
     channels: tuple[int, int, int] = (64, 128, 256)
     dtype: Any = jnp.float32
@@ -80,7 +86,8 @@ class SpaceGroupEncoder(nn.Module):
         self, space_group: Integer[Array, " batch"]
     ) -> Float[Array, "batch features"]:
         """Encodes."""
-        operations = np.moveaxis(symmetry.load_space_group_operations(), 1, -1)
+        table = symmetry.load_space_group_operations(self.operations)
+        operations = np.moveaxis(table, 1, -1)
         h = jnp.asarray(operations, self.dtype)[space_group]
         for i, channels in enumerate(self.channels):
             size = h.shape[1] - 1

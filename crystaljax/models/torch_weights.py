@@ -103,6 +103,7 @@ def infer_settings(state_dict: Mapping[str, Any]) -> dict[str, Any]:
             2**i for i, (_, has_attention, _) in enumerate(levels) if has_attention
         ),
         "norm_groups": _NORM_GROUPS,
+        "space_group_operations": "reference",
         "element_properties": "reference",
         "element_rows": flat // element_channels[-1] + _LOST_ROWS,
         "element_channels": element_channels,

@@ -1,10 +1,14 @@
-"""Makes crystaljax/tables/space_groups.npz from pymatgen's and spglib's tables.
+"""Makes crystaljax/tables/space_groups*.npz from pymatgen's and spglib's tables.
 
     python experiments/tables/make_space_groups.py
 
-takes 10 s. pymatgen holds the operations of a group as a Python set, whose order
-changes from run to run; here they are sorted. Symbols are spglib's short ones, since
-pymatgen has some monoclinic ones in full (``C12/m1``).
+takes 10 s. pymatgen holds the operations of a group as a Python set: in
+space_groups.npz they are sorted. The order of the set matters to weights of the paper's
+PyTorch code, whose network was given it. It is the same in every run, since pymatgen's
+operations all have one hash and a set then keeps the order of insertion but for its
+table's growth; space_groups_reference.npz has it, translations as pymatgen has them.
+Symbols are spglib's short ones, since pymatgen has some monoclinic ones in full
+(``C12/m1``).
 """
 
 import importlib.metadata
@@ -14,22 +18,29 @@ import numpy as np
 import spglib
 from pymatgen.symmetry import groups
 
-TABLE = pathlib.Path(__file__).parents[2] / "crystaljax" / "tables" / "space_groups.npz"
+TABLES = pathlib.Path(__file__).parents[2] / "crystaljax" / "tables"
 NUM_SPACE_GROUPS = 230
 TRANSLATION_DENOMINATOR = 24
 
 
-def sorted_operations(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rotations (n, 3, 3) and translations (n, 3) in 24ths, in the documented order."""
+def reference_operations(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rotations (n, 3, 3) and translations (n, 3) in 24ths, as pymatgen has them."""
     symbol = groups.sg_symbol_from_int_number(number)
     operations = groups.SpaceGroup(symbol).symmetry_ops
     matrices = np.array([operation.affine_matrix for operation in operations])
     rotations = np.rint(matrices[:, :3, :3]).astype(int)
     scaled = matrices[:, :3, 3] * TRANSLATION_DENOMINATOR
-    translations = np.rint(scaled).astype(int) % TRANSLATION_DENOMINATOR
+    translations = np.rint(scaled).astype(int)
     # pymatgen's thirds are rounded to a few digits.
     assert np.allclose(matrices[:, :3, :3], rotations)
     assert np.allclose(scaled, np.rint(scaled), atol=1e-3)
+    return rotations, translations
+
+
+def sorted_operations(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same in the documented order, translations in [0, 24)."""
+    rotations, translations = reference_operations(number)
+    translations = translations % TRANSLATION_DENOMINATOR
 
     def sort_key(index: int) -> tuple:
         rotation = rotations[index]
@@ -55,27 +66,41 @@ def short_symbols() -> dict[int, str]:
     return symbols
 
 
-def main() -> None:
-    """Makes the table."""
-    symbols = short_symbols()
+def stack(operations_fn) -> dict[str, np.ndarray]:
+    """Operations of all groups, one after the other."""
     rotations, translations = zip(
-        *(sorted_operations(number) for number in range(1, NUM_SPACE_GROUPS + 1)),
+        *(operations_fn(number) for number in range(1, NUM_SPACE_GROUPS + 1)),
         strict=True,
     )
-    np.savez_compressed(
-        TABLE,
-        rotations=np.concatenate(rotations).astype(np.int8),
-        translations=np.concatenate(translations).astype(np.int8),
-        orders=np.array([0, *map(len, rotations)], dtype=np.int16),
-        symbols=np.array(["", *(symbols[n] for n in range(1, NUM_SPACE_GROUPS + 1))]),
-        made_with=np.array(
+    return {
+        "rotations": np.concatenate(rotations).astype(np.int8),
+        "translations": np.concatenate(translations).astype(np.int8),
+        "orders": np.array([0, *map(len, rotations)], dtype=np.int16),
+        "made_with": np.array(
             [
                 f"{name} {importlib.metadata.version(name)}"
                 for name in ("pymatgen", "spglib")
             ]
         ),
-    )
-    print(f"{TABLE}: {TABLE.stat().st_size} bytes")
+    }
+
+
+def main() -> None:
+    """Makes the tables."""
+    symbols = short_symbols()
+    tables = {
+        "space_groups": stack(sorted_operations)
+        | {
+            "symbols": np.array(
+                ["", *(symbols[n] for n in range(1, NUM_SPACE_GROUPS + 1))]
+            )
+        },
+        "space_groups_reference": stack(reference_operations),
+    }
+    for name, arrays in tables.items():
+        path = TABLES / f"{name}.npz"
+        np.savez_compressed(path, **arrays)
+        print(f"{path}: {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,310 @@
+"""Checkpoints of the paper's PyTorch code as run directories."""
+
+import collections
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from test_models import PARITY_TOLERANCE, load_reference, use_reference_features
+
+from configs import cfm_uniform, modify_cfm, modify_diffusion
+from crystaljax import export, import_torch, modify, parallel, runs, sample, structure
+from crystaljax.data import dataset as datasets
+
+ROOT = pathlib.Path(__file__).parents[1]
+NETWORKS = ("generation", "modification_diffusion")
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    """State dicts of both fixtures."""
+    return {
+        name: {
+            key: torch.tensor(array) for key, array in load_reference(name)[0].items()
+        }
+        for name in NETWORKS
+    }
+
+
+@pytest.fixture(scope="module")
+def imported(tensors, tmp_path_factory):
+    """Both networks imported without a config."""
+    folder = tmp_path_factory.mktemp("imported")
+    found = {}
+    for name, state_dict in tensors.items():
+        torch.save(state_dict, folder / f"{name}.pt")
+        found[name] = import_torch.import_checkpoint(
+            import_torch.ImportOptions(str(folder / f"{name}.pt"), str(folder / name))
+        )
+    return found
+
+
+def import_into(folder, content, **options):
+    """Imports what is saved into ``folder / "run"``."""
+    torch.save(content, folder / "model.pt")
+    return import_torch.import_checkpoint(
+        import_torch.ImportOptions(
+            str(folder / "model.pt"), str(folder / "run"), **options
+        )
+    )
+
+
+# --------------------------------------------------------------------------------- run
+@pytest.mark.parametrize("name", NETWORKS)
+def test_imported_run_answers_like_the_papers_code(name, imported, monkeypatch):
+    run = runs.load_run(imported[name].workdir, parallel.build_mesh())
+    _, arrays = load_reference(name)
+    numbers, groups = use_reference_features(monkeypatch, arrays)
+    output = jax.jit(run.model.apply)(
+        run.params,
+        jnp.asarray(arrays["input_x"]),
+        jnp.asarray(arrays["input_time_integer"]),
+        numbers,
+        groups,
+        run.scale.scale_energy(arrays["input_energy"]),
+        jnp.asarray(arrays.get("input_source", arrays["input_x"])),
+    )
+    np.testing.assert_allclose(output, arrays["output_integer"], atol=PARITY_TOLERANCE)
+    assert run.step == 0
+
+
+def test_network_that_encodes_a_source_is_for_modification(imported):
+    generation, modification = (imported[name] for name in NETWORKS)
+    assert generation.config.task == "generation"
+    assert generation.config.sampler.name == "ddim"
+    assert modification.config.task == "modification"
+    assert modification.config.sampler.name == "ddpm"
+    vocabulary = runs.load_vocabulary(modification.workdir)
+    assert vocabulary["energy_difference"] == [-5.0, 0.0]
+    assert vocabulary["canonical"] == "none"
+    assert any("--config" in note for note in generation.notes)
+    assert generation.config.model.space_group_operations == "reference"
+
+
+def test_paper_vocabulary_is_written_without_a_dataset(imported):
+    vocabulary = runs.load_vocabulary(imported["generation"].workdir)
+    assert len(vocabulary["elements"]) == 103
+    assert len(vocabulary["space_groups"]) == 19
+    assert vocabulary["max_sites"] == 60
+    assert vocabulary["dataset"] is None
+    assert "energy_difference" not in vocabulary
+
+
+def test_vocabulary_is_that_of_the_dataset(tensors, tmp_path):
+    crystal = structure.Crystal(
+        np.array([29, 79]), np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), 3 * np.eye(3)
+    )
+    columns = datasets.columns_from_crystals(
+        ["one"], ["Cu1Au1"], [crystal], [221], [-0.1]
+    )
+    info = {"energy_model": "some DFT"}
+    datasets.write_dataset(tmp_path / "data", columns, np.array([0]), info)
+    found = import_into(tmp_path, tensors["generation"], dataset=str(tmp_path / "data"))
+    vocabulary = runs.load_vocabulary(found.workdir)
+    assert sorted(vocabulary["elements"]) == ["Au", "Cu"]
+    assert vocabulary["space_groups"] == [221]
+    assert vocabulary["energy_model"] == "some DFT"
+    assert vocabulary["dataset"] == found.config.data.path == str(tmp_path / "data")
+
+
+def test_config_gives_task_process_and_sampler_and_not_the_network(tensors, tmp_path):
+    found = import_into(
+        tmp_path, tensors["generation"], config=cfm_uniform.get_config("smoke")
+    )
+    config = runs.load_config(found.workdir)
+    assert config.process.to_dict()["start"] == "uniform"
+    assert config.sampler.name == "euler"
+    assert config.model.channels == 32
+    assert list(config.model.channel_multipliers) == [1, 2, 4, 8]
+    assert config.model.time_scale == 1.0
+    assert config.data.rows == 64
+    assert config.data.coordinates == "unit"
+    assert config.train.ema_decay == 0.0
+    assert not any("--config" in note for note in found.notes)
+
+
+def test_imported_run_samples(imported):
+    samples = sample.sample(
+        sample.SampleOptions(
+            workdir=str(imported["generation"].workdir),
+            formulas=("Ta1W1B6",),
+            space_groups="6,225",
+            num_steps=2,
+            batch_size=2,
+        )
+    )
+    assert [crystal.num_sites for crystal in samples.crystals] == [8, 8]
+    assert all(np.isfinite(crystal.lattice).all() for crystal in samples.crystals)
+    assert samples.provenance["checkpoint"] == 0
+
+
+def test_imported_run_modifies(imported, tmp_path):
+    crystal = structure.Crystal(
+        np.array([79, 29]), np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), 3 * np.eye(3)
+    )
+    export.write_extxyz(tmp_path / "one.extxyz", [crystal], [{}])
+    result = modify.modify(
+        modify.ModifyOptions(
+            workdir=str(imported["modification_diffusion"].workdir),
+            input=str(tmp_path / "one.extxyz"),
+            space_groups="6,225",
+            num_steps=2,
+            batch_size=2,
+        )
+    )
+    assert [crystal.num_sites for crystal in result.samples.crystals] == [2, 2]
+
+
+def test_command_prints_what_comes_next(tensors, tmp_path):
+    torch.save(tensors["generation"], tmp_path / "model.pt")
+    command = [
+        sys.executable,
+        "-m",
+        "crystaljax.import_torch",
+        f"--checkpoint={tmp_path / 'model.pt'}",
+        f"--workdir={tmp_path / 'run'}",
+        "--config=configs/modify_cfm.py",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"crystaljax.modify --workdir={tmp_path / 'run'}" in done.stdout
+    assert "note: " in done.stderr
+    again = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert again.returncode == 1
+    assert again.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+# -------------------------------------------------------------------------- state dict
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
+def test_nested_and_prefixed_state_dicts_are_found(key, prefix, tmp_path):
+    state_dict = collections.OrderedDict(
+        {f"{prefix}model.out.2.bias": torch.ones(3), f"{prefix}x": torch.zeros(2)}
+    )
+    torch.save({"epoch": 3, key: state_dict}, tmp_path / "model.pt")
+    found = import_torch.load_state_dict(tmp_path / "model.pt")
+    assert sorted(found) == ["model.out.2.bias", "x"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_become_float32(dtype, tmp_path):
+    torch.save({"a": torch.full((2,), 0.5, dtype=dtype)}, tmp_path / "model.pt")
+    found = import_torch.load_state_dict(tmp_path / "model.pt")
+    assert found["a"].dtype == np.float32
+    np.testing.assert_array_equal(found["a"], 0.5)
+
+
+class Dangerous:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_file_with_code_is_refused_and_the_code_not_run(tmp_path):
+    with pytest.raises(ValueError, match=r"only tensors are read.*state_dict\(\)"):
+        import_into(tmp_path, {"model": Dangerous(tmp_path / "ran")})
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.parametrize(
+    "content,message",
+    [
+        ([torch.ones(2)], "holds a list"),
+        ({"a": torch.ones(2), "epoch": 3}, "type int at 'epoch'"),
+        ({"a": torch.tensor([1.0, np.nan])}, "NaN or infinite values in 1 arrays"),
+        ({}, "is missing"),
+        ({"layer1.0.conv1.weight": torch.ones(64, 64, 3, 3)}, "layer1"),
+    ],
+)
+def test_content_that_is_no_such_network_is_refused(content, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        import_into(tmp_path, content)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.parametrize("keep", [0, 10, 1000])
+def test_truncated_file_is_refused(keep, tmp_path):
+    torch.save({"a": torch.ones(1000)}, tmp_path / "whole.pt")
+    (tmp_path / "model.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"model\.pt"):
+        import_torch.load_state_dict(tmp_path / "model.pt")
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pt"):
+        import_torch.load_state_dict(tmp_path / "nowhere.pt")
+
+
+def test_missing_torch_is_said(tmp_path, monkeypatch):
+    (tmp_path / "model.pt").touch()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match="needs PyTorch"):
+        import_torch.load_state_dict(tmp_path / "model.pt")
+
+
+# --------------------------------------------------------------------- wrong networks
+def test_wrong_arrays_are_named_and_nothing_is_written(tensors, tmp_path):
+    broken = dict(tensors["generation"])
+    broken["model.extra.weight"] = broken.pop("model.out.2.weight")
+    broken["model.time_embed.0.bias"] = torch.zeros(7)
+    with pytest.raises(ValueError) as error:
+        import_into(tmp_path, broken)
+    for name in ("model.out.2.weight", "model.extra.weight", "time_embed.0.bias (7,)"):
+        assert name in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.parametrize(
+    "name,config",
+    [("generation", modify_diffusion), ("modification_diffusion", modify_cfm)],
+)
+def test_config_of_another_network_is_refused(name, config, tensors, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"wrong network.*source encoder.*source encoder.*source_rows"
+    ):
+        import_into(tmp_path, tensors[name], config=config.get_config())
+    assert not (tmp_path / "run").exists()
+
+
+def test_config_that_contradicts_itself_is_refused(tensors, tmp_path):
+    config = cfm_uniform.get_config()
+    config.sampler.name = "ddim"
+    with pytest.raises(ValueError, match=r"sampler\.name"):
+        import_into(tmp_path, tensors["generation"], config=config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_existing_folders_are_refused_before_the_checkpoint_is_read(imported, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    for workdir, message in (
+        (imported["generation"].workdir, "already holds a run"),
+        (tmp_path, "not empty"),
+    ):
+        with pytest.raises(FileExistsError, match=message):
+            import_torch.import_checkpoint(
+                import_torch.ImportOptions("nowhere.pt", str(workdir))
+            )
+
+
+def test_interrupted_writing_leaves_nothing(tensors, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(runs, "save_params", fail)
+    with pytest.raises(OSError, match="disk full"):
+        import_into(tmp_path, tensors["generation"])
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
