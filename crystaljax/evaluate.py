@@ -191,7 +191,7 @@ def _write(
     if result.source_matches is not None:
         energy = "energy_difference"
     keys = ("id", "formula", "space_group", energy)
-    infos = [
+    infos: list[dict[str, Any]] = [
         dict(zip(keys, row, strict=True))
         for row in zip(*(table[key] for key in keys), strict=True)
     ]

@@ -107,8 +107,8 @@ def make_crystals(
     """
     sample_fn = build.build_sampler(config)
     mesh = parallel.build_mesh()
-    batch_size = batch_size or config.evaluation.batch_size
-    parallel.require_divisible(batch_size, mesh)
+    at_a_time: int = batch_size or config.evaluation.batch_size
+    parallel.require_divisible(at_a_time, mesh)
     run = runs.load_run(workdir, mesh, checkpoint)
     generate_fn = generation.build_generate_fn(
         run.model, sample_fn, run.scale, config.data.rows, mesh
@@ -119,7 +119,7 @@ def make_crystals(
         asked,
         generation.key_of_seed(seed),
         mesh=mesh,
-        batch_size=batch_size,
+        batch_size=at_a_time,
         description="sample" if show_progress else None,
     )
     return crystals, {

@@ -184,14 +184,15 @@ def validate(
     if len(indices) == 0 or count == 0:
         return {}
     if build.is_modification(config):
+        if np.unique(dataset.group[indices]).size == len(indices):
+            # No polymorphs, so there is nothing to modify one into.
+            return {}
         held_out = pairs.lowest_energy_pairs(
             group=dataset.group,
             energy=dataset.formation_energy,
             indices=indices,
             seed=config.train.seed,
         )[:count]
-        if len(held_out) == 0:
-            return {}
         questions = evaluation.pair_questions(dataset, held_out, sites)
     else:
         questions = evaluation.structure_questions(dataset, indices[:count], sites)

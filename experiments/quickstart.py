@@ -10,7 +10,6 @@ stopped. Some 8 minutes on 2 CPU cores.
 """
 
 import argparse
-import importlib.util
 import pathlib
 import time
 
@@ -23,6 +22,7 @@ import numpy as np
 from absl import logging
 
 from crystaljax import (
+    defaults,
     elements,
     evaluate,
     export,
@@ -68,7 +68,7 @@ def main() -> None:
     )
 
     print("2/5  train: configs/ddim.py:smoke")
-    config = load_config("ddim", "smoke")
+    config = defaults.load_config_file(ROOT / "configs" / "ddim.py", "smoke")
     config.data.path = str(options.output / "dataset")
     # Measured right after, on the test split.
     config.evaluation.num_structures = 0
@@ -142,16 +142,6 @@ def open_alloys(path: pathlib.Path) -> datasets.Dataset:
         )
         print(prepare.format_report(report))
     return datasets.open_dataset(path)
-
-
-def load_config(name: str, variant: str):
-    """A config of the repository."""
-    path = ROOT / "configs" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(variant)
 
 
 def reduced_formulas(dataset: datasets.Dataset) -> tuple[set[str], set[str]]:

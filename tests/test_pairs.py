@@ -8,9 +8,10 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import scipy.stats
+import tiny
 
 from crystaljax.data import dataset as datasets
-from crystaljax.data import pairs, selection
+from crystaljax.data import pairs, pipeline, selection
 
 
 def columns(sizes, *, num_sites=None, seed=0):
@@ -415,3 +416,69 @@ def test_splits_without_polymorphs_are_refused(num_chosen):
     del made["num_sites"]
     with pytest.raises(ValueError, match="no polymorphs"):
         pairs.lowest_energy_pairs(**made, seed=0)
+
+
+# ------------------------------------------------------------------------------ reading
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "alloys"
+    tiny.write_dataset(path)
+    return datasets.open_dataset(path)
+
+
+def sampler_of(dataset, seed=3):
+    return pairs.build_pair_sampler(
+        group=dataset.group,
+        energy=dataset.formation_energy,
+        num_sites=dataset.num_sites,
+        indices=dataset.indices("train"),
+        seed=seed,
+    )
+
+
+def test_gathered_pairs_are_targets_with_their_sources(dataset):
+    drawn = sampler_of(dataset).epoch(0)[:24].reshape(2, 12, 2)
+    batch = pairs.gather_pairs(dataset, drawn, 6)
+    assert batch.source.frac_coords.shape == (2, 12, 6, 3)
+    for where in np.ndindex(2, 12):
+        source, target = (datasets.crystal(dataset, int(i)) for i in drawn[where])
+        n = target.num_sites
+        np.testing.assert_array_equal(source.atomic_numbers, target.atomic_numbers)
+        np.testing.assert_array_equal(
+            batch.atomic_numbers[where][:n], target.atomic_numbers
+        )
+        for cells, crystal in ((batch, target), (batch.source, source)):
+            np.testing.assert_allclose(
+                cells.frac_coords[where][:n], crystal.frac_coords, atol=1e-6
+            )
+            np.testing.assert_allclose(cells.lattice[where], crystal.lattice, rtol=1e-6)
+        energy = dataset.formation_energy[drawn[where]]
+        assert batch.energy[where] == pytest.approx(energy[1] - energy[0], abs=1e-6)
+        assert batch.energy[where] <= 0
+
+
+def test_pipeline_of_pairs_goes_on_where_another_stopped(dataset):
+    sampler = sampler_of(dataset)
+    source = pipeline.ShuffledBatches(
+        sampler,
+        lambda items: pairs.gather_pairs(dataset, items, 6),
+        batch_size=8,
+        steps_per_dispatch=2,
+        num_steps=60,
+    )
+    stream = np.concatenate([source.items_of(i).reshape(-1, 2) for i in range(30)])
+    for epoch in range(len(stream) // len(sampler)):
+        start = epoch * len(sampler)
+        np.testing.assert_array_equal(
+            stream[start : start + len(sampler)], sampler.epoch(epoch)
+        )
+    assert len(stream) > 3 * len(sampler)
+    one = pipeline.build_iterator(source)
+    for _ in range(7):
+        next(one)
+    other = pipeline.build_iterator(source)
+    other.set_state(one.get_state())
+    for _ in range(5):
+        a, b = next(one), next(other)
+        np.testing.assert_array_equal(a.energy, b.energy)
+        np.testing.assert_array_equal(a.source.lattice, b.source.lattice)

@@ -204,6 +204,22 @@ def test_float16_trains_with_a_loss_scale(dataset_path, tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_low_precision_learns_like_float32(dataset_path, tmp_path, dtype):
+    """As experiments/mixed_precision measures it for the smoke configs."""
+    losses_after = []
+    for name in ("float32", dtype):
+        config = tiny_config(dataset_path, num_steps=200)
+        config.train.dtype = name
+        config.train.steps_per_dispatch = config.train.log_every = 50
+        config.train.checkpoint_every = 200
+        config.evaluation.num_structures = 0
+        train.train(config, tmp_path / name, show_progress=False)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        losses_after.append(json.loads(lines[-1])["loss"])
+    assert losses_after[1] == pytest.approx(losses_after[0], rel=0.02)
+
+
 def test_padding_cannot_change_the_loss(dataset_path):
     from crystaljax import training
 

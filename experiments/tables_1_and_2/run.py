@@ -15,7 +15,6 @@ that network is trained once. A second call goes on where the first one stopped.
 
 import argparse
 import datetime
-import importlib.util
 import json
 import os
 import pathlib
@@ -26,7 +25,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from crystaljax import evaluate, matching, prepare, runs, train
+from crystaljax import defaults, evaluate, matching, prepare, runs, train
 from crystaljax.data import dataset as datasets
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -118,12 +117,7 @@ def open_dataset(options: argparse.Namespace) -> datasets.Dataset:
 
 def build_config(name: str, options: argparse.Namespace, dataset: datasets.Dataset):
     """A config of the repository with the flags' values."""
-    path = CONFIGS / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(options.variant)
+    config = defaults.load_config_file(CONFIGS / f"{name}.py", options.variant)
     config.data.path = str(dataset.path)
     config.train.seed = options.seed
     # Measured once, at the end.
