@@ -1,6 +1,7 @@
 """Checkpoints of the paper's PyTorch code as run directories."""
 
 import collections
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -10,11 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 import torch
-from test_models import PARITY_TOLERANCE, load_reference, use_reference_features
+from test_models import PARITY_TOLERANCE, load_reference
 
 from configs import cfm_uniform, modify_cfm, modify_diffusion
-from crystaljax import export, import_torch, modify, parallel, runs, sample, structure
+from crystaljax import (
+    evaluate,
+    export,
+    import_torch,
+    modify,
+    parallel,
+    runs,
+    sample,
+    structure,
+)
 from crystaljax.data import dataset as datasets
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -57,16 +68,19 @@ def import_into(folder, content, **options):
 
 # --------------------------------------------------------------------------------- run
 @pytest.mark.parametrize("name", NETWORKS)
-def test_imported_run_answers_like_the_papers_code(name, imported, monkeypatch):
+def test_imported_run_answers_like_the_papers_code(name, imported):
+    """From species and space groups on, with our tables of what they mean."""
     run = runs.load_run(imported[name].workdir, parallel.build_mesh())
     _, arrays = load_reference(name)
-    numbers, groups = use_reference_features(monkeypatch, arrays)
+    numbers, groups = np.zeros((2, 60), np.uint8), [47, 2]
+    numbers[0, :8] = [5] * 6 + [73, 74]
+    numbers[1, :6] = [13] * 2 + [29] * 4
     output = jax.jit(run.model.apply)(
         run.params,
         jnp.asarray(arrays["input_x"]),
         jnp.asarray(arrays["input_time_integer"]),
-        numbers,
-        groups,
+        jnp.asarray(numbers),
+        jnp.asarray(groups),
         run.scale.scale_energy(arrays["input_energy"]),
         jnp.asarray(arrays.get("input_source", arrays["input_x"])),
     )
@@ -142,6 +156,21 @@ def test_imported_run_samples(imported):
     assert [crystal.num_sites for crystal in samples.crystals] == [8, 8]
     assert all(np.isfinite(crystal.lattice).all() for crystal in samples.crystals)
     assert samples.provenance["checkpoint"] == 0
+
+
+def test_imported_run_is_evaluated_on_a_dataset(imported, tmp_path):
+    workdir = str(imported["generation"].workdir)
+    settings = evaluate.EvaluateOptions(workdir, num_structures=2, output=str(tmp_path))
+    with pytest.raises(ValueError, match="--dataset"):
+        evaluate.evaluate(settings)
+    tiny.write_dataset(tmp_path / "data")
+    result, _ = evaluate.evaluate(
+        dataclasses.replace(
+            settings, dataset=str(tmp_path / "data"), num_steps=2, batch_size=2
+        )
+    )
+    assert len(result.samples) == 2
+    assert "match_rate_0.2/0.3/5" in result.summary()
 
 
 def test_imported_run_modifies(imported, tmp_path):

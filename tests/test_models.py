@@ -100,7 +100,9 @@ def test_network_reproduces_the_papers_code(
     name, source_rows, small_model, monkeypatch
 ):
     weights, arrays = load_reference(name)
-    model = small_model.clone(source_rows=source_rows)
+    model = small_model.clone(
+        source_rows=source_rows, space_group_operations="reference"
+    )
     params = torch_weights.convert(weights, model)
     numbers, groups = use_reference_features(monkeypatch, arrays)
     # The network without source encoder is given a source too, and ignores it.
@@ -189,7 +191,9 @@ def test_settings_and_shapes_are_read_from_a_state_dict(name, source_rows, small
     weights, _ = load_reference(name)
     settings = torch_weights.infer_settings(weights)
     model = crystal_unet.CrystalUNet(**settings)
-    assert model == small_model.clone(source_rows=source_rows)
+    assert model == small_model.clone(
+        source_rows=source_rows, space_group_operations="reference"
+    )
     params = torch_weights.convert(weights, model)
     ours = jax.tree.map(lambda leaf: leaf.shape, shapes_of(model, 64))
     assert jax.tree.map(lambda leaf: leaf.shape, params) == ours
