@@ -227,24 +227,17 @@ def main() -> None:
             "Formation energy of the result less that of the input, eV/atom, negative "
             "for a more stable one: values and ranges start:stop:step.",
         ),
-        "space_groups": flags.DEFINE_string(
-            "space_groups",
-            defaults.space_groups,
-            "Of the results: 'all' (1-230), 'seen' (those of the training structures), "
-            "or numbers and symbols such as 221,P4/mmm.",
-        ),
         "formula": flags.DEFINE_string(
             "formula",
             None,
             "Cell formula that the inputs must have; others are left out.",
         ),
-        "num_samples": flags.DEFINE_integer(
-            "num_samples", defaults.num_samples, "Samples of each combination.", 1
-        ),
-        "seed": flags.DEFINE_integer("seed", defaults.seed, "Seed of the samples.", 0),
     }
+    values |= command_line.define_request_flags(
+        defaults.space_groups, defaults.num_samples, defaults.seed
+    )
     values |= command_line.define_sampler_flags()
-    output, cifs, overwrite = command_line.define_output_flags()
+    output, cifs, overwrite = command_line.define_output_flags("<input>_modified")
     flags.mark_flags_as_required(["workdir", "input"])
 
     def command():

@@ -111,23 +111,16 @@ def main() -> None:
         "formulas": flags.DEFINE_list(
             "formulas", None, "Formulas of the cells, such as Cu3Au1,Ni2Pt2."
         ),
-        "space_groups": flags.DEFINE_string(
-            "space_groups",
-            defaults.space_groups,
-            "'all' (1-230), 'seen' (those of the training structures), or numbers and "
-            "symbols such as 221,P4/mmm.",
-        ),
         "energies": flags.DEFINE_string(
             "energies",
             defaults.energies,
             "Formation energies, eV/atom: values and ranges start:stop:step (both ends "
             "included), such as -0.3,-0.05:0.05:0.01.",
         ),
-        "num_samples": flags.DEFINE_integer(
-            "num_samples", defaults.num_samples, "Samples of each combination.", 1
-        ),
-        "seed": flags.DEFINE_integer("seed", defaults.seed, "Seed of the samples.", 0),
     }
+    values |= command_line.define_request_flags(
+        defaults.space_groups, defaults.num_samples, defaults.seed
+    )
     values |= command_line.define_sampler_flags()
     output, cifs, overwrite = command_line.define_output_flags()
     flags.mark_flags_as_required(["workdir", "formulas", "output"])

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import ase.io
 import numpy as np
@@ -201,6 +203,13 @@ def test_bad_input_is_refused_before_anything_is_computed(
     monkeypatch.setattr(runs, "load_run", lambda *_: pytest.fail("too late"))
     with pytest.raises(ValueError, match=message):
         modify.modify(options(workdir, folder / name, **changes))
+
+
+def test_help_shows_every_flag():
+    command = [sys.executable, "-m", "crystaljax.modify", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True).stdout
+    for name in ("input", "energy_difference", "space_groups", "num_steps", "output"):
+        assert f"--{name}: " in text
 
 
 def test_missing_input_is_named(workdir, tmp_path):
