@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from ml_collections import config_dict
 
-from crystaljax import build, parallel, scaling, training
+from crystaljax import build, defaults, parallel, scaling, training
 from crystaljax.models import crystal_unet
 
 PACKAGES = (
@@ -92,6 +92,8 @@ def is_run(workdir: pathlib.Path) -> bool:
 def load_config(workdir: pathlib.Path) -> Any:
     """The config of a run.
 
+    Keys that came after the run was made have the values that change nothing.
+
     Raises:
         FileNotFoundError: there is no run.
     """
@@ -100,7 +102,12 @@ def load_config(workdir: pathlib.Path) -> Any:
             f"{workdir} holds no run (no config.json); train one with "
             f"`python -m crystaljax.train --config=… --workdir={workdir}`"
         )
-    return config_dict.ConfigDict(json.loads((workdir / "config.json").read_text()))
+    saved = json.loads((workdir / "config.json").read_text())
+    config = defaults.paper(saved.get("task", "generation")).to_dict()
+    for name, value in saved.items():
+        is_section = isinstance(value, dict) and isinstance(config.get(name), dict)
+        config[name] = config[name] | value if is_section else value
+    return config_dict.ConfigDict(config)
 
 
 def load_vocabulary(workdir: pathlib.Path) -> dict[str, Any]:

@@ -157,6 +157,14 @@ def test_resume_with_another_config_names_the_difference(dataset_path, workdir):
         train.train(config, workdir, resume=True, show_progress=False)
 
 
+def test_runs_from_before_a_key_was_there_are_read(workdir, tmp_path):
+    config = json.loads((workdir / "config.json").read_text())
+    del config["task"], config["model"]["space_group_operations"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = runs.load_config(tmp_path)
+    assert not runs.config_differences(loaded, runs.load_config(workdir))
+
+
 def test_run_directory_tells_how_it_came_to_be(workdir):
     config = json.loads((workdir / "config.json").read_text())
     assert config["train"]["num_steps"] == 4
