@@ -160,7 +160,12 @@ def train_step(
         # Early on the average follows closely, or it would remember the initialisation.
         decay = jnp.minimum(trainee.ema_decay, (1 + state.step) / (10 + state.step))
         ema_params = optax.incremental_update(params, ema_params, 1 - decay)
-    metrics = {"loss": loss, "gradient_norm": optax.global_norm(grads), **metrics}
+    norm = optax.global_norm(grads)
+    if loss_scale is not None:
+        # Part of how float16 finds its scale, and no reason to stop.
+        metrics["skipped_steps"] = 1 - finite.astype(jnp.float32)
+        norm = jnp.where(finite, norm, 0)
+    metrics = {"loss": loss, "gradient_norm": norm, **metrics}
     return TrainState(
         state.step + 1, params, opt_state, ema_params, loss_scale
     ), metrics

@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--num_steps", type=int, default=200)
     parser.add_argument("--batch_size", type=int, help="the config's if unset")
     parser.add_argument("--configs", default=",".join(NAMES))
+    parser.add_argument("--dtypes", default=",".join(DTYPES))
+    parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--output", type=pathlib.Path, default=HERE / "result.json")
     options = parser.parse_args()
     logging.set_verbosity(logging.ERROR)
@@ -53,9 +55,9 @@ def main() -> None:
     worst = 0.0
     for name in options.configs.split(","):
         measured = {}
-        for dtype in DTYPES:
+        for dtype in options.dtypes.split(","):
             measured[dtype] = measure(name, dtype, options)
-            ratio = measured[dtype]["loss"] / measured["float32"]["loss"]
+            ratio = measured[dtype]["loss"] / next(iter(measured.values()))["loss"]
             measured[dtype]["ratio_to_float32"] = ratio
             worst = max(worst, abs(ratio - 1))
             print(
@@ -73,6 +75,7 @@ def measure(name: str, dtype: str, options: argparse.Namespace) -> dict:
     """Trains one config in one arithmetic."""
     config = defaults.load_config_file(CONFIGS / f"{name}.py", "smoke")
     config.train.dtype = dtype
+    config.train.seed = options.seed
     config.train.num_steps = options.num_steps
     config.train.batch_size = options.batch_size or config.train.batch_size
     config.train.log_every = LAST
