@@ -216,7 +216,7 @@ def test_overflow_of_gradients_skips_the_step_and_lowers_the_scale(dataset_path)
         scale=build.build_scaling(config, batch.lattice, batch.energy),
         rows=16,
         coordinate_loss=losses.site_l1,
-        coordinate_weight=0.5,
+        coordinate_weight=1e6,
         lattice_weight=0.5,
         ema_decay=0.0,
     )
@@ -228,7 +228,7 @@ def test_overflow_of_gradients_skips_the_step_and_lowers_the_scale(dataset_path)
     after, metrics = step(state, batch, jax.random.key(1))
     assert after.loss_scale.scale == scale / 2
     assert metrics["skipped_steps"] == 1
-    assert all(np.isfinite(value) for value in metrics.values())
+    assert metrics["gradient_norm"] == 0
     assert_same_bits(after.params, state.params)
     assert_same_bits(after.opt_state, state.opt_state)
 
