@@ -19,7 +19,6 @@ which in that code is the order of a set of pymatgen's. It is kept as a table of
 import dataclasses
 import os
 import pathlib
-import pickle
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -150,16 +149,17 @@ def load_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         ) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (EOFError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} cannot be read and may be truncated ({error}); save or copy it "
+            "again"
+        ) from error
+    except Exception as error:
+        # What the restricted reader raises for everything that it does not allow.
         raise ValueError(
             f"{path} holds more than tensors, or is no file of torch.save; only "
             "tensors are read, because anything else could run code: save "
             "model.state_dict()"
-        ) from error
-    except (EOFError, RuntimeError) as error:
-        raise ValueError(
-            f"{path} cannot be read and may be truncated ({error}); save or copy it "
-            "again"
         ) from error
     arrays = {}
     for name, tensor in _strip_prefixes(_unwrap(content, path)).items():
