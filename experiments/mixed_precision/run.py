@@ -10,6 +10,8 @@ float32. On a CPU, where both are emulated, it takes some 25 minutes on 2 cores.
 import argparse
 import json
 import pathlib
+import shlex
+import sys
 import tempfile
 import time
 
@@ -45,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.set_verbosity(logging.ERROR)
     result = {
-        "command": "python experiments/mixed_precision/run.py",
+        "command": shlex.join(["python", *sys.argv]),
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
         "num_steps": options.num_steps,

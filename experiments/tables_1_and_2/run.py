@@ -19,6 +19,8 @@ import json
 import os
 import pathlib
 import platform
+import shlex
+import sys
 import time
 
 import jax
@@ -153,17 +155,11 @@ def train_once(config, workdir: pathlib.Path) -> float:
 def write(options: argparse.Namespace, dataset: datasets.Dataset, tables: dict) -> None:
     """Writes both files; called after every column, so that nothing made is lost."""
     options.output.mkdir(parents=True, exist_ok=True)
-    command = ["python experiments/tables_1_and_2/run.py"]
-    parser_defaults = {"variant": "smoke", "split": "test", "seed": 42}
-    for name in ("variant", "num_steps", "batch_size", "rows", "num_structures"):
-        value = getattr(options, name)
-        if value != parser_defaults.get(name):
-            command.append(f"--{name}={value}")
     environment = runs.describe_environment()
     runs.write_json(
         options.output / "result.json",
         {
-            "command": " ".join(command),
+            "command": shlex.join(["python", *sys.argv]),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "dataset": describe(options, dataset),
             "split": options.split,
