@@ -6,7 +6,8 @@ structures, match rate 0.482 on its own split (StructureMatcher 0.2/0.3/5).
     python -m crystaljax.train --config=configs/cfm_normal.py \
         --workdir=runs/cfm_normal --config.data.path=data/aflow
 
-`:smoke` is a small network for CPUs, in 5 minutes on 2 cores:
+`:smoke` is a small network for CPUs (7.0 minutes on 2 shared cores, see
+experiments/tables_1_and_2):
 
     python -m crystaljax.train --config=configs/cfm_normal.py:smoke \
         --workdir=runs/cfm_normal

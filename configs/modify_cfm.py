@@ -6,7 +6,8 @@ AFLOW structures, match rate 0.2059 on its own split (StructureMatcher 0.2/0.3/5
     python -m crystaljax.train --config=configs/modify_cfm.py \
         --workdir=runs/modify_cfm --config.data.path=data/aflow
 
-`:smoke` is a small network for CPUs, in 5 minutes on 2 cores:
+`:smoke` is a small network for CPUs (8.0 minutes on 2 shared cores, see
+experiments/tables_1_and_2):
 
     python -m crystaljax.train --config=configs/modify_cfm.py:smoke \
         --workdir=runs/modify_cfm

@@ -8,7 +8,8 @@ parameters, two weeks of one GPU on pairs from 2.1 million AFLOW structures, mat
     python -m crystaljax.train --config=configs/modify_diffusion.py \
         --workdir=runs/modify_diffusion --config.data.path=data/aflow
 
-`:smoke` is a small network for CPUs, in 5 minutes on 2 cores:
+`:smoke` is a small network for CPUs (7.1 minutes on 2 shared cores, see
+experiments/tables_1_and_2):
 
     python -m crystaljax.train --config=configs/modify_diffusion.py:smoke \
         --workdir=runs/modify_diffusion

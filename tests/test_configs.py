@@ -303,6 +303,25 @@ def test_which_methods_have_one_answer(name):
     assert build.is_deterministic(load(name)) == expected
 
 
+@pytest.mark.parametrize(
+    "name,answer",
+    [
+        ("modify_cfm", lambda x, t: jnp.zeros_like(x)),
+        ("modify_regression", lambda x, t: x),
+    ],
+)
+def test_network_that_changes_nothing_leaves_the_source_as_it_is(name, answer):
+    sample_fn = build.build_sampler(load(name))
+    source = jax.random.normal(jax.random.key(0), (2, 16, 3))
+    mask = structure.row_mask(jnp.array([3, 12]), 16)
+    keys = jax.random.split(jax.random.key(1), 2)
+    expected = np.asarray(source) * np.asarray(mask)[..., None]
+    x = sample_fn(answer, keys, 16, mask, source)
+    np.testing.assert_allclose(x, expected, atol=1e-6)
+    with pytest.raises(ValueError, match="source crystal"):
+        sample_fn(answer, keys, 16, mask, None)
+
+
 def test_processes_are_processes():
     for name in SEVEN:
         process = build.build_process(load(name))

@@ -175,9 +175,7 @@ def test_model_with_one_answer_makes_one(dataset_path, folder, tmp_path):
     done = modify.modify(options(tmp_path / "run", folder / "a.cif", num_steps=1))
     assert len(done.samples.crystals) == 2
     assert "one answer" in done.samples.notes[0]
-    # A network that answers 0 leaves the source where it is.
-    run = tmp_path / "run"
-    vocabulary = runs.load_vocabulary(run)
+    vocabulary = runs.load_vocabulary(tmp_path / "run")
     assert vocabulary["canonical"] == "site"
     low, high = vocabulary["energy_difference"]
     assert low < high <= 0
