@@ -20,10 +20,10 @@ from crystaljax import (
     scaling,
     schedules,
     structure,
+    training,
 )
 from crystaljax.generation import SampleFn
 from crystaljax.models import crystal_unet
-from crystaljax.training import CoordinateLoss
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Which samplers undo which process.
@@ -271,7 +271,9 @@ def build_sampler(config: Any) -> SampleFn:
     return sample
 
 
-def build_coordinate_loss(config: Any, scale: scaling.Scaling) -> CoordinateLoss:
+def build_coordinate_loss(
+    config: Any, scale: scaling.Scaling
+) -> training.CoordinateLoss:
     """The loss of one sample's coordinates.
 
     Raises:
@@ -380,3 +382,29 @@ def build_optimizer(config: Any, num_steps: int) -> optax.GradientTransformation
     if optimizer.gradient_clip:
         parts.insert(0, optax.clip_by_global_norm(optimizer.gradient_clip))
     return optax.chain(*parts)
+
+
+def build_trainee(
+    config: Any, scale: scaling.Scaling, num_steps: int
+) -> training.Trainee:
+    """All that a training step works with.
+
+    Args:
+        config: of the run.
+        scale: units of the network.
+        num_steps: steps in all.
+
+    Raises:
+        ValueError: one of the parts that the config names is unknown or does not fit.
+    """
+    return training.Trainee(
+        model=build_model(config),
+        process=build_process(config),
+        optimizer=build_optimizer(config, num_steps),
+        scale=scale,
+        rows=config.data.rows,
+        coordinate_loss=build_coordinate_loss(config, scale),
+        coordinate_weight=config.loss.coordinate_weight,
+        lattice_weight=config.loss.lattice_weight,
+        ema_decay=config.train.ema_decay,
+    )

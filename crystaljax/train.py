@@ -86,17 +86,7 @@ def train(
     scale = build.build_scaling(
         config, dataset.lattice[dataset.indices("train")], examples.energies
     )
-    trainee = training.Trainee(
-        model=build.build_model(config),
-        process=build.build_process(config),
-        optimizer=build.build_optimizer(config, num_steps),
-        scale=scale,
-        rows=config.data.rows,
-        coordinate_loss=build.build_coordinate_loss(config, scale),
-        coordinate_weight=config.loss.coordinate_weight,
-        lattice_weight=config.loss.lattice_weight,
-        ema_decay=config.train.ema_decay,
-    )
+    trainee = build.build_trainee(config, scale, num_steps)
     train_key = generation.key_of_seed(config.train.seed)
     # Drawing hundreds of arrays with the default generator takes 20 s to compile on a
     # CPU; this one is a single operation per array.

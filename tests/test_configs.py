@@ -6,7 +6,6 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from configs import ddim
@@ -101,18 +100,8 @@ def test_loss_and_samples_of_every_method_fit_together(name):
     scale = build.build_scaling(
         config, np.tile(4 * np.eye(3), (2, 1, 1)), np.array([-0.1, 0.1])
     )
-    model = build.build_model(config)
-    trainee = training.Trainee(
-        model=model,
-        process=build.build_process(config),
-        optimizer=optax.identity(),
-        scale=scale,
-        rows=rows,
-        coordinate_loss=build.build_coordinate_loss(config, scale),
-        coordinate_weight=0.5,
-        lattice_weight=0.5,
-        ema_decay=0.0,
-    )
+    trainee = build.build_trainee(config, scale, num_steps=10)
+    model = trainee.model
     key = jax.random.key(0)
     params = jax.eval_shape(lambda: training.init_params(model, rows, key))
     loss, parts = jax.eval_shape(

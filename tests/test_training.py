@@ -19,7 +19,6 @@ from crystaljax import (
     evaluate,
     export,
     generation,
-    losses,
     parallel,
     runs,
     sample,
@@ -207,17 +206,8 @@ def test_padding_cannot_change_the_loss(dataset_path):
     config = tiny_config(dataset_path)
     dataset = datasets.open_dataset(dataset_path)
     batch = datasets.gather(dataset, np.arange(8), 12)
-    trainee = training.Trainee(
-        model=build.build_model(config),
-        process=build.build_process(config),
-        optimizer=build.build_optimizer(config, 4),
-        scale=build.build_scaling(config, batch.lattice, batch.energy),
-        rows=16,
-        coordinate_loss=losses.site_l1,
-        coordinate_weight=0.5,
-        lattice_weight=0.5,
-        ema_decay=0.0,
-    )
+    scale = build.build_scaling(config, batch.lattice, batch.energy)
+    trainee = build.build_trainee(config, scale, 4)
     init = jax.jit(lambda key: training.init_params(trainee.model, 16, key))
     params = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),
