@@ -20,8 +20,8 @@ import spglib
 from absl import flags
 
 from crystaljax import canonical, command_line, elements
+from crystaljax.data import columnar, reading, selection
 from crystaljax.data import dataset as datasets
-from crystaljax.data import reading, selection
 from crystaljax.data.sources import aflow_csv, cif_csv, csv_rows, extxyz, record
 
 SOURCES = ("builtin", "emt", "cif_csv", "aflow_csv", "extxyz")
@@ -97,7 +97,7 @@ def prepare(options: PrepareOptions, *, show_progress: bool = False) -> dict[str
     keep, dropped = selection.select(read.columns, options.rules)
     report = {"num_read": read.num_read, "failed": read.failed, "dropped": dropped}
     _require_some(keep, report)
-    columns = datasets.filter_columns(read.columns, keep)
+    columns = columnar.filter_columns(read.columns, keep)
     split = selection.split_by_formula(
         _reduced_formulas(columns.formula), fractions, options.seed
     )
@@ -252,8 +252,8 @@ def _require_some(keep: np.ndarray, report: dict[str, Any]) -> None:
     )
 
 
-def _describe_kept(columns: datasets.Columns, split: np.ndarray) -> dict[str, Any]:
-    groups = np.bincount(datasets.polymorph_groups(columns.formula))
+def _describe_kept(columns: columnar.Columns, split: np.ndarray) -> dict[str, Any]:
+    groups = np.bincount(columnar.polymorph_groups(columns.formula))
     numbers = np.unique(columns.atomic_numbers)
     return {
         "num_kept": len(columns),

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from crystaljax import elements, structure
+from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 
 
@@ -26,7 +27,7 @@ def crystals(count, seed=0):
 def columns(count=20, seed=0):
     made = crystals(count, seed)
     rng = np.random.default_rng(seed)
-    return datasets.columns_from_crystals(
+    return columnar.columns_from_crystals(
         [f"crystal-{index}" for index in range(count)],
         [elements.cell_formula(one.atomic_numbers) for one in made],
         made,
@@ -123,7 +124,7 @@ def test_vocabulary_is_that_of_the_training_structures(tmp_path):
         structure.Crystal(np.array([number]), np.zeros((1, 3)), 3 * np.eye(3))
         for number in (79, 29)
     )
-    made = datasets.columns_from_crystals(
+    made = columnar.columns_from_crystals(
         ["a", "b"], ["Au1", "Cu1"], [gold, copper], [225, 221], [0.5, -0.5]
     )
     datasets.write_dataset(tmp_path / "d", made, np.array([0, 1]), {})
@@ -137,15 +138,15 @@ def test_vocabulary_is_that_of_the_training_structures(tmp_path):
 
 def test_coordinates_stay_below_one_in_float32():
     crystal = structure.Crystal(np.array([1]), np.full((1, 3), 1 - 1e-9), np.eye(3))
-    made = datasets.columns_from_crystals(["a"], ["H1"], [crystal], [1], [0.0])
+    made = columnar.columns_from_crystals(["a"], ["H1"], [crystal], [1], [0.0])
     assert made.frac_coords.max() < 1
 
 
 def test_filter_and_concatenate_are_inverse():
     whole = columns()
     keep = np.arange(20) < 8
-    pieces = [datasets.filter_columns(whole, side) for side in (keep, ~keep)]
-    again = datasets.concatenate_columns(pieces)
+    pieces = [columnar.filter_columns(whole, side) for side in (keep, ~keep)]
+    again = columnar.concatenate_columns(pieces)
     assert again.id.equals(whole.id)
     np.testing.assert_array_equal(again.offsets, whole.offsets)
     np.testing.assert_array_equal(again.frac_coords, whole.frac_coords)

@@ -26,6 +26,7 @@ from crystaljax import (
     sample,
     structure,
 )
+from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -114,7 +115,7 @@ def test_vocabulary_is_that_of_the_dataset(tensors, tmp_path):
     crystal = structure.Crystal(
         np.array([29, 79]), np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), 3 * np.eye(3)
     )
-    columns = datasets.columns_from_crystals(
+    columns = columnar.columns_from_crystals(
         ["one"], ["Cu1Au1"], [crystal], [221], [-0.1]
     )
     info = {"energy_model": "some DFT"}

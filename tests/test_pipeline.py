@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from crystaljax import elements, structure
+from crystaljax.data import columnar, pipeline
 from crystaljax.data import dataset as datasets
-from crystaljax.data import pipeline
 
 NUM_STRUCTURES = 23
 
@@ -21,7 +21,7 @@ def dataset(tmp_path_factory):
             structure.Crystal(numbers, rng.random((n, 3)), np.diag([3.0, 4.0, 5.0 + i]))
         )
     path = tmp_path_factory.mktemp("data") / "dataset"
-    columns = datasets.columns_from_crystals(
+    columns = columnar.columns_from_crystals(
         [str(i) for i in range(NUM_STRUCTURES)],
         [elements.cell_formula(c.atomic_numbers) for c in crystals],
         crystals,

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from crystaljax import elements, structure
-from crystaljax.data import dataset as datasets
-from crystaljax.data import selection
+from crystaljax.data import columnar, selection
 
 
 def columns(formulas, *, space_groups=None, energies=None, coords=None, lattices=None):
@@ -21,7 +20,7 @@ def columns(formulas, *, space_groups=None, energies=None, coords=None, lattices
             )
         )
     count = len(formulas)
-    return datasets.columns_from_crystals(
+    return columnar.columns_from_crystals(
         [str(index) for index in range(count)],
         formulas,
         crystals,
@@ -135,7 +134,7 @@ def test_duplicates_agree_with_comparing_all_pairs():
 
 
 def test_empty_columns_pass_all_rules():
-    made = datasets.concatenate_columns([])
+    made = columnar.concatenate_columns([])
     rules = selection.Rules(1, 9, -1.0, 1.0, True, 1, 9, 0.1, 0.1)
     keep, _ = selection.select(made, rules)
     assert len(keep) == 0

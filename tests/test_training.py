@@ -27,6 +27,7 @@ from crystaljax import (
     training,
 )
 from crystaljax import samples as samples_lib
+from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -399,7 +400,7 @@ def test_structures_larger_than_the_rows_name_what_to_set(dataset_path, tmp_path
     crystal = structure.Crystal(
         np.full(20, 29), np.random.default_rng(0).random((20, 3)), np.eye(3) * 8
     )
-    columns = datasets.columns_from_crystals(["big"], ["Cu20"], [crystal], [1], [0.0])
+    columns = columnar.columns_from_crystals(["big"], ["Cu20"], [crystal], [1], [0.0])
     datasets.write_dataset(tmp_path / "big", columns, np.zeros(1, int), {})
     config.data.path = str(tmp_path / "big")
     with pytest.raises(ValueError, match=r"data\.rows=24"):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from crystaljax import elements, structure
+from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 
 
@@ -27,7 +28,7 @@ def write_dataset(path):
             )
         )
         energies.append(rng.normal(0, 0.1))
-    columns = datasets.columns_from_crystals(
+    columns = columnar.columns_from_crystals(
         [f"crystal-{i}" for i in range(60)],
         [elements.cell_formula(c.atomic_numbers) for c in crystals],
         crystals,

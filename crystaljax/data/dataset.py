@@ -18,16 +18,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from crystaljax import elements, structure
+from crystaljax.data import columnar
 
 TABLE_NAME = "structures.arrow"
 INFO_NAME = "dataset.json"
 VERSION = 1
 SPLITS = ("train", "val", "test")
-# num_sites is stored in one byte.
-MAX_SITES = 255
 
 SCHEMA = pa.schema(
     [
@@ -46,41 +45,7 @@ SCHEMA = pa.schema(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Columns:
-    """Structures as columns; the sites of all structures lie one after the other.
-
-    Attributes:
-        id: strings (structures,), a pyarrow array.
-        formula: strings (structures,), the cell formula, "Au1Cu3"; a pyarrow array.
-        offsets: int32 (structures + 1,): structure i has the sites offsets[i] up to,
-            but not with, offsets[i + 1].
-        atomic_numbers: uint8 (sites,).
-        frac_coords: float32 (sites, 3), in [0, 1).
-        lattice: float32 (structures, 3, 3), rows, Å.
-        space_group: uint8 (structures,), 1-230.
-        formation_energy: float32 (structures,), eV/atom.
-    """
-
-    id: pa.Array
-    formula: pa.Array
-    offsets: np.ndarray
-    atomic_numbers: np.ndarray
-    frac_coords: np.ndarray
-    lattice: np.ndarray
-    space_group: np.ndarray
-    formation_energy: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def num_sites(self) -> np.ndarray:
-        """Sites of each structure, int32 (structures,)."""
-        return np.diff(self.offsets)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Dataset(Columns):
+class Dataset(columnar.Columns):
     """An open data set: its columns, which are views of the memory map, and more.
 
     Attributes:
@@ -107,76 +72,9 @@ class Dataset(Columns):
         return np.flatnonzero(self.split == SPLITS.index(split))
 
 
-def columns_from_crystals(
-    ids: list[str],
-    formulas: list[str],
-    crystals: list[structure.Crystal],
-    space_groups: list[int],
-    formation_energies: list[float],
-) -> Columns:
-    """Crystals with their labels → columns, in the same order."""
-    num_sites = np.array([crystal.num_sites for crystal in crystals], dtype=np.int64)
-    return Columns(
-        id=pa.array(ids, pa.string()),
-        formula=pa.array(formulas, pa.string()),
-        offsets=_offsets(num_sites),
-        atomic_numbers=_concatenate(
-            [crystal.atomic_numbers for crystal in crystals], (), np.uint8
-        ),
-        frac_coords=_round_below_one(
-            _concatenate(
-                [crystal.frac_coords for crystal in crystals], (3,), np.float64
-            )
-        ),
-        lattice=np.array(
-            [crystal.lattice for crystal in crystals], dtype=np.float32
-        ).reshape(-1, 3, 3),
-        space_group=np.array(space_groups, dtype=np.uint8),
-        formation_energy=np.array(formation_energies, dtype=np.float32),
-    )
-
-
-def concatenate_columns(pieces: list[Columns]) -> Columns:
-    """Joins pieces into one, in order."""
-    num_sites = [np.zeros(0, np.int64), *(piece.num_sites for piece in pieces)]
-    return Columns(
-        id=_concatenate_strings([piece.id for piece in pieces]),
-        formula=_concatenate_strings([piece.formula for piece in pieces]),
-        offsets=_offsets(np.concatenate(num_sites)),
-        atomic_numbers=_concatenate([p.atomic_numbers for p in pieces], (), np.uint8),
-        frac_coords=_concatenate([p.frac_coords for p in pieces], (3,), np.float32),
-        lattice=_concatenate([p.lattice for p in pieces], (3, 3), np.float32),
-        space_group=_concatenate([p.space_group for p in pieces], (), np.uint8),
-        formation_energy=_concatenate(
-            [piece.formation_energy for piece in pieces], (), np.float32
-        ),
-    )
-
-
-def filter_columns(columns: Columns, keep: Bool[np.ndarray, " structures"]) -> Columns:
-    """The structures where ``keep`` is true, in order."""
-    num_sites = columns.num_sites
-    keep_sites = np.repeat(keep, num_sites)
-    return Columns(
-        id=columns.id.filter(pa.array(keep)),
-        formula=columns.formula.filter(pa.array(keep)),
-        offsets=_offsets(num_sites[keep]),
-        atomic_numbers=columns.atomic_numbers[keep_sites],
-        frac_coords=columns.frac_coords[keep_sites],
-        lattice=columns.lattice[keep],
-        space_group=columns.space_group[keep],
-        formation_energy=columns.formation_energy[keep],
-    )
-
-
-def polymorph_groups(formulas: pa.Array) -> Int[np.ndarray, " structures"]:
-    """Number of each structure's polymorph group: 0, 1, … in order of appearance."""
-    return np.asarray(formulas.dictionary_encode().indices, dtype=np.int32)
-
-
 def write_dataset(
     path: str | os.PathLike,
-    columns: Columns,
+    columns: columnar.Columns,
     split: Int[np.ndarray, " structures"],
     info: Mapping[str, Any],
     *,
@@ -213,7 +111,7 @@ def write_dataset(
             "splits": {
                 name: int(np.sum(split == code)) for code, name in enumerate(SPLITS)
             },
-            "vocabulary": _vocabulary(filter_columns(columns, split == 0)),
+            "vocabulary": _vocabulary(columnar.filter_columns(columns, split == 0)),
             **info,
             "table": {
                 "num_bytes": table.stat().st_size,
@@ -387,7 +285,7 @@ def crystal(dataset: Dataset, index: int) -> structure.Crystal:
     )
 
 
-def _record_batch(columns: Columns, split: np.ndarray) -> pa.RecordBatch:
+def _record_batch(columns: columnar.Columns, split: np.ndarray) -> pa.RecordBatch:
     offsets = pa.array(columns.offsets, pa.int32())
     coords = pa.FixedSizeListArray.from_arrays(
         pa.array(columns.frac_coords.reshape(-1), pa.float32()), 3
@@ -395,7 +293,7 @@ def _record_batch(columns: Columns, split: np.ndarray) -> pa.RecordBatch:
     arrays = {
         "id": columns.id,
         "formula": columns.formula,
-        "group": pa.array(polymorph_groups(columns.formula)),
+        "group": pa.array(columnar.polymorph_groups(columns.formula)),
         "num_sites": pa.array(columns.num_sites.astype(np.uint8)),
         "atomic_numbers": pa.ListArray.from_arrays(
             offsets, pa.array(columns.atomic_numbers, pa.uint8())
@@ -415,7 +313,7 @@ def _record_batch(columns: Columns, split: np.ndarray) -> pa.RecordBatch:
     )
 
 
-def _vocabulary(columns: Columns) -> dict[str, Any]:
+def _vocabulary(columns: columnar.Columns) -> dict[str, Any]:
     energies = columns.formation_energy
     return {
         "elements": [
@@ -429,12 +327,14 @@ def _vocabulary(columns: Columns) -> dict[str, Any]:
     }
 
 
-def _require_valid(columns: Columns) -> None:
+def _require_valid(columns: columnar.Columns) -> None:
     num_sites = columns.num_sites
-    if len(columns) and not (num_sites.min() > 0 and num_sites.max() <= MAX_SITES):
+    if len(columns) and not (
+        num_sites.min() > 0 and num_sites.max() <= columnar.MAX_SITES
+    ):
         raise ValueError(
             f"structures have {num_sites.min()} to {num_sites.max()} sites; expected 1 "
-            f"to {MAX_SITES}"
+            f"to {columnar.MAX_SITES}"
         )
     for name in ("frac_coords", "lattice", "formation_energy"):
         if not np.isfinite(getattr(columns, name)).all():
@@ -504,28 +404,3 @@ def _checksum(path: pathlib.Path) -> str:
 
 def _numpy_view(array: pa.Array) -> np.ndarray:
     return array.to_numpy(zero_copy_only=True)
-
-
-def _offsets(num_sites: np.ndarray) -> np.ndarray:
-    offsets = np.zeros(len(num_sites) + 1, np.int64)
-    np.cumsum(num_sites, out=offsets[1:])
-    if offsets[-1] > np.iinfo(np.int32).max:
-        raise ValueError(
-            f"{offsets[-1]} sites in all; a table holds up to {np.iinfo(np.int32).max}"
-        )
-    return offsets.astype(np.int32)
-
-
-def _round_below_one(frac_coords: np.ndarray) -> np.ndarray:
-    """Float64 → float32 within [0, 1): 0.99999999 would round to 1, which is 0."""
-    rounded = frac_coords.astype(np.float32)
-    return np.where(rounded >= 1, np.float32(0), rounded)
-
-
-def _concatenate(arrays: list, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    empty = np.zeros((0, *shape), dtype)
-    return np.concatenate([empty, *arrays]).astype(dtype, copy=False)
-
-
-def _concatenate_strings(arrays: list[pa.Array]) -> pa.Array:
-    return pa.concat_arrays([pa.array([], pa.string()), *arrays])

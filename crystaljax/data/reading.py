@@ -10,7 +10,7 @@ import numpy as np
 import spglib
 
 from crystaljax import canonical, elements, structure, validity, workers
-from crystaljax.data import dataset as datasets
+from crystaljax.data import columnar
 from crystaljax.data.sources import record
 
 # Rows that a worker takes at a time: enough to hide what sending them costs, few enough
@@ -51,7 +51,7 @@ class Reading:
             since the source did not say it.
     """
 
-    columns: datasets.Columns
+    columns: columnar.Columns
     failed: dict[str, dict[str, Any]]
     num_space_groups_found: int
 
@@ -65,7 +65,7 @@ class Reading:
 class _Chunk:
     """What a worker sends back."""
 
-    columns: datasets.Columns
+    columns: columnar.Columns
     failures: list[record.Failure]
     num_space_groups_found: int
 
@@ -89,7 +89,7 @@ def read_source(
         num_workers=num_workers,
         description=f"chunks of {_CHUNK_ROWS} structures" if show_progress else None,
     )
-    pieces: list[datasets.Columns] = []
+    pieces: list[columnar.Columns] = []
     failed: dict[str, dict[str, Any]] = {}
     num_found = 0
     for chunk in chunks:
@@ -100,7 +100,7 @@ def read_source(
             entry["count"] += 1
             if len(entry["examples"]) < _NUM_EXAMPLES:
                 entry["examples"].append({"id": failure.id, "detail": failure.detail})
-    return Reading(datasets.concatenate_columns(pieces), failed, num_found)
+    return Reading(columnar.concatenate_columns(pieces), failed, num_found)
 
 
 def canonical_record(
@@ -149,7 +149,7 @@ def _process_rows(
             continue
         records.append(result)
         num_found += parsed.space_group is None
-    columns = datasets.columns_from_crystals(
+    columns = columnar.columns_from_crystals(
         [one.id for one in records],
         [elements.cell_formula(one.crystal.atomic_numbers) for one in records],
         [one.crystal for one in records],
@@ -173,9 +173,9 @@ def canonical_form(
         raise ValueError(problem)
     if form.primitive:
         crystal = _primitive(crystal, form.symprec)
-    if crystal.num_sites > datasets.MAX_SITES:
+    if crystal.num_sites > columnar.MAX_SITES:
         raise ValueError(
-            f"{crystal.num_sites} sites; a data set holds up to {datasets.MAX_SITES}"
+            f"{crystal.num_sites} sites; a data set holds up to {columnar.MAX_SITES}"
         )
     numbers = crystal.atomic_numbers
     if numbers.min() < 1 or numbers.max() > elements.NUM_ELEMENTS:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from crystaljax import elements
+from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 
 # Largest difference at which two canonical tensors are the same structure: fractional
@@ -51,14 +52,14 @@ class Rules:
     min_space_group_share: float | None = None
 
 
-def group_sizes(columns: datasets.Columns) -> Int[np.ndarray, " structures"]:
+def group_sizes(columns: columnar.Columns) -> Int[np.ndarray, " structures"]:
     """Number of members of each structure's polymorph group (same cell formula)."""
-    group = datasets.polymorph_groups(columns.formula)
+    group = columnar.polymorph_groups(columns.formula)
     return np.bincount(group)[group] if len(group) else group.astype(np.int64)
 
 
 def has_common_elements(
-    columns: datasets.Columns, min_share: float
+    columns: columnar.Columns, min_share: float
 ) -> Bool[np.ndarray, " structures"]:
     """True where each element is found in at least ``min_share`` of the structures."""
     owner = np.repeat(np.arange(len(columns)), columns.num_sites)
@@ -72,7 +73,7 @@ def has_common_elements(
 
 
 def has_common_space_group(
-    columns: datasets.Columns, min_share: float
+    columns: columnar.Columns, min_share: float
 ) -> Bool[np.ndarray, " structures"]:
     """True where at least ``min_share`` of the structures have the space group."""
     found_in = np.bincount(columns.space_group, minlength=231)
@@ -80,14 +81,14 @@ def has_common_space_group(
 
 
 def distinct(
-    columns: datasets.Columns, tolerance: float = DUPLICATE_TOLERANCE
+    columns: columnar.Columns, tolerance: float = DUPLICATE_TOLERANCE
 ) -> Bool[np.ndarray, " structures"]:
     """False where an earlier structure is the same.
 
     The same is: the same cell formula, and canonical tensors that differ nowhere by
     more than the tolerance (periodic coordinates; lattice entries in Å).
     """
-    group = datasets.polymorph_groups(columns.formula)
+    group = columnar.polymorph_groups(columns.formula)
     first_length = columns.lattice[:, 0, 0].astype(np.float64)
     order = np.lexsort((first_length, group))
     # In this order equals are near each other: it is enough to compare each structure
@@ -109,7 +110,7 @@ def distinct(
 
 
 def _tensors_agree(
-    columns: datasets.Columns,
+    columns: columnar.Columns,
     one: Int[np.ndarray, " pairs"],
     other: Int[np.ndarray, " pairs"],
     tolerance: float,
@@ -133,7 +134,7 @@ def _tensors_agree(
 
 
 # In order; the rules of one stage look at the same structures.
-_STAGES: tuple[dict[str, Callable[[datasets.Columns, Any], np.ndarray]], ...] = (
+_STAGES: tuple[dict[str, Callable[[columnar.Columns, Any], np.ndarray]], ...] = (
     {
         "min_sites": lambda left, limit: left.num_sites >= limit,
         "max_sites": lambda left, limit: left.num_sites <= limit,
@@ -153,7 +154,7 @@ _STAGES: tuple[dict[str, Callable[[datasets.Columns, Any], np.ndarray]], ...] = 
 
 
 def select(
-    columns: datasets.Columns, rules: Rules
+    columns: columnar.Columns, rules: Rules
 ) -> tuple[Bool[np.ndarray, " structures"], dict[str, int]]:
     """Applies the rules in order, each to what the ones before have left.
 
@@ -171,7 +172,7 @@ def select(
         used = {name: limit for name, limit in limits.items() if not _is_unused(limit)}
         if not used:
             continue
-        left = datasets.filter_columns(columns, keep)
+        left = columnar.filter_columns(columns, keep)
         stays = np.ones(len(left), bool)
         for name, limit in used.items():
             mask = stage[name](left, limit)

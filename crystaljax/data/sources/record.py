@@ -33,11 +33,14 @@ class Failure:
         id: the source's name for the row.
         reason: a few words without values of the row, so that reasons can be counted.
         detail: the full message.
+        is_rule: the row is good but left out on purpose, by a rule of the source; it is
+            reported among what rules dropped and not among what failed.
     """
 
     id: str
     reason: str
     detail: str = ""
+    is_rule: bool = False
 
 
 @runtime_checkable
