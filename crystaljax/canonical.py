@@ -11,11 +11,12 @@ crystal and is never made: all changes of basis keep the handedness.
 
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import spglib
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 from crystaljax import elements, structure
 
@@ -37,6 +38,13 @@ LENGTH_STEP = 1e-4
 # Coordinates this close below 1 are 0.
 WRAP_TOLERANCE = 1e-6
 
+# Sites of the crystals that are worked on together: enough to hide the cost of calls,
+# few enough for what is tried on them (24 bases, many origins) to stay in a cache.
+_MAX_STACKED_SITES = 2000
+_NOT_REDUCED = "the lattice cannot be reduced; is it extremely skewed?"
+# The six entries of a metric: three squared lengths, then the products for α, β, γ.
+_METRIC_ENTRIES = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
+
 
 def canonical_crystal(
     crystal: structure.Crystal, origin: Origin = "site"
@@ -56,28 +64,86 @@ def canonical_crystal(
         ValueError: the lattice has no volume or cannot be reduced, a coordinate is not
             finite, or ``origin`` is unknown.
     """
+    (result,) = canonical_crystals([crystal], origin)
+    if isinstance(result, ValueError):
+        raise result
+    return result
+
+
+def canonical_crystals(
+    crystals: Sequence[structure.Crystal], origin: Origin = "site"
+) -> list[structure.Crystal | ValueError]:
+    """`canonical_crystal` of many at once, several times as fast for each of them.
+
+    Returns:
+        In the order of the input, the crystal, or why it has no such form.
+
+    Raises:
+        ValueError: ``origin`` is unknown.
+    """
     if origin not in ORIGINS:
         raise ValueError(f"unknown origin {origin!r}; expected one of {ORIGINS}")
-    frac_coords, lattice = _niggli(crystal)
-    species = _alphabetical_rank()[crystal.atomic_numbers]
-    by_species = np.argsort(species, kind="stable")
-    species, frac_coords = species[by_species], frac_coords[by_species]
+    lattices = np.array([each.lattice for each in crystals], float).reshape(-1, 3, 3)
+    changes, problems = _niggli_changes(lattices)
+    results: list[structure.Crystal | ValueError] = list(crystals)
+    by_size: dict[int, list[int]] = {}
+    for index, crystal in enumerate(crystals):
+        problem = problems[index]
+        if not (problem or np.isfinite(crystal.frac_coords).all()):
+            problem = "a coordinate is not finite"
+        if problem:
+            results[index] = ValueError(problem)
+        else:
+            by_size.setdefault(crystal.num_sites, []).append(index)
+    for num_sites, indices in by_size.items():
+        step = max(1, _MAX_STACKED_SITES // num_sites)
+        for begin in range(0, len(indices), step):
+            some = indices[begin : begin + step]
+            frac_coords = np.array([crystals[i].frac_coords for i in some], float)
+            stacked = _canonical_stack(
+                np.array([crystals[i].atomic_numbers for i in some]),
+                frac_coords @ np.linalg.inv(changes[some]),
+                changes[some] @ lattices[some],
+                origin,
+            )
+            for index, *arrays in zip(some, *stacked, strict=True):
+                results[index] = structure.Crystal(*arrays)
+    return results
 
-    bases = _equivalent_bases(lattice @ lattice.T)
-    lattices = bases @ lattice
-    # coordinates: (bases, origins, sites, 3)
-    coords = frac_coords @ np.round(np.linalg.inv(bases))
-    coords = coords[:, None]
+
+def _canonical_stack(
+    atomic_numbers: Int[np.ndarray, "crystals sites"],
+    frac_coords: Float[np.ndarray, "crystals sites 3"],
+    lattices: Float[np.ndarray, "crystals 3 3"],
+    origin: Origin,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Canonical form of crystals in Niggli cells that have equally many sites."""
+    ranks = _alphabetical_rank()[atomic_numbers]
+    by_species = np.argsort(ranks, axis=1, kind="stable")
+    ranks = np.take_along_axis(ranks, by_species, 1)
+    atomic_numbers = np.take_along_axis(atomic_numbers, by_species, 1)
+    frac_coords = np.take_along_axis(frac_coords, by_species[..., None], 1)
+
+    owner, basis = _equivalent_bases(lattices @ np.swapaxes(lattices, 1, 2))
+    matrices, inverses = _unimodular()[:2]
+    coords = frac_coords[owner] @ inverses[basis]
+    bases = matrices[basis] @ lattices[owner]
     if origin == "site":
-        rarest = coords[:, 0, species == _rarest(species)]
-        coords = coords - rarest[:, :, None]
+        first, count = _rarest(ranks)
+        # A copy of each basis for each site of the rarest species.
+        copies = count[owner]
+        copy_of = np.repeat(np.arange(len(owner)), copies)
+        number = np.arange(len(copy_of)) - (np.cumsum(copies) - copies)[copy_of]
+        owner, bases = owner[copy_of], bases[copy_of]
+        coords = coords[copy_of]
+        site = first[owner] + number
+        coords -= np.take_along_axis(coords, site[:, None, None], 1)
 
-    basis, which_origin, order = _first_in_order(coords, species, lattices)
-    chosen = coords[basis, which_origin][order]
-    return structure.Crystal(
-        atomic_numbers=np.asarray(crystal.atomic_numbers)[by_species][order],
-        frac_coords=_wrap(chosen),
-        lattice=structure.orient(lattices[basis]),
+    chosen, order = _first_in_order(owner, coords, ranks[owner], bases)
+    return (
+        np.take_along_axis(atomic_numbers, order, 1),
+        _wrap(np.take_along_axis(coords[chosen], order[..., None], 1)),
+        structure.orient(bases[chosen]),
     )
 
 
@@ -104,43 +170,55 @@ def ordered_crystal(crystal: structure.Crystal) -> structure.Crystal:
     )
 
 
-def _niggli(
-    crystal: structure.Crystal,
-) -> tuple[Float[np.ndarray, "sites 3"], Float[np.ndarray, "3 3"]]:
-    """Coordinates and right-handed lattice in spglib's Niggli basis."""
-    lattice = np.asarray(crystal.lattice, dtype=float)
-    frac_coords = np.asarray(crystal.frac_coords, dtype=float)
-    if not (np.isfinite(lattice).all() and np.isfinite(frac_coords).all()):
-        raise ValueError("a coordinate or lattice entry is not finite")
-    volume = np.linalg.det(lattice)
-    if abs(volume) <= 1e-9 * np.prod(np.linalg.norm(lattice, axis=1)):
-        raise ValueError(
-            f"lattice vectors span {abs(volume):g} Å³; expected three that are not in "
-            "a plane"
-        )
+def _niggli_changes(
+    lattices: Float[np.ndarray, "crystals 3 3"],
+) -> tuple[Float[np.ndarray, "crystals 3 3"], list[str]]:
+    """Changes of basis to right-handed Niggli cells; and what is wrong, if anything."""
+    problems = [""] * len(lattices)
+    is_finite = np.all(np.isfinite(lattices), axis=(1, 2), keepdims=True)[:, 0, 0]
+    lattices = np.where(is_finite[:, None, None], lattices, np.eye(3))
+    volumes = np.linalg.det(lattices)
+    flat = np.abs(volumes) <= 1e-9 * np.linalg.norm(lattices, axis=-1).prod(axis=1)
+    reduced = lattices.copy()
+    for index, lattice in enumerate(lattices):
+        if not is_finite[index]:
+            problems[index] = "a lattice entry is not finite"
+        elif flat[index]:
+            problems[index] = (
+                f"lattice vectors span {abs(volumes[index]):g} Å³; expected three that "
+                "are not in a plane"
+            )
+        elif (found := _niggli_lattice(lattice)) is not None:
+            reduced[index] = found
+        else:
+            problems[index] = _NOT_REDUCED
+    # Exact integers, so that no error of the reduction enters.
+    lattices = np.where(flat[:, None, None], np.eye(3), lattices)
+    changes = np.round(reduced @ np.linalg.inv(lattices))
+    determinants = np.linalg.det(changes)
+    for index in np.flatnonzero(np.abs(np.abs(determinants) - 1) > 1e-3):
+        problems[index] = problems[index] or _NOT_REDUCED
+    # (-x) @ (-lattice) is the same crystal; a mirror image would not be.
+    changes *= np.sign(determinants * volumes)[:, None, None]
+    return changes, problems
+
+
+def _niggli_lattice(lattice: Float[np.ndarray, "3 3"]) -> np.ndarray | None:
     reduced = spglib.niggli_reduce(lattice)
     if reduced is None:
         # Very skewed cells exhaust its iterations; a Delaunay cell is less skewed.
         delaunay = spglib.delaunay_reduce(lattice)
         reduced = None if delaunay is None else spglib.niggli_reduce(delaunay)
-    if reduced is None:
-        raise ValueError("the lattice cannot be reduced; is it extremely skewed?")
-    # Exact integers, so that no error of the reduction enters.
-    change = np.round(reduced @ np.linalg.inv(lattice))
-    if abs(abs(np.linalg.det(change)) - 1) > 1e-3:
-        raise ValueError("the lattice cannot be reduced; is it extremely skewed?")
-    if np.linalg.det(change) * volume < 0:
-        # (-x) @ (-lattice) is the same crystal; a mirror image would not be.
-        change = -change
-    return frac_coords @ np.linalg.inv(change), change @ lattice
+    return reduced
 
 
 @functools.cache
-def _unimodular() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _unimodular() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Right-handed changes of basis with entries in {-1, 0, 1}.
 
     Returns:
         matrices: shape (3480, 3, 3).
+        inverses: theirs, shape (3480, 3, 3), whole numbers too.
         vectors: shape (13, 3), their rows up to sign.
         rows: shape (3480, 3), which of the vectors each row is.
     """
@@ -152,44 +230,85 @@ def _unimodular() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     matrices = signed[candidates]
     first, second, third = np.moveaxis(matrices, 1, 0)
     keep = np.sum(np.cross(first, second) * third, axis=-1) == 1
+    matrices = matrices[keep].astype(float)
     return (
-        matrices[keep].astype(float),
+        matrices,
+        np.round(np.linalg.inv(matrices)),
         vectors.astype(float),
         index_of[candidates[keep]],
     )
 
 
+@functools.cache
+def _metric_changes() -> Float[np.ndarray, "3480 6 6"]:
+    """What each change of basis makes of a metric written as six numbers."""
+    matrices = _unimodular()[0]
+    rows, columns = _METRIC_ENTRIES
+    units = np.zeros((6, 3, 3))
+    units[np.arange(6), rows, columns] = units[np.arange(6), columns, rows] = 1
+    changed = np.einsum("bij,ujk,blk->buil", matrices, units, matrices)
+    return np.swapaxes(changed[:, :, rows, columns], 1, 2)
+
+
+@functools.lru_cache(maxsize=4096)
+def _bases_with_rows(allowed: tuple[int, int, int]) -> Int[np.ndarray, " bases"]:
+    """Changes of basis whose row k is among the vectors of the bit mask allowed[k]."""
+    rows = _unimodular()[3]
+    fits = (np.array(allowed) >> rows) & 1
+    return np.flatnonzero(fits.all(axis=1))
+
+
 def _equivalent_bases(
-    metric: Float[np.ndarray, "3 3"],
-) -> Float[np.ndarray, "bases 3 3"]:
-    """Changes of basis from a Niggli cell to those as good within the tolerance.
+    metrics: Float[np.ndarray, "crystals 3 3"],
+) -> tuple[Int[np.ndarray, " bases"], Int[np.ndarray, " bases"]]:
+    """Changes of basis from Niggli cells to those as good within the tolerance.
 
-    All give the same preferred cell, so they differ by the proper automorphisms of
-    the lattice (as it is within the tolerance), of which there are at most 24.
+    All bases of a crystal give the same preferred cell, so they differ by the proper
+    automorphisms of the lattice (as it is within the tolerance): at most 24.
+
+    Returns:
+        Whose each basis is, ascending; and which change of basis.
     """
-    matrices, vectors, rows = _unimodular()
-    norms = np.sum(vectors @ metric * vectors, axis=-1)
-    shortest = np.sort(np.diag(metric)) * (1 + LENGTH_TOLERANCE) ** 2
-    short = norms[:, None] <= shortest
-    # One row after the other, since few matrices pass the first.
-    keep = np.flatnonzero(short[rows[:, 0], 0])
-    keep = keep[short[rows[keep, 1], 1]]
-    keep = keep[short[rows[keep, 2], 2]]
-    bases = matrices[keep]
+    vectors = _unimodular()[2]
+    norms = np.einsum("vi,cij,vj->cv", vectors, metrics, vectors)
+    diagonal = np.diagonal(metrics, axis1=1, axis2=2)
+    shortest = np.sort(diagonal, axis=1) * (1 + LENGTH_TOLERANCE) ** 2
+    is_short = norms[:, None] <= shortest[..., None]
+    allowed = is_short @ (1 << np.arange(len(vectors)))
+    # Lattices of one kind allow the same rows, and there are few kinds.
+    kinds, kind_of = np.unique(allowed, axis=0, return_inverse=True)
+    flat = metrics[:, *_METRIC_ENTRIES]
+    owners, chosen = [], []
+    for number, kind in enumerate(kinds):
+        members = np.flatnonzero(kind_of.ravel() == number)
+        bases = _bases_with_rows(tuple(kind.tolist()))
+        preference = _preference(flat[members], bases)
+        is_best = preference == preference.min(axis=1, keepdims=True)
+        member, basis = np.nonzero(is_best)
+        owners.append(members[member])
+        chosen.append(bases[basis])
+    owner, basis = np.concatenate(owners), np.concatenate(chosen)
+    order = np.argsort(owner, kind="stable")
+    return owner[order], basis[order]
 
-    metrics = bases @ metric @ np.swapaxes(bases, 1, 2)
-    lengths = np.sqrt(np.diagonal(metrics, axis1=1, axis2=2))
-    cosines = metrics / (lengths[:, :, None] * lengths[:, None, :])
-    coarse = _coarse_cosine(cosines[:, (1, 0, 0), (2, 2, 1)])
+
+def _preference(
+    metrics: Float[np.ndarray, "crystals 6"], bases: Int[np.ndarray, " bases"]
+) -> Int[np.ndarray, "crystals bases"]:
+    """The lower, the better the basis; crystals whose lattices allow the same bases."""
+    changes = _metric_changes()[bases].reshape(-1, 6)
+    changed = (metrics @ changes.T).reshape(len(metrics), len(bases), 6)
+    lengths = np.sqrt(changed[..., :3])
+    products = lengths[..., (1, 0, 0)] * lengths[..., (2, 2, 1)]
+    coarse = _coarse_cosine(changed[..., 3:] / products)
     # Niggli's types: all angles acute, or none. Flipping two vectors always gives one.
-    has_type = (coarse > 0).all(axis=1) | (coarse <= 0).all(axis=1)
-    bases, coarse = bases[has_type], coarse[has_type]
+    has_type = (coarse > 0).all(axis=-1) | (coarse <= 0).all(axis=-1)
     # Most acute first (60° rather than 90° for fcc); then right angles first, so that
-    # the 120° of a hexagonal cell is γ.
-    preference = np.concatenate(
-        [-coarse.sum(axis=1, keepdims=True), np.abs(coarse), coarse], axis=1
-    )
-    return bases[_lexicographic_minima(preference)]
+    # the 120° of a hexagonal cell is γ. In one number: none of these exceeds 64.
+    preference = -coarse.sum(axis=-1)
+    for value in (*np.moveaxis(np.abs(coarse), -1, 0), *np.moveaxis(coarse, -1, 0)):
+        preference = preference * 128 + value
+    return np.where(has_type, preference, np.iinfo(np.int64).max)
 
 
 def _coarse_cosine(cosines: np.ndarray) -> np.ndarray:
@@ -197,37 +316,34 @@ def _coarse_cosine(cosines: np.ndarray) -> np.ndarray:
 
 
 def _first_in_order(
-    coords: Float[np.ndarray, "bases origins sites 3"],
-    species: Int[np.ndarray, " sites"],
-    lattices: Float[np.ndarray, "bases 3 3"],
-) -> tuple[int, int, Int[np.ndarray, " sites"]]:
-    """Basis, origin and site order whose arrays come first.
+    owner: Int[np.ndarray, " candidates"],
+    coords: Float[np.ndarray, "candidates sites 3"],
+    ranks: Int[np.ndarray, "candidates sites"],
+    lattices: Float[np.ndarray, "candidates 3 3"],
+) -> tuple[Int[np.ndarray, " crystals"], Int[np.ndarray, "crystals sites"]]:
+    """Of each crystal, the candidate whose arrays come first, and its site order.
 
     Coordinates on the coarse grid decide, then cell parameters and coordinates on the
     fine one. What is equal in all of them is equal to 1e-5, and either will do.
     """
-    num_origins, num_sites = coords.shape[1:3]
-    coords = coords.reshape(-1, num_sites, 3)
     position = np.mod(coords * COARSE_CELLS + CELL_OFFSET, COARSE_CELLS)
-    cell = np.floor(position).astype(np.int64)
+    cell = np.floor(position)
+    inside = position - cell
     # mod of a tiny negative number is the period itself.
-    coarse = _pack(np.mod(cell, COARSE_CELLS), COARSE_CELLS)
-    coarse += species * COARSE_CELLS**3
-    best = _lexicographic_minima(np.sort(coarse, axis=-1))
+    coarse = _pack(np.mod(cell, COARSE_CELLS).astype(np.int32), COARSE_CELLS)
+    coarse += (ranks * COARSE_CELLS**3).astype(np.int32)
+    best = _lexicographic_minima(np.sort(coarse, axis=-1), owner)
 
-    coarse, inside = coarse[best], (position - cell)[best]
-    fine = _pack(np.floor(inside * FINE_CELLS).astype(np.int64), FINE_CELLS)
-    order = np.lexsort((fine, coarse), axis=-1)
-    if len(best) > 1:
-        parameters = _fine_parameters(lattices)[best // num_origins]
-        sorted_fine = np.take_along_axis(fine, order, axis=-1)
-        first = _lexicographic_minima(
-            np.concatenate([parameters, sorted_fine], axis=1)
-        )[0]
-    else:
-        first = 0
-    basis, which_origin = divmod(int(best[first]), num_origins)
-    return basis, which_origin, order[first]
+    fine = _pack(np.floor(inside[best] * FINE_CELLS).astype(np.int64), FINE_CELLS)
+    both = coarse[best].astype(np.int64) * FINE_CELLS**3 + fine
+    order = np.argsort(both, axis=-1, kind="stable")
+    keys = np.concatenate(
+        [_fine_parameters(lattices[best]), np.take_along_axis(fine, order, -1)], axis=1
+    )
+    minima = _lexicographic_minima(keys, owner[best])
+    # One of each crystal: they are equal, and owners ascend.
+    _, first = np.unique(owner[best[minima]], return_index=True)
+    return best[minima[first]], order[minima[first]]
 
 
 def _fine_parameters(lattices: Float[np.ndarray, "bases 3 3"]) -> np.ndarray:
@@ -245,25 +361,47 @@ def _pack(cells: Int[np.ndarray, "*shape 3"], base: int) -> Int[np.ndarray, "*sh
 
 
 def _lexicographic_minima(
-    keys: Int[np.ndarray, "candidates width"],
+    keys: Integer[np.ndarray, "candidates width"],
+    owner: Int[np.ndarray, " candidates"],
 ) -> Int[np.ndarray, " minima"]:
-    """Indices of the rows that come first in lexicographic order; equal rows all."""
+    """Of each owner, the rows that come first in lexicographic order; equals all.
+
+    Owners ascend, and so do the indices returned.
+    """
     best = np.arange(len(keys))
+    num_owners = 1 + np.count_nonzero(np.diff(owner))
     for column in range(keys.shape[1]):
-        if len(best) == 1:
+        if len(best) == num_owners:
             break
+        of = owner[best]
+        starts = np.flatnonzero(np.diff(of, prepend=-1))
         values = keys[best, column]
-        best = best[values == values.min()]
+        smallest = np.minimum.reduceat(values, starts)
+        lengths = np.diff(starts, append=len(best))
+        best = best[values == np.repeat(smallest, lengths)]
     return best
 
 
-def _rarest(species: Int[np.ndarray, " sites"]) -> int:
-    # argmin takes the first of equals, and species are in alphabetical order.
-    ranks, counts = np.unique(species, return_counts=True)
-    return int(ranks[np.argmin(counts)])
+def _rarest(
+    ranks: Int[np.ndarray, "crystals sites"],
+) -> tuple[Int[np.ndarray, " crystals"], Int[np.ndarray, " crystals"]]:
+    """Where the sites of the rarest species begin, and how many they are.
+
+    Sites are in alphabetical order of their species; so, of equally rare ones, the
+    first is taken.
+    """
+    num_sites = ranks.shape[1]
+    is_first = np.diff(ranks, axis=1, prepend=-1) != 0
+    crystal, first = np.nonzero(is_first)
+    # Up to the next species, or to the end of the crystal.
+    flat = crystal * num_sites + first
+    count = np.diff(flat, append=ranks.size)
+    order = np.lexsort((first, count, crystal))
+    rarest = order[np.flatnonzero(np.diff(crystal[order], prepend=-1))]
+    return first[rarest], count[rarest]
 
 
-def _wrap(frac_coords: Float[np.ndarray, "sites 3"]) -> Float[np.ndarray, "sites 3"]:
+def _wrap(frac_coords: Float[np.ndarray, "*sites 3"]) -> Float[np.ndarray, "*sites 3"]:
     wrapped = frac_coords - np.floor(frac_coords)
     return np.where(wrapped >= 1 - WRAP_TOLERANCE, 0.0, wrapped)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,10 +17,6 @@ from crystaljax.data.sources import record
 # for the last ones not to keep one worker busy alone.
 _CHUNK_ROWS = 100
 _NUM_EXAMPLES = 3
-
-# All images that can be nearest in a reduced cell, the site itself in the middle.
-_IMAGES = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
-_SAME_CELL = 13
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,25 +99,38 @@ def read_source(
     return Reading(columnar.concatenate_columns(pieces), failed, num_found)
 
 
-def canonical_record(
-    parsed: record.Record, form: CanonicalForm
+def canonical_records(
+    parsed: Sequence[record.Record], form: CanonicalForm
+) -> list[record.Record | record.Failure]:
+    """Records in canonical form and with all their labels, or why there is none."""
+    results: list[record.Record | record.Failure] = []
+    crystals = canonical_forms([each.crystal for each in parsed], form)
+    made = [each for each in crystals if isinstance(each, structure.Crystal)]
+    close = iter(validity.have_close_sites(made))
+    for each, crystal in zip(parsed, crystals, strict=True):
+        is_close = isinstance(crystal, structure.Crystal) and next(close)
+        if each.formation_energy is None:
+            results.append(record.Failure(each.id, "no formation energy"))
+        elif isinstance(crystal, ValueError):
+            reason = "cell or sites make no crystal"
+            results.append(record.Failure(each.id, reason, str(crystal)))
+        elif is_close:
+            reason = f"atoms closer than {validity.MIN_DISTANCE} Å"
+            shortest = validity.pair_distances(crystal).min()
+            results.append(record.Failure(each.id, reason, f"{shortest:.3g} Å"))
+        else:
+            results.append(_with_space_group(each, crystal, form.symprec))
+    return results
+
+
+def _with_space_group(
+    parsed: record.Record, crystal: structure.Crystal, symprec: float
 ) -> record.Record | record.Failure:
-    """The record in canonical form and with all its labels, or why there is none."""
-    if parsed.formation_energy is None:
-        return record.Failure(parsed.id, "no formation energy")
-    try:
-        crystal = canonical_form(parsed.crystal, form)
-    except ValueError as error:
-        return record.Failure(parsed.id, "cell or sites make no crystal", str(error))
-    shortest = _shortest_distance(crystal)
-    if shortest < validity.MIN_DISTANCE:
-        reason = f"atoms closer than {validity.MIN_DISTANCE} Å"
-        return record.Failure(parsed.id, reason, f"{shortest:.3g} Å")
-    space_group = parsed.space_group or validity.find_space_group(crystal, form.symprec)
-    if not space_group:
-        reason = f"spglib finds no space group at symprec {form.symprec} Å"
+    number = parsed.space_group or validity.find_space_group(crystal, symprec)
+    if not number:
+        reason = f"spglib finds no space group at symprec {symprec} Å"
         return record.Failure(parsed.id, reason)
-    return record.Record(parsed.id, crystal, space_group, parsed.formation_energy)
+    return record.Record(parsed.id, crystal, number, parsed.formation_energy)
 
 
 def _chunked(rows: Iterable[Any]) -> Iterator[list[Any]]:
@@ -136,19 +145,21 @@ def _process_rows(
     rows: list[Any],
 ) -> _Chunk:
     failures: list[record.Failure] = []
-    records: list[record.Record] = []
-    num_found = 0
+    parsed: list[record.Record] = []
     for row in rows:
-        parsed = parse_row_fn(row)
-        if isinstance(parsed, record.Failure):
-            failures.append(parsed)
-            continue
-        result = canonical_record(parsed, form)
+        result = parse_row_fn(row)
         if isinstance(result, record.Failure):
             failures.append(result)
-            continue
-        records.append(result)
-        num_found += parsed.space_group is None
+        else:
+            parsed.append(result)
+    records: list[record.Record] = []
+    num_found = 0
+    for before, result in zip(parsed, canonical_records(parsed, form), strict=True):
+        if isinstance(result, record.Failure):
+            failures.append(result)
+        else:
+            records.append(result)
+            num_found += before.space_group is None
     columns = columnar.columns_from_crystals(
         [one.id for one in records],
         [elements.cell_formula(one.crystal.atomic_numbers) for one in records],
@@ -168,24 +179,41 @@ def canonical_form(
     Raises:
         ValueError: it cannot be brought into this form; the message says why.
     """
-    problem = validity.find_cell_problem(crystal)
-    if problem:
-        raise ValueError(problem)
-    if form.primitive:
-        crystal = _primitive(crystal, form.symprec)
-    if crystal.num_sites > columnar.MAX_SITES:
-        raise ValueError(
-            f"{crystal.num_sites} sites; a data set holds up to {columnar.MAX_SITES}"
-        )
-    numbers = crystal.atomic_numbers
-    if numbers.min() < 1 or numbers.max() > elements.NUM_ELEMENTS:
-        raise ValueError(
-            f"atomic numbers {numbers.min()} to {numbers.max()}; expected 1 to "
-            f"{elements.NUM_ELEMENTS}"
-        )
+    (result,) = canonical_forms([crystal], form)
+    if isinstance(result, ValueError):
+        raise result
+    return result
+
+
+def canonical_forms(
+    crystals: Sequence[structure.Crystal], form: CanonicalForm
+) -> list[structure.Crystal | ValueError]:
+    """`canonical_form` of many at once; the error stands where it would be raised."""
+    results: list[structure.Crystal | ValueError] = []
+    problems = validity.find_cell_problems(crystals)
+    for crystal, problem in zip(crystals, problems, strict=True):
+        try:
+            if problem:
+                raise ValueError(problem)
+            if form.primitive:
+                crystal = _primitive(crystal, form.symprec)
+            if crystal.num_sites > columnar.MAX_SITES:
+                raise ValueError(
+                    f"{crystal.num_sites} sites; a data set holds up to "
+                    f"{columnar.MAX_SITES}"
+                )
+            if form.origin == "none":
+                crystal = canonical.ordered_crystal(crystal)
+            results.append(crystal)
+        except ValueError as error:
+            results.append(error)
     if form.origin == "none":
-        return canonical.ordered_crystal(crystal)
-    return canonical.canonical_crystal(crystal, form.origin)
+        return results
+    good = [each for each in results if isinstance(each, structure.Crystal)]
+    made = iter(canonical.canonical_crystals(good, form.origin))
+    return [
+        next(made) if isinstance(each, structure.Crystal) else each for each in results
+    ]
 
 
 def _primitive(crystal: structure.Crystal, symprec: float) -> structure.Crystal:
@@ -201,14 +229,3 @@ def _primitive(crystal: structure.Crystal, symprec: float) -> structure.Crystal:
         raise ValueError(f"spglib finds no primitive cell at symprec {symprec} Å")
     lattice, frac_coords, atomic_numbers = map(np.asarray, cell)
     return structure.Crystal(atomic_numbers, frac_coords, lattice)
-
-
-def _shortest_distance(crystal: structure.Crystal) -> float:
-    """Between two atoms, Å; the cell must be a reduced one."""
-    apart = crystal.frac_coords[:, None] - crystal.frac_coords
-    apart = apart - np.round(apart)
-    vectors = (apart[:, :, None] + _IMAGES) @ crystal.lattice
-    squared = np.einsum("ijkl,ijkl->ijk", vectors, vectors)
-    site = np.arange(crystal.num_sites)
-    squared[site, site, _SAME_CELL] = np.inf
-    return float(np.sqrt(squared.min()))
