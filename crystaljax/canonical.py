@@ -95,15 +95,24 @@ def canonical_crystals(
             results[index] = ValueError(problem)
         else:
             by_size.setdefault(crystal.num_sites, []).append(index)
+    if not by_size:
+        return results
+    is_good = np.array([not problem for problem in problems])
+    niggli = np.where(is_good[:, None, None], changes @ lattices, np.eye(3))
+    owner, basis = _equivalent_bases(niggli)
+    ends = np.searchsorted(owner, np.arange(len(crystals) + 1)).tolist()
     for num_sites, indices in by_size.items():
         step = max(1, _MAX_STACKED_SITES // num_sites)
         for begin in range(0, len(indices), step):
             some = indices[begin : begin + step]
+            bases = [basis[ends[i] : ends[i + 1]] for i in some]
             frac_coords = np.array([crystals[i].frac_coords for i in some], float)
             stacked = _canonical_stack(
                 np.array([crystals[i].atomic_numbers for i in some]),
                 frac_coords @ np.linalg.inv(changes[some]),
-                changes[some] @ lattices[some],
+                niggli[some],
+                np.repeat(np.arange(len(some)), [len(each) for each in bases]),
+                np.concatenate(bases),
                 origin,
             )
             for index, *arrays in zip(some, *stacked, strict=True):
@@ -115,16 +124,20 @@ def _canonical_stack(
     atomic_numbers: Int[np.ndarray, "crystals sites"],
     frac_coords: Float[np.ndarray, "crystals sites 3"],
     lattices: Float[np.ndarray, "crystals 3 3"],
+    owner: Int[np.ndarray, " bases"],
+    basis: Int[np.ndarray, " bases"],
     origin: Origin,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Canonical form of crystals in Niggli cells that have equally many sites."""
+    """Canonical form of crystals in Niggli cells that have equally many sites.
+
+    Owner and basis are what `_equivalent_bases` gives for these crystals.
+    """
     ranks = _alphabetical_rank()[atomic_numbers]
     by_species = np.argsort(ranks, axis=1, kind="stable")
     ranks = np.take_along_axis(ranks, by_species, 1)
     atomic_numbers = np.take_along_axis(atomic_numbers, by_species, 1)
     frac_coords = np.take_along_axis(frac_coords, by_species[..., None], 1)
 
-    owner, basis = _equivalent_bases(lattices @ np.swapaxes(lattices, 1, 2))
     matrices, inverses = _unimodular()[:2]
     coords = frac_coords[owner] @ inverses[basis]
     bases = matrices[basis] @ lattices[owner]
@@ -259,7 +272,7 @@ def _bases_with_rows(allowed: tuple[int, int, int]) -> Int[np.ndarray, " bases"]
 
 
 def _equivalent_bases(
-    metrics: Float[np.ndarray, "crystals 3 3"],
+    lattices: Float[np.ndarray, "crystals 3 3"],
 ) -> tuple[Int[np.ndarray, " bases"], Int[np.ndarray, " bases"]]:
     """Changes of basis from Niggli cells to those as good within the tolerance.
 
@@ -269,6 +282,7 @@ def _equivalent_bases(
     Returns:
         Whose each basis is, ascending; and which change of basis.
     """
+    metrics = lattices @ np.swapaxes(lattices, 1, 2)
     vectors = _unimodular()[2]
     norms = np.einsum("vi,cij,vj->cv", vectors, metrics, vectors)
     diagonal = np.diagonal(metrics, axis1=1, axis2=2)
@@ -369,17 +383,23 @@ def _lexicographic_minima(
     Owners ascend, and so do the indices returned.
     """
     best = np.arange(len(keys))
-    num_owners = 1 + np.count_nonzero(np.diff(owner))
+    starts = _starts(owner)
     for column in range(keys.shape[1]):
-        if len(best) == num_owners:
+        if len(best) == len(starts):
             break
-        of = owner[best]
-        starts = np.flatnonzero(np.diff(of, prepend=-1))
         values = keys[best, column]
         smallest = np.minimum.reduceat(values, starts)
-        lengths = np.diff(starts, append=len(best))
-        best = best[values == np.repeat(smallest, lengths)]
+        lengths = np.append(starts[1:], len(best)) - starts
+        keep = values == np.repeat(smallest, lengths)
+        if not keep.all():
+            best = best[keep]
+            starts = _starts(owner[best])
     return best
+
+
+def _starts(owner: Int[np.ndarray, " entries"]) -> Int[np.ndarray, " owners"]:
+    """Where the entries of each owner begin."""
+    return np.append(0, 1 + np.flatnonzero(owner[1:] != owner[:-1]))
 
 
 def _rarest(
@@ -397,7 +417,7 @@ def _rarest(
     flat = crystal * num_sites + first
     count = np.diff(flat, append=ranks.size)
     order = np.lexsort((first, count, crystal))
-    rarest = order[np.flatnonzero(np.diff(crystal[order], prepend=-1))]
+    rarest = order[_starts(crystal[order])]
     return first[rarest], count[rarest]
 
 

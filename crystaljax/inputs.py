@@ -3,15 +3,12 @@
 import dataclasses
 import os
 import pathlib
-import warnings
 
 from crystaljax import structure
-from crystaljax.data.sources import cif
+from crystaljax.data.sources import crystal_files
 
 _EXTXYZ_SUFFIXES = (".extxyz", ".xyz")
-_POSCAR_SUFFIXES = (".vasp", ".poscar")
-_POSCAR_NAMES = ("POSCAR", "CONTCAR")
-FORMATS = "CIF (.cif), POSCAR (.vasp, .poscar, POSCAR*, CONTCAR*), extxyz (.extxyz)"
+FORMATS = f"{crystal_files.FORMATS}, extxyz (.extxyz)"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,39 +83,20 @@ def read_inputs(
     return crystals, unreadable
 
 
-def _format(path: pathlib.Path) -> str:
-    suffix = path.suffix.lower()
+def _format(path: pathlib.Path) -> str | None:
     if not path.is_file() and path.exists():
-        return ""
-    if suffix == ".cif":
-        return "cif"
-    if suffix in _EXTXYZ_SUFFIXES:
+        return None
+    if path.suffix.lower() in _EXTXYZ_SUFFIXES:
         return "extxyz"
-    if suffix in _POSCAR_SUFFIXES or path.name.upper().startswith(_POSCAR_NAMES):
-        return "poscar"
-    return ""
+    return crystal_files.find_format(path.name)
 
 
 def _read(path: pathlib.Path) -> list[structure.Crystal]:
-    match _format(path):
-        case "cif":
-            return [cif.parse_cif(path.read_text(encoding="utf-8"))]
-        case "extxyz":
-            from crystaljax import export
+    file_format = _format(path)
+    if file_format == "extxyz":
+        from crystaljax import export
 
-            return export.read_extxyz(path)[0]
-        case _:
-            return [_read_poscar(path)]
-
-
-def _read_poscar(path: pathlib.Path) -> structure.Crystal:
-    # Slow to import, and not always needed.
-    from pymatgen.io.vasp import Poscar
-
-    from crystaljax import bridge
-
-    with warnings.catch_warnings():
-        # A POSCAR without element symbols is read as H, He, Li with a warning.
-        warnings.simplefilter("error")
-        poscar = Poscar.from_str(path.read_text(encoding="utf-8"))
-    return bridge.from_pymatgen(poscar.structure)
+        return export.read_extxyz(path)[0]
+    assert file_format is not None
+    text = path.read_text(encoding="utf-8")
+    return [crystal_files.parse_crystal(text, file_format)]

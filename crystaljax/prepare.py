@@ -1,17 +1,20 @@
-"""Makes a data set: crystals from a file or built in → canonical form → a directory.
+"""Makes a data set from crystals in files, from a data base, or the built-in alloys.
 
     python -m crystaljax.prepare --source=builtin --output=data/alloys
     python -m crystaljax.prepare --source=cif_csv --input=val.csv.gz \
         --energy_column=heat_all --output=data/perov_5
+    python -m crystaljax.prepare --source=aflow --species=W,B,Ta --natoms=4:60 \
+        --rules=paper --output=data/wbta
 
 Prints what was read, what failed and why, what was dropped by which rule, and what is
-left; dataset.json holds the same.
+left; dataset.json holds the same, and figures/ its histograms. A run that was stopped
+goes on where it was when the same command is given again.
 """
 
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -20,56 +23,40 @@ import spglib
 from absl import flags
 
 from crystaljax import canonical, command_line, elements
-from crystaljax.data import columnar, reading, selection
+from crystaljax.data import columnar, figures, reading, selection, staging
 from crystaljax.data import dataset as datasets
-from crystaljax.data.sources import aflow_csv, cif_csv, csv_rows, extxyz, record
-
-SOURCES = ("builtin", "emt", "cif_csv", "aflow_csv", "extxyz")
-# Sources that make their records; the others read a file.
-_EMT_SOURCES = ("builtin", "emt")
+from crystaljax.data import report as reports
+from crystaljax.data import split as splits
+from crystaljax.data.sources import building
 
 
-@dataclasses.dataclass(frozen=True)
-class PrepareOptions:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareOptions(building.SourceOptions):
     """What to prepare; see the flags of the command.
 
     Attributes:
-        source: one of ``SOURCES``.
         output: the data set directory to make.
-        input: the file, for sources that read one.
-        energy_column: column or key of the formation energy, eV/atom.
-        space_group_column: column or key of the space group; found by spglib where it
-            is None (AFLOW files have a usual one).
-        id_column: column or key of the structure's name.
         symprec: distance tolerance of spglib, Å.
         origin: "site" or "input", see `canonical.canonical_crystal`.
         primitive: go to the primitive cell (within ``symprec``) first.
         rules: what to drop.
         val_fraction: share of structures for validation.
         test_fraction: share of structures for the test.
-        seed: of the split, and of structures that are generated.
-        num_structures: how many to make (emt); all there are if None.
-        num_workers: processes; all CPUs if None.
         energy_model: what the energies were computed with; as the source says if None.
-        overwrite: replace a data set at ``output``.
+        figures: draw the histograms of the report.
+        overwrite: replace a data set at ``output``, and forget what an interrupted run
+            has read for it.
     """
 
-    source: str
     output: str | os.PathLike
-    input: str | None = None
-    energy_column: str | None = None
-    space_group_column: str | None = None
-    id_column: str | None = None
     symprec: float = 0.1
     origin: canonical.Origin = "site"
     primitive: bool = False
     rules: selection.Rules = dataclasses.field(default_factory=selection.Rules)
     val_fraction: float = 0.05
     test_fraction: float = 0.05
-    seed: int = 0
-    num_structures: int | None = None
-    num_workers: int | None = None
     energy_model: str | None = None
+    figures: bool = True
     overwrite: bool = False
 
 
@@ -86,22 +73,60 @@ def prepare(options: PrepareOptions, *, show_progress: bool = False) -> dict[str
     """
     datasets.check_can_write(options.output, overwrite=options.overwrite)
     fractions = {"val": options.val_fraction, "test": options.test_fraction}
-    selection.require_fractions(fractions)
-    source = build_source(options)
-    provenance = source.describe()
-
+    splits.require_fractions(fractions)
+    options = _with_cache(options)
+    source = building.build_source(options, show_progress=show_progress)
     form = reading.CanonicalForm(options.origin, options.primitive, options.symprec)
-    read = reading.read_source(
-        source, form, num_workers=options.num_workers, show_progress=show_progress
+    output = pathlib.Path(options.output)
+    # Beside the output, so that an interrupted run leaves nothing under its name.
+    partial = output.parent / f".{output.name}.partial"
+    with staging.open_stage(
+        partial, _reading_options(options), restart=options.overwrite
+    ) as stage:
+        read = reading.read_source(
+            source,
+            form,
+            stage,
+            num_workers=options.num_workers,
+            show_progress=show_progress,
+        )
+        report = _select_and_write(options, source.describe(), read, partial)
+    staging.remove_stage(partial)
+    if options.figures:
+        figures.draw(report, output / "figures")
+    return report
+
+
+def _with_cache(options: PrepareOptions) -> PrepareOptions:
+    """What is downloaded is kept beside the output: it took days, perhaps."""
+    if options.source not in building.SERVICES or options.cache is not None:
+        return options
+    output = pathlib.Path(options.output)
+    return dataclasses.replace(
+        options, cache=str(output.with_name(f"{output.name}.download"))
     )
+
+
+def _select_and_write(
+    options: PrepareOptions,
+    provenance: dict[str, Any],
+    read: reading.Reading,
+    partial: pathlib.Path,
+) -> dict[str, Any]:
     keep, dropped = selection.select(read.columns, options.rules)
-    report = {"num_read": read.num_read, "failed": read.failed, "dropped": dropped}
+    report = {
+        "num_read": read.num_read,
+        "failed": read.failed,
+        "left_out": read.left_out,
+        "dropped": dropped,
+    }
     _require_some(keep, report)
-    columns = columnar.filter_columns(read.columns, keep)
-    split = selection.split_by_formula(
+    columns = read.columns if keep.all() else _keep(read.columns, keep, partial)
+    fractions = {"val": options.val_fraction, "test": options.test_fraction}
+    split = splits.split_by_formula(
         _reduced_formulas(columns.formula), fractions, options.seed
     )
-    report |= _describe_kept(columns, split)
+    report |= reports.describe(columns, split)
     info = {
         "report": report,
         "energy_model": options.energy_model or provenance.get("energy_model"),
@@ -120,103 +145,29 @@ def prepare(options: PrepareOptions, *, show_progress: bool = False) -> dict[str
     return report
 
 
-def build_source(options: PrepareOptions) -> record.Source:
-    """Options → where the records come from.
-
-    Raises:
-        ValueError: the source is unknown, or an option it needs is missing.
-    """
-    name = options.source
-    if name not in SOURCES:
-        raise ValueError(f"unknown source {name!r}; expected one of {SOURCES}")
-    if name in _EMT_SOURCES:
-        return _build_emt_source(options)
-    if options.input is None:
-        raise ValueError(f"--source={name} reads a file; give it with --input")
-    if options.energy_column is None and name != "aflow_csv":
-        raise ValueError(_missing_energy_message(options))
-    given = {
-        "energy": options.energy_column,
-        "space_group": options.space_group_column,
-        "id": options.id_column,
-    }
-    source_type, suffix = {
-        "cif_csv": (cif_csv.CifCsv, "column"),
-        "aflow_csv": (aflow_csv.AflowCsv, "column"),
-        "extxyz": (extxyz.ExtXyz, "key"),
-    }[name]
-    fields = {
-        f"{role}_{suffix}": value for role, value in given.items() if value is not None
-    }
-    return source_type(str(options.input), **fields)
+def _keep(
+    columns: columnar.Columns, keep: np.ndarray, partial: pathlib.Path
+) -> columnar.Columns:
+    """The structures where ``keep`` is true, on disk: there may be millions."""
+    files = staging.ColumnFiles(partial / "kept")
+    for where, block in columnar.blocks(columns):
+        files.append(columnar.filter_columns(block, keep[where]))
+    kept = files.columns()
+    files.close()
+    return kept
 
 
-def _missing_energy_message(options: PrepareOptions) -> str:
-    message = (
-        f"--source={options.source} needs --energy_column, the column or key with the "
-        "formation energy in eV/atom"
-    )
-    if options.source == "cif_csv" and options.input is not None:
-        header = ", ".join(csv_rows.read_header(options.input))
-        message += f"; {options.input} has the columns: {header}"
-    return message
-
-
-@dataclasses.dataclass(frozen=True)
-class RecordSource:
-    """Records that are made, not parsed; rows are the records themselves.
-
-    Attributes:
-        make_records: gives the records, and failures to be counted.
-        provenance: what `describe` gives.
-    """
-
-    make_records: Callable[[], Iterable[record.Record | record.Failure]]
-    provenance: dict[str, Any]
-
-    def read_rows(self) -> Iterator[record.Record | record.Failure]:
-        """See `record.Source`."""
-        yield from self.make_records()
-
-    # Static, so that what makes the records is not sent to the workers.
-    @staticmethod
-    def parse_row(
-        row: record.Record | record.Failure,
-    ) -> record.Record | record.Failure:
-        """See `record.Source`."""
-        return row
-
-    def describe(self) -> dict[str, Any]:
-        """See `record.Source`."""
-        return self.provenance
-
-
-def _build_emt_source(options: PrepareOptions) -> RecordSource:
-    # ASE's EMT and the prototypes are needed by these two sources only.
-    from crystaljax import relaxation
-    from crystaljax.data.sources import emt
-
-    if options.source == "builtin":
-        made = {"source": "builtin", **emt.load_metadata()}
-        return RecordSource(emt.load_builtin, made)
-
-    def generate() -> Iterator[record.Record | record.Failure]:
-        generated = emt.generate(
-            options.num_structures,
-            seed=options.seed,
-            num_workers=options.num_workers,
-            description="relax",
-        )
-        yield from generated.records
-        for reason, count in generated.num_dropped.items():
-            yield from [record.Failure("", reason)] * count
-
-    made = {
-        "source": "emt",
-        "energy_model": relaxation.energy_model(emt.CALCULATOR),
-        "seed": options.seed,
-    }
-    return RecordSource(generate, made | {"num_structures": options.num_structures})
+def _reading_options(options: PrepareOptions) -> dict[str, Any]:
+    """What the reading depends on, and the selection that comes after it does not."""
+    plain = _plain(options)
+    after = ["rules", "val_fraction", "test_fraction", "energy_model"]
+    if not building.depends_on_seed(options):
+        after.append("seed")
+    plain = {name: value for name, value in plain.items() if name not in after}
+    if options.input is not None and os.path.isfile(options.input):
+        status = os.stat(options.input)
+        plain |= {"bytes": status.st_size, "modified": status.st_mtime_ns}
+    return plain
 
 
 def _reduced_formulas(formulas: pa.Array) -> list[str]:
@@ -252,58 +203,12 @@ def _require_some(keep: np.ndarray, report: dict[str, Any]) -> None:
     )
 
 
-def _describe_kept(columns: columnar.Columns, split: np.ndarray) -> dict[str, Any]:
-    groups = np.bincount(columnar.polymorph_groups(columns.formula))
-    numbers = np.unique(columns.atomic_numbers)
-    return {
-        "num_kept": len(columns),
-        "num_groups": len(groups),
-        "smallest_group": int(groups.min()),
-        "largest_group": int(groups.max()),
-        "sites": [int(columns.num_sites.min()), int(columns.num_sites.max())],
-        "formation_energy": [
-            float(columns.formation_energy.min()),
-            float(columns.formation_energy.max()),
-        ],
-        "elements": [elements.symbol(int(number)) for number in numbers],
-        "space_groups": np.unique(columns.space_group).tolist(),
-        "splits": {
-            name: int(np.sum(split == code))
-            for code, name in enumerate(datasets.SPLITS)
-        },
-    }
-
-
 def _plain(options: PrepareOptions) -> dict[str, Any]:
     """Options as JSON values, without those that cannot change the result."""
     plain = dataclasses.asdict(options)
-    for name in ("output", "overwrite", "num_workers"):
+    for name in ("output", "overwrite", "num_workers", "figures"):
         del plain[name]
     return plain
-
-
-def format_report(report: dict[str, Any]) -> str:
-    """The report as lines of text."""
-    energies = report["formation_energy"]
-    rows: list[tuple[str, Any]] = [("structures read", report["num_read"])]
-    rows += [
-        (f"  failed: {reason}", entry["count"])
-        for reason, entry in report["failed"].items()
-    ]
-    rows += [(f"  dropped by --{rule}", num) for rule, num in report["dropped"].items()]
-    rows += [
-        ("structures kept", report["num_kept"]),
-        ("polymorph groups (same cell formula)", report["num_groups"]),
-        ("  smallest", report["smallest_group"]),
-        ("  largest", report["largest_group"]),
-        ("atoms per cell", "{} to {}".format(*report["sites"])),
-        ("formation energy (eV/atom)", "{:.3f} to {:.3f}".format(*energies)),
-        ("elements", len(report["elements"])),
-        ("space groups", len(report["space_groups"])),
-        *report["splits"].items(),
-    ]
-    width = max(len(label) for label, _ in rows) + 2
-    return "\n".join(f"{label:<{width}}{value}" for label, value in rows)
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -318,20 +223,33 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
             flags.DEFINE_enum,
         )
     )
-    choice("source", None, SOURCES, "Where the structures come from.")
-    text("input", None, "File to read (CSV and extxyz, gzip too).")
+    names = functools.partial(flags.DEFINE_list, flag_values=values)
+    switch = functools.partial(flags.DEFINE_bool, flag_values=values)
+    choice("source", None, building.SOURCES, "Where the structures come from.")
     text("output", None, "Data set directory to make.")
-    text(
-        "energy_column",
-        None,
-        "Column (CSV) or key (extxyz) of the formation energy, eV/atom.",
-    )
+    text("input", None, "File to read (gzip, bzip2 and xz too), or folder or archive.")
+    text("labels", None, "CSV with energies by id, for folder and entries_json.")
+    text("energy_column", None, "Column or key of the formation energy, eV/atom.")
     text(
         "space_group_column",
         None,
         "Column or key of the space-group number; found by spglib if not given.",
     )
     text("id_column", None, "Column or key of the structure's name.")
+    names("species", None, "aflow: elements that structures are made of, as W,B,Ta.")
+    text("natoms", None, "aflow: atoms per cell, as 4:60, its default.")
+    text("nspecies", None, "aflow: number of elements, as 2:4.")
+    names(
+        "functionals", None, "aflow: values of dft_type to keep; PAW_PBE if not given."
+    )
+    switch("allow_hubbard_u", None, "aflow: keep what was computed with a Hubbard U.")
+    text(
+        "server", None, "optimade: oqmd, alexandria, mp or an address; aflow: address."
+    )
+    text("filter", None, "optimade: what to ask for, in its filter language.")
+    integer("page_size", None, "aflow, optimade: entries asked for at once.", 1)
+    switch("verify_tls", None, "aflow, optimade: check the server's certificate.")
+    text("cache", None, "aflow, optimade: keeps pages; OUTPUT.download if not given.")
     text("energy_model", None, "What the energies were computed with.")
     number("symprec", 0.1, "Distance tolerance of spglib, Å.", 0)
     choice(
@@ -341,6 +259,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "Put a site of the rarest species at the origin, or keep the input's origin.",
     )
     boolean("primitive", False, "Go to the primitive cell.")
+    choice("rules", "none", ("none", "paper"), "Which rules to begin with.")
     integer("min_sites", None, "Fewest atoms of a cell.")
     integer("max_sites", None, "Most atoms of a cell.")
     number("min_energy", None, "Energies must lie above, eV/atom.")
@@ -363,6 +282,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     integer("seed", 0, "Of the split, and of structures that are made.")
     integer("num_structures", None, "How many to make (emt); all if not given.", 1)
     integer("num_workers", None, "Processes; all CPUs if not given.", 1)
+    boolean("figures", True, "Draw the histograms of the report.")
     boolean("overwrite", False, "Replace a data set at --output.")
     flags.mark_flags_as_required(["source", "output"], flag_values=values)
 
@@ -370,13 +290,33 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 def options_from_flags(values: flags.FlagValues) -> PrepareOptions:
     """Parsed flags → options."""
     given = values.flag_values_dict()
-    rules = {
-        field.name: given[field.name] for field in dataclasses.fields(selection.Rules)
+    for name in ("natoms", "nspecies"):
+        given[name] = _parse_range(name, given[name])
+    for name in ("species", "functionals"):
+        given[name] = tuple(given[name]) if given[name] else None
+    rules = selection.PAPER_RULES if given["rules"] == "paper" else selection.Rules()
+    limits = {
+        field.name: given[field.name]
+        for field in dataclasses.fields(selection.Rules)
+        if given[field.name] is not None
     }
     names = {field.name for field in dataclasses.fields(PrepareOptions)} - {"rules"}
     return PrepareOptions(
-        rules=selection.Rules(**rules), **{name: given[name] for name in names}
+        rules=dataclasses.replace(rules, **limits),
+        **{name: given[name] for name in names},
     )
+
+
+def _parse_range(name: str, text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    least, _, most = text.partition(":")
+    try:
+        return int(least), int(most or least)
+    except ValueError as error:
+        raise ValueError(
+            f"--{name}={text} is no range; expected one such as 4:60, or one number"
+        ) from error
 
 
 def main() -> None:
@@ -386,7 +326,7 @@ def main() -> None:
     def command():
         options = options_from_flags(flags.FLAGS)
         report = prepare(options, show_progress=True)
-        print(format_report(report))
+        print(reports.format_report(report))
         print(f"written to {options.output}")
 
     command_line.run(command)

@@ -228,7 +228,9 @@ def _prepare_builtin(path: pathlib.Path) -> datasets.Dataset:
         # Preparing brings pymatgen and spglib, which training itself does without.
         from crystaljax import prepare
 
-        prepare.prepare(prepare.PrepareOptions(source=BUILTIN, output=path))
+        prepare.prepare(
+            prepare.PrepareOptions(source=BUILTIN, output=path, figures=False)
+        )
     return datasets.open_dataset(path)
 
 

@@ -35,6 +35,7 @@ from crystaljax import (
 )
 from crystaljax import samples as samples_lib
 from crystaljax.data import dataset as datasets
+from crystaljax.data import report as reports
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Held-out formulas to sample, by number of elements.
@@ -140,7 +141,7 @@ def open_alloys(path: pathlib.Path) -> datasets.Dataset:
             ),
             show_progress=True,
         )
-        print(prepare.format_report(report))
+        print(reports.format_report(report))
     return datasets.open_dataset(path)
 
 

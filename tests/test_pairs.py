@@ -11,7 +11,8 @@ import scipy.stats
 import tiny
 
 from crystaljax.data import dataset as datasets
-from crystaljax.data import pairs, pipeline, selection
+from crystaljax.data import pairs, pipeline
+from crystaljax.data import split as splits
 
 
 def columns(sizes, *, num_sites=None, seed=0):
@@ -343,7 +344,7 @@ def test_no_formula_is_in_training_and_in_validation_pairs():
     formula_of_group = np.repeat(np.arange(8), 3)
     made = columns([6] * 24)
     formula = np.array(reduced)[formula_of_group[made["group"]]]
-    sides = selection.split_by_formula(formula.tolist(), {"val": 0.3}, seed=0)
+    sides = splits.split_by_formula(formula.tolist(), {"val": 0.3}, seed=0)
     train, val = (
         np.flatnonzero(sides == datasets.SPLITS.index(name))
         for name in ("train", "val")

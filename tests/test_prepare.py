@@ -12,7 +12,7 @@ from pymatgen.core import Lattice, Structure
 from crystaljax import prepare, relaxation, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import selection
-from crystaljax.data.sources import record
+from crystaljax.data.sources import building, record
 
 FCC = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
 HALF = [[x + 0.5, y + 0.5, z + 0.5] for x, y, z in FCC]
@@ -57,6 +57,7 @@ def options(table, **changed):
         "output": str(table.parent / "data"),
         "energy_column": "heat",
         "num_workers": 1,
+        "figures": False,
     }
     return prepare.PrepareOptions(**settings | changed)
 
@@ -176,10 +177,12 @@ def test_existing_output_is_refused_before_work(table):
 def test_records_that_are_made_are_counted_too(tmp_path, monkeypatch):
     crystal = structure.Crystal(np.array([29]), np.zeros((1, 3)), 3 * np.eye(3))
     made = [record.Record("a", crystal, 221, 0.0), record.Failure("", "too dense")]
-    source = prepare.RecordSource(lambda: made, {"energy_model": "EMT"})
-    monkeypatch.setattr(prepare, "build_source", lambda options: source)
+    source = building.RecordSource(lambda: made, {"energy_model": "EMT"})
+    monkeypatch.setattr(building, "build_source", lambda *_, **__: source)
     report = prepare.prepare(
-        prepare.PrepareOptions("emt", tmp_path / "data", num_workers=1)
+        prepare.PrepareOptions(
+            source="emt", output=tmp_path / "data", num_workers=1, figures=False
+        )
     )
     assert report["failed"]["too dense"]["count"] == 1
     info = datasets.open_dataset(tmp_path / "data").info
@@ -192,7 +195,7 @@ def test_flags_are_the_options():
     prepare.define_flags(values)
     values(["prepare", "--source=builtin", "--output=x", "--max_sites=20"])
     assert prepare.options_from_flags(values) == prepare.PrepareOptions(
-        "builtin", "x", rules=selection.Rules(max_sites=20)
+        source="builtin", output="x", rules=selection.Rules(max_sites=20)
     )
 
 
@@ -225,5 +228,5 @@ def test_command(table):
 @pytest.mark.parametrize("source", ["builtin", "emt"])
 def test_alloys_have_the_energy_model_of_their_calculator(source):
     # Or their hull would refuse what is relaxed with the same calculator.
-    built = prepare.build_source(prepare.PrepareOptions(source=source, output="unused"))
+    built = building.build_source(building.SourceOptions(source=source))
     assert built.describe()["energy_model"] == relaxation.energy_model("emt")

@@ -1,16 +1,22 @@
 """Structures as columns in memory, or in memory maps: plain NumPy and Arrow arrays."""
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 
 from crystaljax import structure
 
 # num_sites is stored in one byte.
 MAX_SITES = 255
+# Structures that are worked on together where all of them would fill the memory.
+BLOCK_SIZE = 50_000
+# The same for site rows: temporary arrays of some tens of MB.
+_BLOCK_SITES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,7 +65,7 @@ def columns_from_crystals(
     return Columns(
         id=pa.array(ids, pa.string()),
         formula=pa.array(formulas, pa.string()),
-        offsets=_offsets(num_sites),
+        offsets=offsets_of(num_sites),
         atomic_numbers=_concatenate(
             [crystal.atomic_numbers for crystal in crystals], (), np.uint8
         ),
@@ -82,7 +88,7 @@ def concatenate_columns(pieces: list[Columns]) -> Columns:
     return Columns(
         id=_concatenate_strings([piece.id for piece in pieces]),
         formula=_concatenate_strings([piece.formula for piece in pieces]),
-        offsets=_offsets(np.concatenate(num_sites)),
+        offsets=offsets_of(np.concatenate(num_sites)),
         atomic_numbers=_concatenate([p.atomic_numbers for p in pieces], (), np.uint8),
         frac_coords=_concatenate([p.frac_coords for p in pieces], (3,), np.float32),
         lattice=_concatenate([p.lattice for p in pieces], (3, 3), np.float32),
@@ -100,7 +106,7 @@ def filter_columns(columns: Columns, keep: Bool[np.ndarray, " structures"]) -> C
     return Columns(
         id=columns.id.filter(pa.array(keep)),
         formula=columns.formula.filter(pa.array(keep)),
-        offsets=_offsets(num_sites[keep]),
+        offsets=offsets_of(num_sites[keep]),
         atomic_numbers=columns.atomic_numbers[keep_sites],
         frac_coords=columns.frac_coords[keep_sites],
         lattice=columns.lattice[keep],
@@ -109,12 +115,59 @@ def filter_columns(columns: Columns, keep: Bool[np.ndarray, " structures"]) -> C
     )
 
 
-def polymorph_groups(formulas: pa.Array) -> Int[np.ndarray, " structures"]:
-    """Number of each structure's polymorph group: 0, 1, … in order of appearance."""
-    return np.asarray(formulas.dictionary_encode().indices, dtype=np.int32)
+def slice_columns(columns: Columns, start: int, stop: int) -> Columns:
+    """The structures from ``start`` up to, but not with, ``stop``: views, no copies."""
+    first, last = columns.offsets[start], columns.offsets[stop]
+    return Columns(
+        id=columns.id[start:stop],
+        formula=columns.formula[start:stop],
+        offsets=columns.offsets[start : stop + 1] - first,
+        atomic_numbers=columns.atomic_numbers[first:last],
+        frac_coords=columns.frac_coords[first:last],
+        lattice=columns.lattice[start:stop],
+        space_group=columns.space_group[start:stop],
+        formation_energy=columns.formation_energy[start:stop],
+    )
 
 
-def _offsets(num_sites: np.ndarray) -> np.ndarray:
+def blocks(columns: Columns, size: int = BLOCK_SIZE) -> Iterator[tuple[slice, Columns]]:
+    """Structures in blocks, as views, with where they are: work in little memory."""
+    for start in range(0, len(columns), size):
+        stop = min(start + size, len(columns))
+        yield slice(start, stop), slice_columns(columns, start, stop)
+
+
+def blocks_of_sites(
+    columns: Columns, indices: Int[np.ndarray, " taken"]
+) -> Iterator[slice]:
+    """Slices of ``indices``, one after the other, of about a million sites each."""
+    sites_before = np.cumsum(columns.num_sites[indices], dtype=np.int64)
+    block_of = (sites_before - 1) // _BLOCK_SITES
+    bounds = [0, *(np.flatnonzero(np.diff(block_of)) + 1).tolist(), len(indices)]
+    for start, end in itertools.pairwise(bounds):
+        if start < end:
+            yield slice(start, end)
+
+
+def site_rows(
+    columns: Columns, indices: Int[np.ndarray, " taken"]
+) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
+    """Rows of the sites of some structures, and which of the structures has each."""
+    starts = columns.offsets[indices].astype(np.int64)
+    num_sites = columns.offsets[indices + 1] - starts
+    owner = np.repeat(np.arange(len(indices)), num_sites)
+    first = np.cumsum(num_sites) - num_sites
+    return np.arange(len(owner)) + (starts - first)[owner], owner
+
+
+def offsets_of(
+    num_sites: Integer[np.ndarray, " structures"],
+) -> Int[np.ndarray, " structures+1"]:
+    """Number of sites of each structure → where its sites begin, and the last end.
+
+    Raises:
+        ValueError: the sites are more than 32 bits can count.
+    """
     offsets = np.zeros(len(num_sites) + 1, np.int64)
     np.cumsum(num_sites, out=offsets[1:])
     if offsets[-1] > np.iinfo(np.int32).max:
@@ -122,6 +175,11 @@ def _offsets(num_sites: np.ndarray) -> np.ndarray:
             f"{offsets[-1]} sites in all; a table holds up to {np.iinfo(np.int32).max}"
         )
     return offsets.astype(np.int32)
+
+
+def polymorph_groups(formulas: pa.Array) -> Int[np.ndarray, " structures"]:
+    """Number of each structure's polymorph group: 0, 1, … in order of appearance."""
+    return np.asarray(formulas.dictionary_encode().indices, dtype=np.int32)
 
 
 def _round_below_one(frac_coords: np.ndarray) -> np.ndarray:

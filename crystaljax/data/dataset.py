@@ -111,13 +111,14 @@ def write_dataset(
             "splits": {
                 name: int(np.sum(split == code)) for code, name in enumerate(SPLITS)
             },
-            "vocabulary": _vocabulary(columnar.filter_columns(columns, split == 0)),
+            "vocabulary": _vocabulary(columns, split),
             **info,
             "table": {
                 "num_bytes": table.stat().st_size,
                 "sha256": _checksum(table),
             },
         }
+        described["sha256"] = _info_checksum(described)
         text = json.dumps(described, indent=2, allow_nan=False)
         (temporary / INFO_NAME).write_text(text + "\n", encoding="utf-8")
         _move_into_place(temporary, path)
@@ -139,12 +140,13 @@ def check_can_write(path: str | os.PathLike, *, overwrite: bool) -> None:
         )
 
 
-def open_dataset(path: str | os.PathLike, *, verify: bool = False) -> Dataset:
+def open_dataset(path: str | os.PathLike, *, verify: bool = True) -> Dataset:
     """Opens a data set; its columns are read from the memory map when they are used.
 
     Args:
         path: the directory.
-        verify: compare the checksum as well, which reads the whole table.
+        verify: compare the table's checksum, which reads all of it: 1-2 s a GB. Without
+            it, a table of the right length is taken to be the right one.
 
     Raises:
         FileNotFoundError: there is no such directory, or it is not a data set.
@@ -214,6 +216,12 @@ def read_info(path: str | os.PathLike) -> dict[str, Any]:
         )
     if not {"num_bytes", "sha256"} <= set(info.get("table", ())):
         raise ValueError(f"{path / INFO_NAME} does not describe {TABLE_NAME}")
+    # Data sets of earlier releases have none.
+    if info.get("sha256", expected := _info_checksum(info)) != expected:
+        raise ValueError(
+            f"{path / INFO_NAME} has another SHA-256 than when it was written: it is "
+            "altered; copy or prepare it again"
+        )
     return info
 
 
@@ -313,16 +321,24 @@ def _record_batch(columns: columnar.Columns, split: np.ndarray) -> pa.RecordBatc
     )
 
 
-def _vocabulary(columns: columnar.Columns) -> dict[str, Any]:
-    energies = columns.formation_energy
+def _vocabulary(columns: columnar.Columns, split: np.ndarray) -> dict[str, Any]:
+    """Of the training structures."""
+    is_train = split == 0
+    found = np.zeros(256, bool)
+    for where, block in columnar.blocks(columns):
+        in_block = np.repeat(is_train[where], block.num_sites)
+        found |= np.bincount(block.atomic_numbers[in_block], minlength=256) > 0
+    energies = columns.formation_energy[is_train]
+    num_sites = columns.num_sites[is_train]
+    space_groups = np.bincount(columns.space_group[is_train], minlength=231)
     return {
         "elements": [
-            elements.symbol(int(number)) for number in np.unique(columns.atomic_numbers)
+            elements.symbol(number) for number in np.flatnonzero(found).tolist()
         ],
-        "space_groups": np.unique(columns.space_group).tolist(),
-        "max_sites": int(columns.num_sites.max()) if len(columns) else None,
+        "space_groups": np.flatnonzero(space_groups).tolist(),
+        "max_sites": int(num_sites.max()) if len(num_sites) else None,
         "formation_energy": (
-            [float(energies.min()), float(energies.max())] if len(columns) else None
+            [float(energies.min()), float(energies.max())] if len(energies) else None
         ),
     }
 
@@ -400,6 +416,12 @@ def _is_empty(path: pathlib.Path) -> bool:
 def _checksum(path: pathlib.Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _info_checksum(info: Mapping[str, Any]) -> str:
+    """Of all entries but the checksum itself."""
+    rest = {name: value for name, value in info.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _numpy_view(array: pa.Array) -> np.ndarray:

@@ -1,22 +1,28 @@
 """Records of a source → columns in canonical form, by worker processes."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import spglib
+import tqdm
 
 from crystaljax import canonical, elements, structure, validity, workers
-from crystaljax.data import columnar
+from crystaljax.data import columnar, staging
 from crystaljax.data.sources import record
 
-# Rows that a worker takes at a time: enough to hide what sending them costs, few enough
-# for the last ones not to keep one worker busy alone.
-_CHUNK_ROWS = 100
+# Rows that a worker takes at a time: few at first, so that a short file keeps all
+# workers busy, then enough to hide what sending them costs.
+_FIRST_CHUNK_ROWS = 32
+_LAST_CHUNK_ROWS = 1024
 _NUM_EXAMPLES = 3
+# At most this much work is done again after an interruption.
+_SECONDS_BETWEEN_COMMITS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,19 +48,18 @@ class Reading:
 
     Attributes:
         columns: the structures that could be read, in the order of the source.
+        num_read: rows of the source, good and bad.
         failed: for each reason the count, and the first few as examples: JSON values.
+        left_out: for each rule of the source the count of what it left out.
         num_space_groups_found: of how many structures spglib found the space group,
             since the source did not say it.
     """
 
     columns: columnar.Columns
+    num_read: int
     failed: dict[str, dict[str, Any]]
+    left_out: dict[str, int]
     num_space_groups_found: int
-
-    @property
-    def num_read(self) -> int:
-        """Rows of the source, good and bad."""
-        return len(self.columns) + sum(entry["count"] for entry in self.failed.values())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,6 +67,7 @@ class _Chunk:
     """What a worker sends back."""
 
     columns: columnar.Columns
+    num_rows: int
     failures: list[record.Failure]
     num_space_groups_found: int
 
@@ -69,34 +75,84 @@ class _Chunk:
 def read_source(
     source: record.Source,
     form: CanonicalForm,
+    stage: staging.Stage,
     *,
     num_workers: int | None = None,
     show_progress: bool = False,
 ) -> Reading:
-    """Reads all of a source. A bad row is counted with its reason, and is not fatal.
+    """Reads all of a source into a stage, or what the stage does not yet have of it.
+
+    A bad row is counted with its reason, and is not fatal.
 
     Raises:
         FileNotFoundError: the input is missing.
         ValueError: the input as a whole is not what the source reads.
     """
+    progress = stage.progress
+    if not progress:
+        progress |= {"num_rows": 0, "num_space_groups_found": 0, "is_complete": False}
+        progress |= {"failed": {}, "left_out": {}}
+    if not progress["is_complete"]:
+        _read_rest(source, form, stage, num_workers, show_progress)
+    return Reading(
+        columns=stage.files.columns(),
+        num_read=progress["num_rows"],
+        failed=progress["failed"],
+        left_out=progress["left_out"],
+        num_space_groups_found=progress["num_space_groups_found"],
+    )
+
+
+def _read_rest(
+    source: record.Source,
+    form: CanonicalForm,
+    stage: staging.Stage,
+    num_workers: int | None,
+    show_progress: bool,
+) -> None:
+    progress = stage.progress
+    rows = itertools.islice(source.read_rows(), progress["num_rows"], None)
     chunks = workers.map_in_workers(
         functools.partial(_process_rows, source.parse_row, form),
-        _chunked(source.read_rows()),
+        _chunked(rows),
         num_workers=num_workers,
-        description=f"chunks of {_CHUNK_ROWS} structures" if show_progress else None,
     )
-    pieces: list[columnar.Columns] = []
-    failed: dict[str, dict[str, Any]] = {}
-    num_found = 0
-    for chunk in chunks:
-        pieces.append(chunk.columns)
-        num_found += chunk.num_space_groups_found
-        for failure in chunk.failures:
-            entry = failed.setdefault(failure.reason, {"count": 0, "examples": []})
-            entry["count"] += 1
-            if len(entry["examples"]) < _NUM_EXAMPLES:
-                entry["examples"].append({"id": failure.id, "detail": failure.detail})
-    return Reading(columnar.concatenate_columns(pieces), failed, num_found)
+    bar = tqdm.tqdm(
+        desc="read",
+        unit=" structures",
+        initial=progress["num_rows"],
+        smoothing=0.05,
+        disable=not show_progress,
+    )
+    committed = time.monotonic()
+    # Committed in any case, so that nothing read is lost with what stops the rest.
+    with contextlib.ExitStack() as stack:
+        stack.callback(stage.commit)
+        stack.enter_context(bar)
+        for chunk in chunks:
+            stage.files.append(chunk.columns)
+            _count(progress, chunk)
+            bar.update(chunk.num_rows)
+            if time.monotonic() - committed > _SECONDS_BETWEEN_COMMITS:
+                stage.commit()
+                committed = time.monotonic()
+        progress["is_complete"] = True
+
+
+def _count(progress: dict[str, Any], chunk: _Chunk) -> None:
+    progress["num_rows"] += chunk.num_rows
+    progress["num_space_groups_found"] += chunk.num_space_groups_found
+    for failure in chunk.failures:
+        if failure.is_rule:
+            left_out = progress["left_out"]
+            left_out[failure.reason] = left_out.get(failure.reason, 0) + 1
+            continue
+        entry = progress["failed"].setdefault(
+            failure.reason, {"count": 0, "examples": []}
+        )
+        entry["count"] += 1
+        if len(entry["examples"]) < _NUM_EXAMPLES:
+            entry["examples"].append({"id": failure.id, "detail": failure.detail})
 
 
 def canonical_records(
@@ -135,8 +191,10 @@ def _with_space_group(
 
 def _chunked(rows: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(rows)
-    while chunk := list(itertools.islice(iterator, _CHUNK_ROWS)):
+    size = _FIRST_CHUNK_ROWS
+    while chunk := list(itertools.islice(iterator, size)):
         yield chunk
+        size = min(2 * size, _LAST_CHUNK_ROWS)
 
 
 def _process_rows(
@@ -168,7 +226,7 @@ def _process_rows(
         [one.space_group or 0 for one in records],
         [one.formation_energy or 0.0 for one in records],
     )
-    return _Chunk(columns, failures, num_found)
+    return _Chunk(columns, len(rows), failures, num_found)
 
 
 def canonical_form(

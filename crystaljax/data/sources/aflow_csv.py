@@ -88,6 +88,8 @@ def parse_crystal(formula: str, geometry: str, positions: str) -> structure.Crys
     )
 
 
+# Polymorphs share their formula, and there are 25 of each in AFLOW.
+@functools.lru_cache(maxsize=100_000)
 def _parse_formula(formula: str) -> np.ndarray:
     """Atomic number of each site, in the order in which the formula is written."""
     counts = elements.parse_formula(formula)

@@ -1,11 +1,10 @@
-"""Rows of a CSV file, plain or gzip, one after the other."""
+"""Rows of a CSV file, plain or compressed, one after the other."""
 
 import csv
-import gzip
 import os
-import pathlib
-import zlib
 from collections.abc import Iterator, Sequence
+
+from crystaljax.data.sources import files
 
 # A cell holds a whole CIF; Python's own limit is 128 KiB.
 _MAX_CELL_CHARACTERS = 2**24
@@ -58,32 +57,20 @@ def read_rows(
 
 
 def _read_lines(path: str | os.PathLike) -> Iterator[list[str]]:
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; check --input")
     csv.field_size_limit(_MAX_CELL_CHARACTERS)
     # Byte-order marks, as spreadsheets write them, would end up in the first name.
-    with _open_text(path) as file:
+    with files.open_text(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         num_rows = 0
         try:
             for cells in reader:
                 yield cells
                 num_rows += 1
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(
-                f"{path} ends early or is damaged after row {num_rows} ({error}); "
-                "download it again"
-            ) from error
+        except files.DamagedError as error:
+            raise ValueError(f"{error} ({num_rows} rows read)") from error
         except (UnicodeDecodeError, csv.Error) as error:
             raise ValueError(
                 f"{path} is not CSV in UTF-8 after row {num_rows}: {error}"
             ) from error
         if num_rows == 0:
             raise ValueError(f"{path} is empty; expected CSV with a header")
-
-
-def _open_text(path: pathlib.Path):
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open("rt", encoding="utf-8-sig", newline="")

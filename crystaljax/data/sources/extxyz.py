@@ -2,10 +2,9 @@
 
 import dataclasses
 import functools
-import gzip
 import io
+import itertools
 import pathlib
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,19 +13,22 @@ import ase.io
 import numpy as np
 
 from crystaljax import bridge, structure
-from crystaljax.data.sources import record
+from crystaljax.data.sources import archives, files, record
+
+_SUFFIXES = (".extxyz", ".xyz")
 
 
 @dataclasses.dataclass(frozen=True)
 class ExtXyz:
-    """An extxyz file, plain or gzip, with one structure a frame.
+    """An extxyz file with one structure a frame, or an archive of such files.
 
     Attributes:
-        path: the file.
+        path: the file, plain or compressed; or see `archives.FORMATS`.
         energy_key: formation energy, eV/atom, in the frame's comment line; None where
             there is none.
         space_group_key: number of the space group; None where there is none.
-        id_key: name of the structure; frame numbers where it is missing.
+        id_key: name of the structure; where it is missing, the frame's number, or in
+            an archive the file's name (and the frame's number from the second frame).
     """
 
     path: str
@@ -34,31 +36,33 @@ class ExtXyz:
     space_group_key: str | None = None
     id_key: str = "id"
 
-    def read_rows(self) -> Iterator[tuple[int, str]]:
-        """Yields frame number and text; see `record.Source`."""
-        path = pathlib.Path(self.path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no file {path}; check --input")
-        with _open_text(path) as file:
+    def read_rows(self) -> Iterator[tuple[str, str] | record.Failure]:
+        """Yields default id and text of each frame; see `record.Source`."""
+        if archives.is_archive(self.path):
+            yield from _read_archive(self.path)
+            return
+        with files.open_text(self.path) as file:
             try:
-                yield from enumerate(_read_frames(file, path))
-            except (
-                EOFError,
-                gzip.BadGzipFile,
-                zlib.error,
-                UnicodeDecodeError,
-            ) as error:
-                raise ValueError(f"{path} is damaged ({error})") from error
+                for number, frame in enumerate(_read_frames(file)):
+                    yield str(number), frame
+            except files.DamagedError:
+                raise
+            except ValueError as error:
+                raise ValueError(f"{self.path} is no extxyz: {error}") from error
 
-    def parse_row(self, row: tuple[int, str]) -> record.Record | record.Failure:
+    def parse_row(
+        self, row: tuple[str, str] | record.Failure
+    ) -> record.Record | record.Failure:
         """See `record.Source`."""
-        number, text = row
+        if isinstance(row, record.Failure):
+            return row
+        id, text = row
         try:
             atoms = _parse_frame(text)
         except ValueError as error:
-            return record.Failure(str(number), "frame not readable", str(error))
+            return record.Failure(id, "frame not readable", str(error))
         return record.build_record(
-            str(atoms.info.get(self.id_key, number)),
+            str(atoms.info.get(self.id_key, id)),
             functools.partial(_crystal, atoms),
             self._label(atoms, self.space_group_key),
             self._label(atoms, self.energy_key),
@@ -76,7 +80,25 @@ class ExtXyz:
         return atoms.info.get(key, results.get(key, "missing"))
 
 
-def _read_frames(file: io.TextIOWrapper, path: pathlib.Path) -> Iterator[str]:
+def _read_archive(path: str) -> Iterator[tuple[str, str] | record.Failure]:
+    """Like `ExtXyz.read_rows`; what is left of a bad file is one failure."""
+    num_files = 0
+    for member in archives.find_members(path):
+        name = pathlib.PurePosixPath(member.name)
+        if name.suffix.lower() not in _SUFFIXES:
+            continue
+        num_files += 1
+        try:
+            with io.TextIOWrapper(member.open_fn(), encoding="utf-8") as file:
+                for number, frame in enumerate(_read_frames(file)):
+                    yield f"{name.stem}-{number}" if number else name.stem, frame
+        except (OSError, ValueError) as error:
+            yield record.Failure(member.name, "file not readable", str(error))
+    if num_files == 0:
+        raise ValueError(f"no extxyz in {path}; expected {' or '.join(_SUFFIXES)}")
+
+
+def _read_frames(file: io.TextIOBase) -> Iterator[str]:
     number = 0
     while count_line := file.readline():
         if not count_line.strip():
@@ -84,16 +106,18 @@ def _read_frames(file: io.TextIOWrapper, path: pathlib.Path) -> Iterator[str]:
         # Without the count there is no telling where the next frame begins.
         if not count_line.strip().isdecimal():
             raise ValueError(
-                f"{path}: frame {number} begins with {count_line.strip()[:80]!r}; "
+                f"frame {number} begins with {count_line.strip()[:80]!r}; "
                 "expected its number of atoms"
             )
-        lines = [file.readline() for _ in range(int(count_line) + 1)]
-        if not all(lines):
-            raise ValueError(f"{path} ends in the middle of frame {number}")
+        num_lines = int(count_line) + 1
+        # Comes to an end with the file, whatever the count.
+        lines = list(itertools.islice(iter(file.readline, ""), num_lines))
+        if len(lines) < num_lines:
+            raise ValueError(f"ends in the middle of frame {number}")
         yield count_line + "".join(lines)
         number += 1
     if number == 0:
-        raise ValueError(f"{path} holds no frame; expected extxyz")
+        raise ValueError("no frame in it")
 
 
 def _parse_frame(text: str) -> ase.Atoms:
@@ -111,9 +135,3 @@ def _crystal(atoms: ase.Atoms) -> structure.Crystal:
     if not np.all(crystal.atomic_numbers > 0):
         raise ValueError("a site is not an element")
     return crystal
-
-
-def _open_text(path: pathlib.Path) -> io.TextIOWrapper:
-    if path.suffix == ".gz":
-        return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8")
-    return path.open("rt", encoding="utf-8")

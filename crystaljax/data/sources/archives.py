@@ -1,0 +1,275 @@
+"""Files of a folder, a zip or a tar, one after the other, without unpacking anything.
+
+Nothing is written to disk, so a member's name is only a name: ``../../x.cif`` is read
+like any other. Directories, links and devices are left out, and so are hidden files
+and what macOS adds (``__MACOSX``).
+"""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import os
+import pathlib
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from crystaljax.data.sources import files, record
+
+FORMATS = "a folder, .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz"
+MAX_FILE_BYTES = 2**24
+# Text of numbers shrinks to a third or a tenth; what shrinks more than this is made to.
+MAX_COMPRESSION = 200
+
+_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_TAR_BLOCK_BYTES = 512
+_MAX_TAR_BYTES = 2**50
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Member:
+    """A file of a folder or archive.
+
+    Attributes:
+        name: path within it, with slashes.
+        num_bytes: size, uncompressed.
+        compressed_bytes: size in the archive, where it is known.
+        open_fn: opens it for reading, before the next member is asked for; ValueError
+            or OSError where it cannot be read.
+    """
+
+    name: str
+    num_bytes: int
+    compressed_bytes: int | None
+    open_fn: Callable[[], io.BufferedReader]
+
+
+def is_archive(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a folder, or the name is that of an archive."""
+    path = pathlib.Path(path)
+    return path.is_dir() or path.name.lower().endswith((".zip", *_TAR_SUFFIXES))
+
+
+def read_texts(
+    path: str | os.PathLike[str], is_wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, str | record.Failure]]:
+    """Yields name and text of the files whose name is wanted; see `find_members`.
+
+    A file that is too large (`MAX_FILE_BYTES`), compressed beyond reason
+    (`MAX_COMPRESSION`), encrypted or damaged gives a failure in place of its text.
+    """
+    for member in find_members(path):
+        if is_wanted(member.name):
+            yield member.name, _read_text(member)
+
+
+def find_members(path: str | os.PathLike[str]) -> Iterator[Member]:
+    """Yields the files, by name; those of a tar as they come.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``.
+        ValueError: it is neither a folder nor an archive, or the archive is damaged.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"nothing at {path}; check --input")
+    name = path.name.lower()
+    if path.is_dir():
+        found = _folder_members(path)
+    elif name.endswith(".zip"):
+        found = _zip_members(path)
+    elif name.endswith(_TAR_SUFFIXES):
+        found = _tar_members(path)
+    else:
+        raise ValueError(f"{path} is no archive that can be read; expected {FORMATS}")
+    for member in found:
+        if not _is_hidden(member.name):
+            yield member
+
+
+def _is_hidden(name: str) -> bool:
+    return any(
+        part == "__MACOSX" or (part.startswith(".") and part != "..")
+        for part in name.split("/")
+    )
+
+
+def _read_text(member: Member) -> str | record.Failure:
+    limit = MAX_FILE_BYTES // 2**20
+    too_large = record.Failure(member.name, f"file larger than {limit} MiB")
+    if member.num_bytes > MAX_FILE_BYTES:
+        return too_large
+    compressed = member.compressed_bytes
+    if compressed is not None and member.num_bytes > MAX_COMPRESSION * compressed:
+        return record.Failure(
+            member.name, f"file compressed more than {MAX_COMPRESSION} times"
+        )
+    try:
+        with member.open_fn() as file:
+            # The size an archive states need not be true.
+            content = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        return record.Failure(member.name, "file not readable", str(error))
+    if len(content) > MAX_FILE_BYTES:
+        return too_large
+    # What is not UTF-8 is most often an author's name, which no crystal needs.
+    return content.decode("utf-8-sig", errors="replace")
+
+
+def _folder_members(folder: pathlib.Path) -> Iterator[Member]:
+    for parent, directories, names in os.walk(folder):
+        directories.sort()
+        for name in sorted(names):
+            path = pathlib.Path(parent, name)
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield Member(
+                    files.encodable(path.relative_to(folder).as_posix()),
+                    status.st_size,
+                    None,
+                    functools.partial(path.open, "rb"),
+                )
+
+
+def _zip_members(path: pathlib.Path) -> Iterator[Member]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except OSError:
+        raise
+    except Exception as error:
+        # zipfile raises whatever a malformed directory leads to: struct.error, ...
+        raise _not_readable(path, error) from error
+    with archive:
+        for info in sorted(archive.infolist(), key=lambda info: info.filename):
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if info.is_dir() or kind not in (0, stat.S_IFREG):
+                continue
+            yield Member(
+                _member_name(info.filename),
+                info.file_size,
+                info.compress_size,
+                functools.partial(_open_in_zip, archive, info),
+            )
+
+
+def _open_in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> io.BufferedReader:
+    try:
+        return files.guard(archive.open(info), info.filename)
+    except Exception as error:
+        # Encrypted: RuntimeError; compressed in an unknown way: NotImplementedError.
+        raise ValueError(f"{info.filename!r}: {error}") from error
+
+
+def _tar_members(path: pathlib.Path) -> Iterator[Member]:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(files.open_bytes(path))
+        try:
+            archive = tarfile.TarFile(fileobj=_TarInput(file))  # type: ignore[arg-type]
+        except OSError:
+            raise
+        except Exception as error:
+            raise _not_readable(path, error) from error
+        stack.enter_context(archive)
+        while (info := _next_in_tar(archive, path)) is not None:
+            if info.isreg():
+                yield Member(
+                    _member_name(info.name),
+                    info.size,
+                    None,
+                    functools.partial(_open_in_tar, archive, info),
+                )
+
+
+def _next_in_tar(
+    archive: tarfile.TarFile, path: pathlib.Path
+) -> tarfile.TarInfo | None:
+    # It would keep every member that was seen.
+    archive.members.clear()  # type: ignore[attr-defined]
+    offset = archive.offset
+    try:
+        info = archive.next()
+        if info is None:
+            _require_tar_end(archive)
+        # A negative size would lead back to where we came from, for ever.
+        elif info.size < 0 or archive.offset < offset:
+            raise ValueError(f"member {info.name!r} of {info.size} bytes")
+    except files.DamagedError:
+        raise
+    except OSError:
+        raise
+    except Exception as error:
+        # tarfile raises whatever a malformed header leads to.
+        raise _not_readable(path, error) from error
+    return info
+
+
+def _require_tar_end(archive: tarfile.TarFile) -> None:
+    """Raises ValueError unless zeros mark the end: tarfile stops at any bad header."""
+    source: Any = archive.fileobj
+    source.seek(archive.offset)
+    block = source.read(_TAR_BLOCK_BYTES)
+    if len(block) < _TAR_BLOCK_BYTES or any(block):
+        raise ValueError("the mark of the end is missing")
+
+
+def _open_in_tar(archive: tarfile.TarFile, info: tarfile.TarInfo) -> io.BufferedReader:
+    try:
+        file = archive.extractfile(info)
+    except tarfile.TarError as error:
+        raise ValueError(f"{info.name!r}: {error}") from error
+    assert file is not None
+    return io.BufferedReader(_TarFileReader(file))
+
+
+class _TarFileReader(io.RawIOBase):
+    """A file in a tar, with ValueError where the tar ends in the middle of it."""
+
+    def __init__(self, source: Any):
+        super().__init__()
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return self._source.readinto(buffer)
+        except tarfile.TarError as error:
+            raise files.DamagedError(f"ends early ({error})") from error
+
+
+class _TarInput:
+    """What tarfile reads from: headers whose size is absurd do not fill the memory."""
+
+    def __init__(self, file: io.BufferedReader):
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MAX_FILE_BYTES:
+            raise ValueError(f"header of {size} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int) -> int:
+        if not 0 <= offset <= _MAX_TAR_BYTES:
+            raise ValueError(f"header at byte {offset}")
+        return self._file.seek(offset)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _member_name(name: str) -> str:
+    return files.encodable(name).removeprefix("./")
+
+
+def _not_readable(path: pathlib.Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path} is damaged or not what its name says ({error}); expected {FORMATS}: "
+        "download it again"
+    )

@@ -1,0 +1,255 @@
+"""Options → the source of the records, whichever it is."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from crystaljax.data.sources import (
+    aflow,
+    aflow_csv,
+    ase_db,
+    cif_csv,
+    csv_rows,
+    entries_json,
+    extxyz,
+    folder,
+    optimade,
+    record,
+)
+
+# Sources that make their records, read a file or folder, ask a service.
+_EMT_SOURCES = ("builtin", "emt")
+SERVICES = ("aflow", "optimade")
+
+_COLUMNS = {
+    "input": "path",
+    "energy_column": "energy_column",
+    "space_group_column": "space_group_column",
+    "id_column": "id_column",
+}
+_KEYS = {
+    "input": "path",
+    "energy_column": "energy_key",
+    "space_group_column": "space_group_key",
+    "id_column": "id_key",
+}
+_LABELS = {"labels": "labels"}
+_SERVICE = {"cache": "cache", "verify_tls": "verify_tls"}
+
+# Of each source what makes it, and which of its fields the options set.
+_SOURCES: dict[str, tuple[Callable[..., record.Source] | None, dict[str, str]]] = {
+    "builtin": (None, {}),
+    "emt": (None, {"num_structures": "num_structures"}),
+    "cif_csv": (cif_csv.CifCsv, _COLUMNS),
+    "aflow_csv": (aflow_csv.AflowCsv, _COLUMNS),
+    "extxyz": (extxyz.ExtXyz, _KEYS),
+    "ase_db": (ase_db.AseDb, _KEYS),
+    "entries_json": (entries_json.EntriesJson, _KEYS | _LABELS),
+    "folder": (folder.Folder, _COLUMNS | _LABELS),
+    "aflow": (
+        aflow.Aflow,
+        _SERVICE
+        | {
+            "species": "species",
+            "natoms": "natoms",
+            "nspecies": "nspecies",
+            "functionals": "functionals",
+            "allow_hubbard_u": "allow_hubbard_u",
+            "server": "server",
+            "page_size": "page_size",
+        },
+    ),
+    "optimade": (
+        optimade.Optimade,
+        _SERVICE
+        | {
+            "energy_column": "energy_property",
+            "space_group_column": "space_group_property",
+            "filter": "filter",
+            "server": "base_url",
+            "page_size": "page_limit",
+        },
+    ),
+}
+SOURCES = tuple(_SOURCES)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Where the structures come from; None: as the source has it.
+
+    Attributes:
+        source: one of ``SOURCES``.
+        input: the file, folder or archive, for sources that read one.
+        labels: CSV with energies by id, for folders and for JSON without energies.
+        energy_column: column, key or property of the formation energy, eV/atom.
+        space_group_column: column, key or property of the space group; found by spglib
+            where neither this nor the source says it.
+        id_column: column or key of the structure's name.
+        species: elements that structures may have (aflow).
+        natoms: fewest and most atoms of the cell (aflow).
+        nspecies: fewest and most elements (aflow).
+        functionals: values of dft_type that are wanted (aflow).
+        allow_hubbard_u: keep what was computed with a Hubbard U (aflow).
+        filter: in OPTIMADE's language (optimade).
+        server: address of AFLUX; provider or address (optimade).
+        page_size: entries asked for at once (aflow, optimade).
+        verify_tls: refuse servers whose certificate cannot be verified.
+        cache: directory of the pages that were downloaded (aflow, optimade).
+        num_structures: how many to make (emt); all there are if None.
+        num_workers: processes; all CPUs if None.
+        seed: of structures that are made.
+    """
+
+    source: str
+    input: str | None = None
+    labels: str | None = None
+    energy_column: str | None = None
+    space_group_column: str | None = None
+    id_column: str | None = None
+    species: tuple[str, ...] | None = None
+    natoms: tuple[int, int] | None = None
+    nspecies: tuple[int, int] | None = None
+    functionals: tuple[str, ...] | None = None
+    allow_hubbard_u: bool | None = None
+    filter: str | None = None
+    server: str | None = None
+    page_size: int | None = None
+    verify_tls: bool | None = None
+    cache: str | None = None
+    num_structures: int | None = None
+    num_workers: int | None = None
+    seed: int = 0
+
+
+def build_source(
+    options: SourceOptions, *, show_progress: bool = False
+) -> record.Source:
+    """Options → where the records come from.
+
+    Raises:
+        ValueError: the source is unknown, or an option it needs is missing, wrong or
+            not one of this source.
+    """
+    name = options.source
+    if name not in _SOURCES:
+        raise ValueError(f"unknown source {name!r}; expected one of {SOURCES}")
+    build, fields = _SOURCES[name]
+    given = {
+        option: getattr(options, option)
+        for option in _all_options()
+        if getattr(options, option) is not None
+    }
+    unused = [option for option in given if option not in fields]
+    if unused:
+        raise ValueError(
+            f"--source={name} does not use {', '.join(f'--{each}' for each in unused)}"
+            f"; it uses: {', '.join(f'--{each}' for each in fields) or 'none of these'}"
+        )
+    if build is None:
+        return _build_emt_source(options)
+    _require_needed(name, given)
+    if name == "entries_json" and "labels" in given:
+        fields = _COLUMNS | _LABELS
+    values = {fields[option]: value for option, value in given.items()}
+    if name in SERVICES:
+        values["show_progress"] = show_progress
+    return build(**values)
+
+
+def depends_on_seed(options: SourceOptions) -> bool:
+    """Whether another seed gives other records."""
+    return options.source in _EMT_SOURCES
+
+
+def _all_options() -> list[str]:
+    options = dict.fromkeys(
+        option for _, fields in _SOURCES.values() for option in fields
+    )
+    return list(options)
+
+
+def _require_needed(name: str, given: dict[str, Any]) -> None:
+    """Raises ValueError where an option is missing that the source needs."""
+    if name in SERVICES:
+        if "cache" not in given:
+            raise ValueError(f"--source={name} keeps what it downloads; give --cache")
+        if name == "optimade" and "server" not in given:
+            raise ValueError(
+                "--source=optimade needs --server: one of "
+                f"{', '.join(optimade.PROVIDERS)}, or the address of another provider"
+            )
+        return
+    if "input" not in given:
+        raise ValueError(f"--source={name} reads a file; give it with --input")
+    if name == "folder" and "labels" not in given:
+        raise ValueError(
+            "--source=folder needs --labels, a CSV with the formation energy of each "
+            "file"
+        )
+    if name in ("cif_csv", "extxyz", "ase_db") and "energy_column" not in given:
+        message = (
+            f"--source={name} needs --energy_column, the column or key with the "
+            "formation energy in eV/atom"
+        )
+        if name == "cif_csv":
+            header = ", ".join(csv_rows.read_header(given["input"]))
+            message += f"; {given['input']} has the columns: {header}"
+        raise ValueError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordSource:
+    """Records that are made, not parsed; rows are the records themselves.
+
+    Attributes:
+        make_records: gives the records, and failures to be counted.
+        provenance: what `describe` gives.
+    """
+
+    make_records: Callable[[], Iterable[record.Record | record.Failure]]
+    provenance: dict[str, Any]
+
+    def read_rows(self) -> Iterator[record.Record | record.Failure]:
+        """See `record.Source`."""
+        yield from self.make_records()
+
+    # Static, so that what makes the records is not sent to the workers.
+    @staticmethod
+    def parse_row(
+        row: record.Record | record.Failure,
+    ) -> record.Record | record.Failure:
+        """See `record.Source`."""
+        return row
+
+    def describe(self) -> dict[str, Any]:
+        """See `record.Source`."""
+        return self.provenance
+
+
+def _build_emt_source(options: SourceOptions) -> RecordSource:
+    # ASE's EMT and the prototypes are needed by these two sources only.
+    from crystaljax import relaxation
+    from crystaljax.data.sources import emt
+
+    if options.source == "builtin":
+        made = {"source": "builtin", **emt.load_metadata()}
+        return RecordSource(emt.load_builtin, made)
+
+    def generate() -> Iterator[record.Record | record.Failure]:
+        generated = emt.generate(
+            options.num_structures,
+            seed=options.seed,
+            num_workers=options.num_workers,
+            description="relax",
+        )
+        yield from generated.records
+        for reason, count in generated.num_dropped.items():
+            yield from [record.Failure("", reason)] * count
+
+    made = {
+        "source": "emt",
+        "energy_model": relaxation.energy_model(emt.CALCULATOR),
+        "seed": options.seed,
+    }
+    return RecordSource(generate, made | {"num_structures": options.num_structures})

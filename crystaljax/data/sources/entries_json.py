@@ -1,0 +1,253 @@
+"""Entries of pymatgen as JSON: Alexandria, WBM, and what `monty` and `json` write.
+
+An entry is read as plain data. What names a class (``@module``, ``@class``) is never
+looked at, so that no file can have code run.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crystaljax import elements, structure
+from crystaljax.data.sources import files, json_items, labels, record
+
+_ID_KEYS = ("mat_id", "material_id", "entry_id")
+# Fe, Fe3+, Fe2.5+, Fe2+,spin=5.
+_SPECIES = re.compile(r"([A-Z][a-z]?)(?:[0-9.]*[+-])?(?:,.*)?")
+_HYDROGEN_ISOTOPES = ("D", "T")
+_MAX_OCCUPANCY_ERROR = 1e-6
+
+
+class EntryRow(NamedTuple):
+    """An entry as text.
+
+    Attributes:
+        id: its key in the file, or else its number.
+        has_key: whether it is the key.
+        text: JSON.
+        label: from the table of labels; None where there is no table.
+    """
+
+    id: str
+    has_key: bool
+    text: str
+    label: labels.Label | None
+
+
+@dataclasses.dataclass(frozen=True)
+class EntriesJson:
+    """ComputedStructureEntry and Structure dicts of pymatgen, in JSON.
+
+    ``.json`` holds a list, a mapping from id to entry, or either of them as
+    ``{"entries": …}``; ``.jsonl`` holds an entry a line. Both may be compressed. Items
+    are entries, structures, or mappings with one of them as
+    ``computed_structure_entry`` or ``structure``.
+
+    Keys are looked for in the entry's ``data``, the entry, what is around it, and the
+    structure's ``properties``, in this order; ``symmetry.number`` is a key in a key.
+
+    Attributes:
+        path: a file, or a folder of such files.
+        energy_key: formation energy, eV/atom, where there is no table of labels.
+        space_group_key: number of the space group, where the table of labels has none.
+            An entry without it has its space group found from the structure.
+        id_key: the structure's id; None for the key in the file, ``mat_id``,
+            ``material_id``, ``entry_id`` or the number in the file, whichever is
+            there.
+        labels: CSV of labels, joined by id; None where the entries have them.
+        id_column: of the CSV.
+        energy_column: of the CSV: formation energy, eV/atom.
+        space_group_column: of the CSV; None where there is none.
+    """
+
+    path: str
+    energy_key: str = "e_form"
+    space_group_key: str = "spg"
+    id_key: str | None = None
+    labels: str | None = None
+    id_column: str = "material_id"
+    energy_column: str = "e_form_per_atom_mp2020_corrected"
+    space_group_column: str | None = None
+
+    def read_rows(self) -> Iterator[EntryRow | record.Failure]:
+        """Yields entries as text, with labels; see `record.Source`."""
+        table = None
+        if self.labels is not None:
+            table = labels.read_labels(
+                self.labels, self.id_column, self.energy_column, self.space_group_column
+            )
+        number = 0
+        for path in _find_files(self.path):
+            for key, text in json_items.read_items(path, nested_key="entries"):
+                id = str(number) if key is None else files.encodable(key)
+                row = EntryRow(id, key is not None, text, None)
+                yield row if table is None else _join(row, table, self.id_key)
+                number += 1
+
+    def parse_row(
+        self, row: EntryRow | record.Failure
+    ) -> record.Record | record.Failure:
+        """See `record.Source`."""
+        if isinstance(row, record.Failure):
+            return row
+        try:
+            structure_dict, mappings = _parse_entry(row.text)
+        except ValueError as error:
+            return record.Failure(row.id, "entry not readable", str(error))
+        if row.label is None:
+            energy = labels.find_value(mappings, self.energy_key)
+            # None would be a source without energies.
+            energy = "missing" if energy is None else energy
+        else:
+            energy = row.label.formation_energy
+        space_group = row.label and row.label.space_group
+        if space_group is None:
+            space_group = labels.find_value(mappings, self.space_group_key)
+        return record.build_record(
+            _find_id(row, mappings, self.id_key),
+            functools.partial(parse_structure, structure_dict),
+            space_group,
+            energy,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """See `record.Source`."""
+        return {"source": "entries_json", **dataclasses.asdict(self)}
+
+
+def parse_structure(structure_dict: Mapping[str, Any]) -> structure.Crystal:
+    """A pymatgen Structure as JSON → crystal; cell and sites as they are.
+
+    Oxidation states and spins are left out, and deuterium and tritium are hydrogen.
+
+    Raises:
+        ValueError: it is no structure; or a site is disordered, partly occupied, or
+            not an element; or it is not periodic in three directions.
+    """
+    lattice = _mapping(structure_dict, "lattice")
+    if lattice.get("pbc", [True] * 3) != [True] * 3:
+        raise ValueError(f"pbc is {lattice['pbc']!r}; expected three directions")
+    sites = structure_dict.get("sites")
+    if not isinstance(sites, list) or not sites:
+        raise ValueError("'sites' is missing or empty; expected a list of sites")
+    if not all(isinstance(site, dict) for site in sites):
+        raise ValueError("a site is no mapping")
+    return structure.Crystal(
+        atomic_numbers=np.array([_parse_site_species(site) for site in sites]),
+        frac_coords=_numbers([site.get("abc") for site in sites], (len(sites), 3)),
+        lattice=_numbers(lattice.get("matrix"), (3, 3)),
+    )
+
+
+def _find_files(path: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """The file, or all of a folder's whose suffix is right, by name."""
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return [files.require_file(path)]
+    found = sorted(
+        each
+        for each in path.iterdir()
+        if files.suffix_without_compression(each.name) in json_items.SUFFIXES
+        and each.is_file()
+        and not each.name.startswith(".")
+    )
+    if not found:
+        raise ValueError(
+            f"no entries in the folder {path}; expected files of the suffixes "
+            f"{', '.join(json_items.SUFFIXES)}, plain or compressed"
+        )
+    return found
+
+
+def _join(
+    row: EntryRow, table: Mapping[str, labels.Label], id_key: str | None
+) -> EntryRow | record.Failure:
+    """The entry with its label, which needs its id and so its content."""
+    try:
+        _, mappings = _parse_entry(row.text)
+    except ValueError as error:
+        return record.Failure(row.id, "entry not readable", str(error))
+    id = _find_id(row, mappings, id_key)
+    if id not in table:
+        return record.Failure(id, labels.NO_LABEL)
+    return row._replace(label=table[id])
+
+
+def _find_id(
+    row: EntryRow, mappings: list[Mapping[str, Any]], id_key: str | None
+) -> str:
+    if id_key is None and row.has_key:
+        return row.id
+    for key in _ID_KEYS if id_key is None else (id_key,):
+        value = labels.find_value(mappings, key)
+        if value is not None:
+            return files.encodable(str(value))
+    return row.id
+
+
+def _parse_entry(text: str) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
+    """The structure's dict, and the mappings in which its labels may be."""
+    try:
+        outer = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(outer, dict):
+        raise ValueError(f"a {type(outer).__name__}; expected an entry or a structure")
+    entry = outer
+    if "computed_structure_entry" in outer:
+        entry = _mapping(outer, "computed_structure_entry")
+    structure_dict = entry
+    if "structure" in entry:
+        structure_dict = _mapping(entry, "structure")
+    places = (entry.get("data"), entry, outer, structure_dict.get("properties"))
+    return structure_dict, [place for place in places if isinstance(place, dict)]
+
+
+def _mapping(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = parent.get(key)
+    if not isinstance(value, dict):
+        raise ValueError(f"{key!r} is missing or no mapping")
+    return value
+
+
+def _parse_site_species(site: Mapping[str, Any]) -> int:
+    """Atomic number of a site's only species."""
+    species = site.get("species")
+    if not isinstance(species, list) or not all(isinstance(s, dict) for s in species):
+        raise ValueError("a site without a list of species")
+    if len(species) != 1:
+        raise ValueError(f"a site with {len(species)} species; expected one")
+    occupancy = _numbers(species[0].get("occu"), ())
+    if abs(occupancy - 1) > _MAX_OCCUPANCY_ERROR:
+        raise ValueError(f"a site with occupancy {occupancy:g}; expected 1")
+    return _parse_species(species[0].get("element"))
+
+
+def _parse_species(name: object) -> int:
+    """``Fe``, ``Fe3+`` → atomic number; a dummy species (``X0+``) is an error."""
+    match = _SPECIES.fullmatch(name) if isinstance(name, str) else None
+    if match is None:
+        raise ValueError(f"{str(name)[:40]!r} is no species; expected one like 'Fe3+'")
+    symbol = match.group(1)
+    return elements.atomic_number("H" if symbol in _HYDROGEN_ISOTOPES else symbol)
+
+
+def _numbers(values: object, shape: tuple[int, ...]) -> np.ndarray:
+    """JSON value → array of finite numbers."""
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"not numbers: {error}") from error
+    if array.shape != shape:
+        raise ValueError(f"numbers of shape {array.shape}; expected {shape}")
+    # None becomes NaN.
+    if not np.isfinite(array).all():
+        raise ValueError("a coordinate or lattice entry is missing or not finite")
+    return array

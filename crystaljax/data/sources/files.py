@@ -1,0 +1,133 @@
+"""Input files as bytes or text: plain, or compressed with gzip, bzip2 or xz."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import pathlib
+import zipfile
+import zlib
+from typing import Any
+
+_OPENERS = {
+    ".gz": gzip.open,
+    ".tgz": gzip.open,
+    ".bz2": bz2.open,
+    ".tbz2": bz2.open,
+    ".xz": lzma.open,
+    ".txz": lzma.open,
+}
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz")
+_BUFFER_BYTES = 2**18
+
+
+class DamagedError(ValueError):
+    """Compressed data that end early or contradict themselves."""
+
+
+def require_file(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path, if there is a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; check --input")
+    return path
+
+
+def open_bytes(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """Opens a file for reading; its last suffix says how it is compressed.
+
+    Reading from what is returned raises `DamagedError`, a ValueError, where compressed
+    data end early or are damaged.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    path = require_file(path)
+    opener: Any = _OPENERS.get(path.suffix.lower(), open)
+    return guard(opener(path, "rb"), path)
+
+
+def open_text(
+    path: str | os.PathLike[str],
+    *,
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    newline: str | None = None,
+) -> io.TextIOWrapper:
+    """Like `open_bytes`, for text; the other arguments are those of `open`."""
+    return io.TextIOWrapper(
+        open_bytes(path), encoding=encoding, errors=errors, newline=newline
+    )
+
+
+def guard(source: Any, name: str | os.PathLike[str]) -> io.BufferedReader:
+    """A stream that decompresses → the same, with `DamagedError` for all that fails.
+
+    Args:
+        source: a binary stream; closed with what is returned.
+        name: what the error calls it.
+    """
+    return io.BufferedReader(_Guarded(source, name), _BUFFER_BYTES)
+
+
+def suffix_without_compression(name: str) -> str:
+    """Suffix in lower case, that of the compression left out: ``.json``."""
+    path = pathlib.PurePosixPath(name.lower())
+    if path.suffix in COMPRESSED_SUFFIXES:
+        path = path.with_suffix("")
+    return path.suffix
+
+
+def encodable(text: str) -> str:
+    """The text with what UTF-8 cannot hold written out as an escape sequence.
+
+    Names on disk and strings in JSON may have such characters; a table may not.
+    """
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
+class _Guarded(io.RawIOBase):
+    def __init__(self, source: Any, name: str | os.PathLike[str]):
+        super().__init__()
+        self._source = source
+        self._name = name
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._source.seekable()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._call(self._source.seek, offset, whence)
+
+    def tell(self) -> int:
+        return self._source.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        return self._call(self._source.readinto, buffer)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+    def _call(self, fn: Any, *arguments: Any) -> int:
+        try:
+            return fn(*arguments)
+        except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+            raise self._damaged(error) from error
+        except OSError as error:
+            # bz2 and gzip raise it without a number; the system's own have one.
+            if error.errno is not None:
+                raise
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> DamagedError:
+        return DamagedError(
+            f"{self._name} ends early or is damaged ({error}); download it again"
+        )

@@ -1,0 +1,76 @@
+"""Labels that lie beside structures: a CSV joined by id, or keys of an entry."""
+
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from crystaljax.data.sources import csv_rows
+
+NO_LABEL = "no label for this id"
+
+
+class Label(NamedTuple):
+    """Labels of one structure, as text; `record.build_record` takes them.
+
+    Attributes:
+        formation_energy: eV/atom.
+        space_group: number; None where the table has none.
+    """
+
+    formation_energy: str
+    space_group: str | None
+
+
+def read_labels(
+    path: str | os.PathLike[str],
+    id_column: str,
+    energy_column: str,
+    space_group_column: str | None = None,
+) -> dict[str, Label]:
+    """Reads a CSV of labels, plain or compressed.
+
+    Returns:
+        The labels by id. Rows with missing or superfluous cells are left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a column is missing, the file is damaged, or an id has two
+            different labels.
+    """
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}; check the path of the labels")
+    columns = [id_column, energy_column]
+    if space_group_column is not None:
+        columns.append(space_group_column)
+    found: dict[str, Label] = {}
+    for id, energy, *rest in csv_rows.read_rows(path, columns):
+        if id is None or energy is None:
+            continue
+        label = Label(energy, rest[0] if rest else None)
+        if found.setdefault(id, label) != label:
+            raise ValueError(
+                f"{path} has the id {id!r} twice, with {tuple(found[id])} and "
+                f"{tuple(label)}; expected one row per id in the column {id_column!r}"
+            )
+    return found
+
+
+def find_value(mappings: Iterable[Mapping[str, Any]], key: str) -> Any:
+    """The value of a key in the first of the mappings that has one, or None.
+
+    ``symmetry.number`` is the key ``number`` in the mapping ``symmetry``, unless there
+    is a key with the dot in it. A list or mapping is no value of a label, and comes
+    back as a text that says so.
+    """
+    for mapping in mappings:
+        value: Any = mapping.get(key)
+        if value is None and "." in key:
+            value = mapping
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, Mapping) else None
+        if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+            return f"a {type(value).__name__}"
+        if value is not None:
+            return value
+    return None
