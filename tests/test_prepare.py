@@ -1,18 +1,29 @@
 import csv
 import json
+import os
 import pathlib
 import subprocess
 import sys
 
+import aflux_server
 import numpy as np
 import pytest
+import test_aflow
 from absl import flags
 from pymatgen.core import Lattice, Structure
 
 from crystaljax import prepare, relaxation, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import selection
-from crystaljax.data.sources import building, record
+from crystaljax.data.sources import (
+    ase_db,
+    building,
+    cif_csv,
+    entries_json,
+    extxyz,
+    folder,
+    record,
+)
 
 FCC = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
 HALF = [[x + 0.5, y + 0.5, z + 0.5] for x, y, z in FCC]
@@ -230,3 +241,104 @@ def test_alloys_have_the_energy_model_of_their_calculator(source):
     # Or their hull would refuse what is relaxed with the same calculator.
     built = building.build_source(building.SourceOptions(source=source))
     assert built.describe()["energy_model"] == relaxation.energy_model("emt")
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"source": "builtin", "species": ("Cu",)}, "builtin does not use --species"),
+        ({"source": "cif_csv", "input": "a.csv", "filter": "x"}, "not use --filter"),
+        ({"source": "extxyz", "input": "a.xyz"}, "--energy_column"),
+        ({"source": "folder", "input": "cifs"}, "--labels"),
+        ({"source": "entries_json"}, "--input"),
+        ({"source": "optimade", "cache": "c"}, "needs --server: one of"),
+        ({"source": "optimade", "cache": "c", "server": "oqdm"}, "oqdm"),
+        ({"source": "aflow"}, "--cache"),
+        ({"source": "aflow", "cache": "c", "species": ("Xx",)}, "Xx"),
+    ],
+)
+def test_options_that_a_source_cannot_use(given, message):
+    with pytest.raises(ValueError, match=message):
+        building.build_source(building.SourceOptions(**given))
+
+
+@pytest.mark.parametrize(
+    "given, source",
+    [
+        (
+            {"source": "cif_csv", "id_column": "name"},
+            cif_csv.CifCsv("a", "e", None, "name"),
+        ),
+        ({"source": "extxyz"}, extxyz.ExtXyz("a", "e")),
+        (
+            {"source": "ase_db", "space_group_column": "sg"},
+            ase_db.AseDb("a", "e", "sg"),
+        ),
+        ({"source": "entries_json"}, entries_json.EntriesJson("a", "e")),
+        (
+            {"source": "entries_json", "labels": "l.csv"},
+            entries_json.EntriesJson("a", labels="l.csv", energy_column="e"),
+        ),
+        (
+            {"source": "folder", "labels": "l.csv"},
+            folder.Folder("a", "l.csv", energy_column="e"),
+        ),
+    ],
+)
+def test_options_reach_their_source(given, source):
+    options = building.SourceOptions(input="a", energy_column="e", **given)
+    assert building.build_source(options) == source
+
+
+def parse_flags(*arguments):
+    values = flags.FlagValues()
+    prepare.define_flags(values)
+    values(["prepare", "--output=x", *arguments])
+    return prepare.options_from_flags(values)
+
+
+def test_flags_of_services():
+    given = parse_flags(
+        "--source=aflow", "--species=W,B,Ta", "--natoms=4:60", "--nspecies=2"
+    )
+    assert given.species == ("W", "B", "Ta")
+    assert (given.natoms, given.nspecies) == ((4, 60), (2, 2))
+    with pytest.raises(ValueError, match="--natoms=few"):
+        parse_flags("--source=aflow", "--natoms=few")
+
+
+def test_rules_of_the_paper_and_others():
+    given = parse_flags("--source=builtin", "--rules=paper", "--min_group_size=2")
+    assert given.rules.max_group_size == 71
+    assert given.rules.min_group_size == 2
+    assert parse_flags("--source=builtin").rules == selection.Rules()
+
+
+def test_aflow_from_the_command_to_the_data_set(tmp_path):
+    entries = [
+        test_aflow.make_entry(i, dft_type=["PAW_LDA"] if i % 10 == 0 else ["PAW_PBE"])
+        for i in range(60)
+    ]
+    command = [sys.executable, "-m", "crystaljax.prepare", "--source=aflow"]
+    command += ["--species=W,Ta", "--natoms=4:60", "--page_size=7", "--num_workers=1"]
+    command += ["--nodrop_duplicates", f"--output={tmp_path / 'data'}"]
+    with aflux_server.AfluxServer(entries) as server:
+        server.script[2] = ["503", "db fail"]
+        command.append(f"--server={server.server}")
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=pathlib.Path(prepare.__file__).parents[1],
+            env=os.environ | {"no_proxy": "*"},
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "left out: functional is not PAW_PBE" in done.stdout
+    dataset = datasets.open_dataset(tmp_path / "data")
+    expected = [each["auid"] for each in entries if each["dft_type"] == ["PAW_PBE"]]
+    assert sorted(dataset.id.to_pylist()) == sorted(expected)
+    assert dataset.info["energy_model"] == "AFLOW (PBE)"
+    assert (tmp_path / "data.download").is_dir()
+    figures = {path.name for path in (tmp_path / "data" / "figures").iterdir()}
+    assert {"elements.png", "space_groups.png", "coordinates.png"} <= figures
