@@ -41,6 +41,8 @@ WRAP_TOLERANCE = 1e-6
 # Sites of the crystals that are worked on together: enough to hide the cost of calls,
 # few enough for what is tried on them (24 bases, many origins) to stay in a cache.
 _MAX_STACKED_SITES = 2000
+# Of spglib, the first its default.
+_NIGGLI_TOLERANCES = (1e-5, 1e-4, 1e-3)
 _NOT_REDUCED = "the lattice cannot be reduced; is it extremely skewed?"
 # The six entries of a metric: three squared lengths, then the products for α, β, γ.
 _METRIC_ENTRIES = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
@@ -217,12 +219,15 @@ def _niggli_changes(
 
 
 def _niggli_lattice(lattice: Float[np.ndarray, "3 3"]) -> np.ndarray | None:
-    reduced = spglib.niggli_reduce(lattice)
-    if reduced is None:
-        # Very skewed cells exhaust its iterations; a Delaunay cell is less skewed.
-        delaunay = spglib.delaunay_reduce(lattice)
-        reduced = None if delaunay is None else spglib.niggli_reduce(delaunay)
-    return reduced
+    # Cells that are degenerate to about the tolerance exhaust its iterations; a looser
+    # one leaves a basis that is as short within `LENGTH_TOLERANCE`.
+    for tolerance in _NIGGLI_TOLERANCES:
+        reduced = spglib.niggli_reduce(lattice, tolerance)
+        if reduced is not None:
+            return reduced
+    # So do very skewed cells; a Delaunay cell is less skewed.
+    delaunay = spglib.delaunay_reduce(lattice)
+    return None if delaunay is None else spglib.niggli_reduce(delaunay)
 
 
 @functools.cache

@@ -138,6 +138,25 @@ def test_noise_does_not_permute_axes_or_sites(name, seed, rewriting):
     np.testing.assert_allclose(found.lattice, expected.lattice, atol=5e-3)
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        [6.44541, 4.5576, 5.17938, 63.8977, 51.5217, 45],
+        [8.61838, 6.09412, 12.3529, 75.7196, 69.5836, 45],
+    ],
+)
+def test_cell_that_is_degenerate_to_six_digits_has_one_form(parameters):
+    # spglib gives up on it at its default tolerance.
+    lattice = structure.lattice_from_parameters(np.array(parameters, float))
+    crystal = structure.Crystal(
+        np.array([33, 5]), np.array([[0, 0, 0], [0.2, 0.3, 0.4]]), lattice
+    )
+    form = canonical.canonical_crystal(crystal)
+    for seed in range(5):
+        again = canonical.canonical_crystal(rewritten(crystal, seed, shift=1.0))
+        assert_same_arrays(again, form)
+
+
 @examples
 @hypothesis.given(seeds)
 def test_form_is_a_fixed_point(seed):

@@ -48,7 +48,7 @@ def path(tmp_path):
 
 
 def test_crystals_come_back(path):
-    dataset = datasets.open_dataset(path, verify=True)
+    dataset = datasets.open_dataset(path)
     assert len(dataset) == 20
     for index, expected in enumerate(crystals(20)):
         found = datasets.crystal(dataset, index)
@@ -136,23 +136,6 @@ def test_vocabulary_is_that_of_the_training_structures(tmp_path):
     }
 
 
-def test_coordinates_stay_below_one_in_float32():
-    crystal = structure.Crystal(np.array([1]), np.full((1, 3), 1 - 1e-9), np.eye(3))
-    made = columnar.columns_from_crystals(["a"], ["H1"], [crystal], [1], [0.0])
-    assert made.frac_coords.max() < 1
-
-
-def test_filter_and_concatenate_are_inverse():
-    whole = columns()
-    keep = np.arange(20) < 8
-    pieces = [columnar.filter_columns(whole, side) for side in (keep, ~keep)]
-    again = columnar.concatenate_columns(pieces)
-    assert again.id.equals(whole.id)
-    np.testing.assert_array_equal(again.offsets, whole.offsets)
-    np.testing.assert_array_equal(again.frac_coords, whole.frac_coords)
-    np.testing.assert_array_equal(again.lattice, whole.lattice)
-
-
 def test_other_tools_read_the_table(path):
     with pa.memory_map(str(path / "structures.arrow")) as file:
         table = pa.ipc.open_file(file).read_all()
@@ -165,7 +148,7 @@ def test_existing_data_set_is_replaced_only_when_asked(path):
     with pytest.raises(FileExistsError, match="--overwrite"):
         datasets.write_dataset(path, columns(5), splits(5), {})
     datasets.write_dataset(path, columns(5), splits(5), {}, overwrite=True)
-    assert len(datasets.open_dataset(path, verify=True)) == 5
+    assert len(datasets.open_dataset(path)) == 5
     assert [entry.name for entry in path.parent.iterdir()] == ["data"]
 
 
@@ -214,7 +197,14 @@ def test_altered_table_is_found_by_its_checksum(path):
     content[len(content) // 2] ^= 1
     table.write_bytes(content)
     with pytest.raises(ValueError, match="SHA-256"):
-        datasets.open_dataset(path, verify=True)
+        datasets.open_dataset(path)
+
+
+def test_altered_description_is_found_by_its_checksum(path):
+    text = (path / "dataset.json").read_text()
+    (path / "dataset.json").write_text(text.replace('"EMT"', '"PBE"'))
+    with pytest.raises(ValueError, match="SHA-256"):
+        datasets.open_dataset(path)
 
 
 def test_missing_table(path):

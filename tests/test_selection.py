@@ -246,7 +246,7 @@ def test_large_groups_are_not_compared_pair_by_pair(monkeypatch, kind):
 
 
 def test_empty_columns_pass_all_rules():
-    made = columnar.concatenate_columns([])
+    made = columnar.columns_from_crystals([], [], [], [], [])
     keep, _ = selection.select(made, selection.PAPER_RULES)
     assert len(keep) == 0
 

@@ -218,3 +218,36 @@ def test_pymatgen_structure_agrees():
     distances = validity.pair_distances(crystal)
     np.fill_diagonal(distances, np.inf)
     np.testing.assert_allclose(distances, expected, atol=1e-8)
+
+
+@hypothesis.given(st.integers(0, 2**32 - 1), st.integers(0, 3))
+@hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
+def test_close_sites_are_those_of_the_distances(seed, skew):
+    rng = np.random.default_rng(seed)
+    crystals = [
+        # Some cells are thinner than twice the distance.
+        dataclasses.replace(crystal, lattice=crystal.lattice * rng.uniform(0.1, 1.5))
+        for crystal in (
+            random_crystal(seed + i, skew=skew, num_sites=1 + i % 5) for i in range(10)
+        )
+    ]
+    distance = rng.uniform(0.2, 2.0)
+    expected = [validity.pair_distances(one).min() < distance for one in crystals]
+    found = validity.have_close_sites(crystals, distance)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_problems_of_many_are_those_of_each():
+    good = random_crystal(0)
+    crystals = [
+        good,
+        dataclasses.replace(good, lattice=np.full((3, 3), np.nan)),
+        dataclasses.replace(good, lattice=np.zeros((3, 3))),
+        dataclasses.replace(good, lattice=2000 * np.eye(3)),
+        dataclasses.replace(good, frac_coords=np.full_like(good.frac_coords, np.inf)),
+        dataclasses.replace(good, atomic_numbers=np.zeros_like(good.atomic_numbers)),
+    ]
+    together = validity.find_cell_problems(crystals)
+    assert together == [validity.find_cell_problem(one) for one in crystals]
+    assert [bool(problem) for problem in together] == [False] + [True] * 5
+    assert validity.find_cell_problems([]) == []

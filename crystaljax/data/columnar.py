@@ -82,23 +82,6 @@ def columns_from_crystals(
     )
 
 
-def concatenate_columns(pieces: list[Columns]) -> Columns:
-    """Joins pieces into one, in order."""
-    num_sites = [np.zeros(0, np.int64), *(piece.num_sites for piece in pieces)]
-    return Columns(
-        id=_concatenate_strings([piece.id for piece in pieces]),
-        formula=_concatenate_strings([piece.formula for piece in pieces]),
-        offsets=offsets_of(np.concatenate(num_sites)),
-        atomic_numbers=_concatenate([p.atomic_numbers for p in pieces], (), np.uint8),
-        frac_coords=_concatenate([p.frac_coords for p in pieces], (3,), np.float32),
-        lattice=_concatenate([p.lattice for p in pieces], (3, 3), np.float32),
-        space_group=_concatenate([p.space_group for p in pieces], (), np.uint8),
-        formation_energy=_concatenate(
-            [piece.formation_energy for piece in pieces], (), np.float32
-        ),
-    )
-
-
 def filter_columns(columns: Columns, keep: Bool[np.ndarray, " structures"]) -> Columns:
     """The structures where ``keep`` is true, in order."""
     num_sites = columns.num_sites
@@ -191,7 +174,3 @@ def _round_below_one(frac_coords: np.ndarray) -> np.ndarray:
 def _concatenate(arrays: list, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     empty = np.zeros((0, *shape), dtype)
     return np.concatenate([empty, *arrays]).astype(dtype, copy=False)
-
-
-def _concatenate_strings(arrays: list[pa.Array]) -> pa.Array:
-    return pa.concat_arrays([pa.array([], pa.string()), *arrays])
