@@ -152,10 +152,11 @@ def draw_ordering(
     images = site_images(
         cell.frac_coords, turned[chosen], translations[chosen] @ inverse + shifts
     )
-    # Every site gets the lowest number of its orbit.
+    # Every site gets the lowest number of its orbit; each pass carries it on.
     orbit = np.arange(len(cell.letters))
-    for image in itertools.chain(*[images] * len(orbit)):
-        orbit = np.minimum(orbit, orbit[image])
+    for _ in range(len(orbit)):
+        for image in images:
+            orbit = np.minimum(orbit, orbit[image])
     left = np.array(counts)
     letters = np.zeros_like(orbit)
     numbers, sizes = np.unique(orbit, return_counts=True)

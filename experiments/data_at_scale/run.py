@@ -26,7 +26,7 @@ import psutil
 from crystaljax.data import dataset as datasets
 
 HERE = pathlib.Path(__file__).parent
-SIZES = (100_000, 300_000, 1_000_000, 2_100_000)
+SIZES = (100_000, 500_000, 2_100_000)
 # A small network, so that what training takes beyond the data is little.
 TRAIN_CONFIG = (
     "--config=configs/ddim.py:smoke",
