@@ -140,7 +140,12 @@ def _select_and_write(
         "provenance": provenance,
     }
     datasets.write_dataset(
-        options.output, columns, split, info, overwrite=options.overwrite
+        options.output,
+        columns,
+        split,
+        info,
+        workspace=partial,
+        overwrite=options.overwrite,
     )
     return report
 

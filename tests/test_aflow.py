@@ -89,16 +89,21 @@ def serve():
         server.__exit__(None, None, None)
 
 
+MANNERS = {"min_interval": 0.0, "retry_wait": 0.0, "timeout": 10.0, "max_attempts": 4}
+
+
+def patient(changed):
+    """Options with those of `pages.Manners` in one, without waits."""
+    manners = {name: changed.pop(name, value) for name, value in MANNERS.items()}
+    return changed | {"manners": pages.Manners(**manners)}
+
+
 def make_source(server, cache, **changed):
     options = {
         "natoms": None,
         "page_size": 10,
-        "min_interval": 0.0,
-        "retry_wait": 0.0,
-        "timeout": 10.0,
-        "max_attempts": 4,
     }
-    return aflow.Aflow(str(cache), server=server.server, **options | changed)
+    return aflow.Aflow(str(cache), server=server.server, **patient(options | changed))
 
 
 def read(source):
@@ -362,14 +367,19 @@ def test_summons(tmp_path):
         ({"functionals": ()}, "functionals are empty"),
         ({"server": "file:///etc/passwd"}, "begins with https"),
         ({"server": "aflow.org"}, "begins with https"),
-        ({"max_attempts": 0}, "max_attempts is 0"),
-        ({"timeout": 0}, "timeout is 0"),
-        ({"min_interval": -1}, "min_interval is -1"),
     ],
 )
 def test_options_are_checked(tmp_path, changed, message):
     with pytest.raises(ValueError, match=message):
         aflow.Aflow(str(tmp_path), **changed)
+
+
+@pytest.mark.parametrize("name", ["max_attempts", "timeout"])
+def test_manners_are_checked(name):
+    with pytest.raises(ValueError, match=f"{name} is 0"):
+        pages.Manners(**{name: 0})
+    with pytest.raises(ValueError, match="min_interval is -1"):
+        pages.Manners(min_interval=-1)
 
 
 def test_provenance(tmp_path, serve):
@@ -460,7 +470,7 @@ def test_certificates_are_verified_unless_asked_not_to(tmp_path):
     def context_of(source):
         (handler,) = [
             handler
-            for handler in pages._build_opener(source._manners().verify_tls).handlers
+            for handler in pages._build_opener(source.manners.verify_tls).handlers
             if type(handler).__name__ == "HTTPSHandler"
         ]
         return handler._context
@@ -468,7 +478,9 @@ def test_certificates_are_verified_unless_asked_not_to(tmp_path):
     context = context_of(aflow.Aflow(str(tmp_path)))
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert context.check_hostname
-    context = context_of(aflow.Aflow(str(tmp_path), verify_tls=False))
+    context = context_of(
+        aflow.Aflow(str(tmp_path), manners=pages.Manners(verify_tls=False))
+    )
     assert context.verify_mode == ssl.CERT_NONE
 
 

@@ -119,16 +119,21 @@ def server():
         yield running
 
 
+MANNERS = {"min_interval": 0.0, "retry_wait": 0.0, "timeout": 10.0, "max_attempts": 3}
+
+
+def patient(changed):
+    """Options with those of `pages.Manners` in one, without waits."""
+    manners = {name: changed.pop(name, value) for name, value in MANNERS.items()}
+    return changed | {"manners": pages.Manners(**manners)}
+
+
 def make_source(base_url, cache, **changed):
     options = {
         "energy_property": "_x_energy.pbe.per_atom",
         "space_group_property": "_x_group",
-        "min_interval": 0.0,
-        "retry_wait": 0.0,
-        "timeout": 10.0,
-        "max_attempts": 3,
     }
-    return optimade.Optimade(base_url, str(cache), **options | changed)
+    return optimade.Optimade(base_url, str(cache), **patient(options | changed))
 
 
 def read(source):

@@ -78,6 +78,7 @@ def write_dataset(
     split: Int[np.ndarray, " structures"],
     info: Mapping[str, Any],
     *,
+    workspace: pathlib.Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes a data set; it appears under its name only when it is complete.
@@ -87,6 +88,8 @@ def write_dataset(
         columns: the structures, in canonical form.
         split: index into ``SPLITS`` of each structure.
         info: what else dataset.json shall say: plain JSON values.
+        workspace: directory for what is not complete yet, on the same file system; the
+            one that ``path`` is in if None.
         overwrite: replace a data set that is there. A directory that is not a data set
             is never replaced.
 
@@ -97,7 +100,7 @@ def write_dataset(
     path = pathlib.Path(path)
     check_can_write(path, overwrite=overwrite)
     _require_valid(columns)
-    with _temporary_sibling(path) as temporary:
+    with _temporary_directory(workspace or path.parent, path.name) as temporary:
         table = temporary / TABLE_NAME
         with (
             pa.OSFile(str(table), "wb") as sink,
@@ -381,10 +384,10 @@ def _require_intact(
 
 
 @contextlib.contextmanager
-def _temporary_sibling(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A new directory beside ``path``, so that a rename moves no bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.partial-{os.getpid()}"
+def _temporary_directory(parent: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+    """A new directory near ``name``, so that a rename moves no bytes."""
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = parent / f".{name}.partial-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:

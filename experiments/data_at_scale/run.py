@@ -37,7 +37,10 @@ TRAIN_CONFIG = (
     "--config.train.batch_size=256",
     "--config.train.num_steps=16",
     "--config.train.steps_per_dispatch=8",
+    "--config.train.log_every=8",
+    "--config.train.checkpoint_every=16",
     "--config.train.validate_every=0",
+    "--config.evaluation.num_structures=0",
 )
 
 

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tqdm
 
 from crystaljax import elements, structure
 from crystaljax.data.sources import pages, record
@@ -60,11 +59,7 @@ class Aflow:
         functionals: values of ``dft_type`` that are wanted; others are dropped.
         allow_hubbard_u: keep entries that were computed with a Hubbard U.
         server: address of AFLUX.
-        verify_tls: refuse a server whose certificate cannot be verified.
-        min_interval: s, between two requests.
-        max_attempts: to ask for one page.
-        retry_wait: s, before the second attempt; see `pages.Manners`.
-        timeout: s, of waiting for the server.
+        manners: how the server is asked.
         show_progress: of the download.
     """
 
@@ -76,11 +71,7 @@ class Aflow:
     functionals: tuple[str, ...] = ("PAW_PBE",)
     allow_hubbard_u: bool = False
     server: str = SERVER
-    verify_tls: bool = True
-    min_interval: float | int = 0.5
-    max_attempts: int = 6
-    retry_wait: float | int = 2.0
-    timeout: float | int = 120.0
+    manners: pages.Manners = pages.DEFAULT_MANNERS
     show_progress: bool = False
 
     def __post_init__(self):
@@ -99,7 +90,6 @@ class Aflow:
         if not self.functionals:
             raise ValueError("functionals are empty; expected some, such as 'PAW_PBE'")
         pages.require_http(self.server)
-        self._manners()
 
     def read_rows(self) -> Iterator[dict[str, Any] | record.Failure]:
         """Yields entries; a failure for one that was there before.
@@ -109,23 +99,10 @@ class Aflow:
         """
         cache = pages.PageCache(pathlib.Path(self.cache))
         cache.open(self._query())
-        session = pages.Session(self._manners(), cache)
-        # Before the first row: workers would wait for the server, and an interrupt
-        # would find the download in a thread.
-        with tqdm.tqdm(desc="pages", disable=not self.show_progress) as progress:
-            for _ in self._read_pages(cache, session):
-                progress.update()
-        seen: set[int] = set()
-        for rows in self._read_pages(cache, session):
-            for row in rows:
-                key = _id_key(row)
-                if key is not None and key in seen:
-                    yield record.Failure(
-                        row[ID_KEYWORD], "duplicate auid", is_rule=True
-                    )
-                else:
-                    seen |= {key} if key is not None else set()
-                    yield row
+        session = pages.Session(self.manners, cache)
+        yield from pages.distinct_rows(
+            lambda: self._read_pages(cache, session), ID_KEYWORD, self.show_progress
+        )
 
     def parse_row(
         self, row: dict[str, Any] | record.Failure
@@ -151,10 +128,11 @@ class Aflow:
 
     def describe(self) -> dict[str, Any]:
         """See `record.Source`; complete after the download."""
-        options = dataclasses.asdict(self) | {"cache": str(self.cache)}
-        for name in ("min_interval", "max_attempts", "retry_wait", "timeout"):
-            del options[name]
-        del options["show_progress"]
+        options = dataclasses.asdict(self) | {
+            "cache": str(self.cache),
+            "verify_tls": self.manners.verify_tls,
+        }
+        del options["manners"], options["show_progress"]
         matchbooks = self._matchbooks()
         names = [name.replace("PAW_PBE", "PBE") for name in self.functionals]
         if self.allow_hubbard_u:
@@ -167,10 +145,6 @@ class Aflow:
             "num_queries": len(matchbooks),
             **pages.PageCache(pathlib.Path(self.cache)).describe(),
         }
-
-    def _manners(self) -> pages.Manners:
-        fields = (field.name for field in dataclasses.fields(pages.Manners))
-        return pages.Manners(**{name: getattr(self, name) for name in fields})
 
     # ----------------------------------------------------------------------- asking
 
@@ -265,7 +239,7 @@ class Aflow:
             )
 
         rows, total = fetch(number)
-        for _ in range(self.max_attempts + 1):
+        for _ in range(self.manners.max_attempts + 1):
             if total is not None:
                 # Then the number of entries was checked.
                 return rows, number * self.page_size >= total
@@ -436,8 +410,3 @@ def _require_range(name: str, limits: tuple[int, int] | None) -> None:
 
 def _ids(rows: list[dict[str, Any]]) -> list[Any]:
     return [row.get(ID_KEYWORD) for row in rows]
-
-
-def _id_key(row: dict[str, Any]) -> int | None:
-    id = row.get(ID_KEYWORD)
-    return pages.hash_id(id) if isinstance(id, str) else None

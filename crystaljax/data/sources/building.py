@@ -14,6 +14,7 @@ from crystaljax.data.sources import (
     extxyz,
     folder,
     optimade,
+    pages,
     record,
 )
 
@@ -154,6 +155,8 @@ def build_source(
     values = {fields[option]: value for option, value in given.items()}
     if name in SERVICES:
         values["show_progress"] = show_progress
+        verify = values.pop("verify_tls", True)
+        values["manners"] = pages.Manners(verify_tls=verify)
     return build(**values)
 
 

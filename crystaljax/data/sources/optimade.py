@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import spglib
-import tqdm
 
 from crystaljax import elements, structure, symmetry
 from crystaljax.data.sources import pages, record
@@ -96,11 +95,7 @@ class Optimade:
             Hermann-Mauguin symbol; "" to have it found from the structure. None: what
             the provider is known to have.
         page_limit: structures asked for at once; the server may send fewer.
-        verify_tls: refuse a server whose certificate cannot be verified.
-        min_interval: s, between two requests.
-        max_attempts: to ask for one page.
-        retry_wait: s, before the second attempt; see `pages.Manners`.
-        timeout: s, of waiting for the server.
+        manners: how the server is asked.
         show_progress: of the download.
     """
 
@@ -110,11 +105,7 @@ class Optimade:
     energy_property: str | None = None
     space_group_property: str | None = None
     page_limit: int = 100
-    verify_tls: bool = True
-    min_interval: float | int = 0.5
-    max_attempts: int = 6
-    retry_wait: float | int = 2.0
-    timeout: float | int = 120.0
+    manners: pages.Manners = pages.DEFAULT_MANNERS
     show_progress: bool = False
 
     def __post_init__(self):
@@ -133,7 +124,6 @@ class Optimade:
                 )
         if self.page_limit < 1:
             raise ValueError(f"page_limit is {self.page_limit}; expected 1 or more")
-        self._manners()
 
     def read_rows(self) -> Iterator[dict[str, Any] | record.Failure]:
         """Yields structures; a failure for one that was there before.
@@ -143,22 +133,10 @@ class Optimade:
         """
         cache = pages.PageCache(pathlib.Path(self.cache))
         cache.open({"source": "optimade", "url": self._first_url()})
-        session = pages.Session(self._manners(), cache)
-        # Before the first row: workers would wait for the server, and an interrupt
-        # would find the download in a thread.
-        with tqdm.tqdm(desc="pages", disable=not self.show_progress) as progress:
-            for _ in self._read_pages(cache, session):
-                progress.update()
-        seen: set[int] = set()
-        for rows in self._read_pages(cache, session):
-            for row in rows:
-                key = pages.hash_id(str(row["id"]))
-                if key in seen:
-                    id = str(row["id"])
-                    yield record.Failure(id, "duplicate id", is_rule=True)
-                else:
-                    seen.add(key)
-                    yield row
+        session = pages.Session(self.manners, cache)
+        yield from pages.distinct_rows(
+            lambda: self._read_pages(cache, session), "id", self.show_progress
+        )
 
     def parse_row(
         self, row: dict[str, Any] | record.Failure
@@ -198,13 +176,9 @@ class Optimade:
             "energy_property": self._property("energy_property"),
             "space_group_property": self._property("space_group_property"),
             "page_limit": self.page_limit,
-            "verify_tls": self.verify_tls,
+            "verify_tls": self.manners.verify_tls,
             **pages.PageCache(pathlib.Path(self.cache)).describe(),
         }
-
-    def _manners(self) -> pages.Manners:
-        fields = (field.name for field in dataclasses.fields(pages.Manners))
-        return pages.Manners(**{name: getattr(self, name) for name in fields})
 
     def _property(self, name: str) -> str:
         """The option, or what the provider has in its place."""

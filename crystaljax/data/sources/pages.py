@@ -24,10 +24,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import tqdm
+
 import crystaljax
+from crystaljax.data.sources import record
 
 # Too many requests, and what servers answer while they are overloaded or restarted.
 _TRANSIENT_STATUS = (429, 500, 502, 503, 504)
@@ -91,6 +94,9 @@ class Manners:
                 raise ValueError(
                     f"{name} is {getattr(self, name)} s; expected 0 or more"
                 )
+
+
+DEFAULT_MANNERS = Manners()
 
 
 # ----------------------------------------------------------------------------- cache
@@ -162,8 +168,8 @@ class PageCache:
 
     def _require_query(self, query: dict[str, Any], path: pathlib.Path) -> None:
         remedy = (
-            "give another cache directory, or delete this one to ask for everything "
-            "again"
+            "give another directory with --cache, or delete this one to ask for "
+            "everything again"
         )
         try:
             cached = dict(json.loads(path.read_bytes()))
@@ -323,8 +329,40 @@ def parse_json(body: bytes) -> Any:
         raise PageError(f"the answer is no JSON: {_shorten_body(body)}") from error
 
 
-def hash_id(id: str) -> int:
-    """64 bits that stand for an identifier where millions are kept to be compared."""
+def distinct_rows(
+    read_pages_fn: Callable[[], Iterator[list[dict[str, Any]]]],
+    id_name: str,
+    show_progress: bool,
+) -> Iterator[dict[str, Any] | record.Failure]:
+    """The rows of all pages; a failure for one that was there before.
+
+    Args:
+        read_pages_fn: yields the rows of every page, from the cache or else the
+            service; called twice.
+        id_name: of the entry of a row that tells it from others.
+        show_progress: of the download.
+    """
+    # Everything before the first row: workers would wait for the server, and an
+    # interrupt would find the download in a thread.
+    with tqdm.tqdm(desc="pages", disable=not show_progress) as progress:
+        for _ in read_pages_fn():
+            progress.update()
+    # Hashes: there may be millions.
+    seen: set[int] = set()
+    for rows in read_pages_fn():
+        for row in rows:
+            id = row.get(id_name)
+            if not isinstance(id, str | int):
+                yield row
+            elif (key := _hash(str(id))) in seen:
+                reason = f"duplicate {id_name}"
+                yield record.Failure(str(id), reason, is_rule=True)
+            else:
+                seen.add(key)
+                yield row
+
+
+def _hash(id: str) -> int:
     # JSON can hold what UTF-8 cannot.
     content = id.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
@@ -369,8 +407,8 @@ def _connection_error(error: OSError | http.client.HTTPException) -> PageError:
     message = f"{type(cause).__name__}: {cause}"
     if isinstance(cause, ssl.SSLCertVerificationError):
         message += (
-            "; update the certificates of this machine, or switch the verification of "
-            "certificates off for servers that you trust"
+            "; update the certificates of this machine, or pass --noverify_tls for a "
+            "server that you trust"
         )
         return PageError(message, is_final=True)
     return PageError(message, is_final=isinstance(error, http.client.InvalidURL))
