@@ -234,9 +234,12 @@ def draw(sizes: list[dict[str, Any]], path: pathlib.Path) -> None:
         plot(rate_axes, label, [one["read"][name] for one in sizes])
     rate_axes.set_ylabel("per s, through Grain")
     rate_axes.set_ylim(1e4, 2e6)
+    # Room for the legend above the lines.
+    time_axes.set_ylim(1e-3, 1e5)
+    memory_axes.set_ylim(1e2, 1e4)
     for axes in (time_axes, memory_axes, rate_axes):
         axes.set_xlabel("rows of the CSV")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="upper left")
         axes.grid(alpha=0.3)
     canvas.savefig(path, dpi=120)
 
