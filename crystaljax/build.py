@@ -26,12 +26,6 @@ from crystaljax.generation import SampleFn
 from crystaljax.models import crystal_unet
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-# Which samplers undo which process.
-SAMPLERS = {
-    "diffusion": ("ddpm", "ddim"),
-    "flow_matching": ("euler",),
-    "regression": ("regression",),
-}
 STARTS = ("normal", "uniform", "source")
 COORDINATE_LOSSES = ("l1", "pbc_l1", "pbc_l2", "boundary_l1", "boundary_l2")
 
@@ -155,7 +149,8 @@ def build_process(config: Any) -> processes.Process:
             return processes.Regression()
         case _:
             raise ValueError(
-                f"unknown process.name {name!r}; expected one of {tuple(SAMPLERS)}"
+                f"unknown process.name {name!r}; expected one of "
+                f"{tuple(defaults.SAMPLERS)}"
             )
 
 
@@ -202,14 +197,15 @@ def override_sampler(
 
 def _require_fitting_sampler(config: Any) -> None:
     process, sampler = config.process.name, config.sampler.name
-    if process not in SAMPLERS:
+    if process not in defaults.SAMPLERS:
         raise ValueError(
-            f"unknown process.name {process!r}; expected one of {tuple(SAMPLERS)}"
+            f"unknown process.name {process!r}; expected one of "
+            f"{tuple(defaults.SAMPLERS)}"
         )
-    if sampler not in SAMPLERS[process]:
+    if sampler not in defaults.SAMPLERS[process]:
         raise ValueError(
             f"sampler.name is {sampler!r}, but a network trained with process.name="
-            f"{process!r} is sampled by {' or '.join(SAMPLERS[process])}"
+            f"{process!r} is sampled by {' or '.join(defaults.SAMPLERS[process])}"
         )
 
 
@@ -233,24 +229,25 @@ def build_sampler(config: Any) -> SampleFn:
         config.sampler.num_steps,
         config.sampler.eta,
     )
-    if name in ("ddpm", "ddim"):
+    if config.process.name == "diffusion":
         schedule = build_schedule(config)
-        schedules.leading_times(schedule.num_times, num_steps)
-        sampler = functools.partial(samplers.sample_ddim, eta=eta)
-        if name == "ddpm":
-            sampler = samplers.sample_ddpm
+        # Raises where the number of steps is out of range.
+        if name == "dpm_solver":
+            schedules.log_snr_times(schedule, num_steps)
+        else:
+            schedules.leading_times(schedule.num_times, num_steps)
 
         def sample(predict_fn, keys, rows, mask, source):
-            return sampler(
-                predict_fn,
-                samplers.sample_noise(keys, rows),
-                keys,
-                schedule=schedule,
-                num_steps=num_steps,
-                mask=mask,
-            )
+            noise = samplers.sample_noise(keys, rows)
+            settings = {"schedule": schedule, "num_steps": num_steps, "mask": mask}
+            if name == "dpm_solver":
+                return samplers.sample_dpm_solver(predict_fn, noise, **settings)
+            if name == "ddpm":
+                return samplers.sample_ddpm(predict_fn, noise, keys, **settings)
+            return samplers.sample_ddim(predict_fn, noise, keys, eta=eta, **settings)
 
-    elif name == "euler":
+    elif config.process.name == "flow_matching":
+        sampler = samplers.sample_heun if name == "heun" else samplers.sample_euler
         noise_fn = build_noise_fn(config)
 
         def sample(predict_fn, keys, rows, mask, source):
@@ -258,9 +255,7 @@ def build_sampler(config: Any) -> SampleFn:
                 start = processes.require_source(source)
             else:
                 start = samplers.sample_noise(keys, rows, noise_fn)
-            return samplers.sample_euler(
-                predict_fn, start, num_steps=num_steps, mask=mask
-            )
+            return sampler(predict_fn, start, num_steps=num_steps, mask=mask)
 
     else:
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from crystaljax import defaults
+
 # What the package raises for bad input; anything else is a bug and keeps its traceback.
 USER_ERRORS = (FileExistsError, FileNotFoundError, FloatingPointError, ValueError)
 
@@ -74,8 +76,8 @@ def define_sampler_flags() -> dict[str, flags.FlagHolder]:
         "sampler": flags.DEFINE_enum(
             "sampler",
             None,
-            ["ddpm", "ddim", "euler", "regression"],
-            "The config's by default; ddpm and ddim sample the same networks.",
+            [name for names in defaults.SAMPLERS.values() for name in names],
+            "The config's by default; see its sampler.name for what goes with what.",
         ),
         "num_steps": flags.DEFINE_integer(
             "num_steps", None, "Network evaluations; the config's by default.", 1

@@ -15,6 +15,12 @@ from ml_collections import config_dict
 from crystaljax import losses
 
 TASKS = ("generation", "modification")
+# Which samplers undo which process.
+SAMPLERS = {
+    "diffusion": ("ddpm", "ddim", "dpm_solver"),
+    "flow_matching": ("euler", "heun"),
+    "regression": ("regression",),
+}
 
 
 def paper(task: str) -> Any:
@@ -67,8 +73,8 @@ def paper(task: str) -> Any:
     config.process.start = "normal"
 
     config.sampler = config_dict.ConfigDict()
-    # "ddpm" or "ddim" for diffusion, "euler" for flow matching, "regression" for
-    # regression.
+    # "ddpm", "ddim" or "dpm_solver" (DPM-Solver++ 2M) for diffusion, "euler" or "heun"
+    # for flow matching, "regression" for regression.
     config.sampler.name = "ddim"
     # Network evaluations per sample; at most process.num_times for diffusion, 1 for
     # regression.

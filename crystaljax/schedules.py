@@ -50,3 +50,30 @@ def leading_times(num_times: int, num_steps: int) -> np.ndarray:
             "diffusion times that the model was trained with"
         )
     return np.arange(num_steps)[::-1] * (num_times // num_steps)
+
+
+def log_snr_times(schedule: NoiseSchedule, num_steps: int) -> np.ndarray:
+    """Times at equal steps of the logarithm of the signal-to-noise ratio, noise first.
+
+    From 99 % of the times (990 of 1000, where 100 leading times begin; later ones are
+    noise alone, from which data cannot be told) to 0, rounded to whole times.
+
+    Raises:
+        ValueError: there are not ``num_steps`` times to choose from.
+    """
+    last = schedule.num_times - max(1, schedule.num_times // 100)
+    if not 1 <= num_steps <= last:
+        raise ValueError(
+            f"num_steps is {num_steps}; expected 1 to {last}, the number of diffusion "
+            "times that can be chosen"
+        )
+    alpha_bar = schedule.alphas_cumprod[: last + 1]
+    log_snr = np.log(alpha_bar / (1 - alpha_bar))
+    wanted = np.linspace(log_snr[-1], log_snr[0], num_steps)
+    # np.interp wants rising points: the ratio falls with time.
+    times = np.interp(wanted, log_snr[::-1], np.arange(last + 1)[::-1])
+    times = np.round(times).astype(int)
+    # Where steps are shorter than a time, each gets one of its own.
+    number = np.arange(num_steps)
+    times = np.minimum.accumulate(times + number) - number
+    return np.maximum(times, number[::-1])

@@ -1,5 +1,7 @@
 """Schedule, processes and samplers, against oracles and known answers."""
 
+import functools
+
 import diffusers
 import jax
 import jax.numpy as jnp
@@ -48,6 +50,26 @@ def test_times_are_those_of_diffusers(num_steps):
 def test_impossible_number_of_steps_is_refused(num_steps):
     with pytest.raises(ValueError, match=str(num_steps)):
         schedules.leading_times(1000, num_steps)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 10, 50, 400, 990])
+def test_times_at_equal_steps_of_the_signal_to_noise_ratio(num_steps):
+    times = schedules.log_snr_times(SCHEDULE, num_steps)
+    assert len(times) == num_steps
+    assert times[0] == 990 or num_steps == 990
+    assert np.all(np.diff(times) < 0) and times.min() >= 0
+    if 1 < num_steps <= 10:
+        assert times[-1] == 0
+        alpha_bar = SCHEDULE.alphas_cumprod[times]
+        steps = np.diff(np.log(alpha_bar / (1 - alpha_bar)))
+        # But for the rounding to whole times, which are sparse near the data.
+        assert steps.max() < 1.6 * steps.min()
+
+
+@pytest.mark.parametrize("num_steps", [0, 991])
+def test_more_steps_than_times_are_refused(num_steps):
+    with pytest.raises(ValueError, match=str(num_steps)):
+        schedules.log_snr_times(SCHEDULE, num_steps)
 
 
 # ----------------------------------------------------------------------------- process
@@ -264,6 +286,100 @@ def test_euler_turns_noise_into_a_gaussian_it_knows():
     assert np.std(x) == pytest.approx(deviation, abs=0.02)
 
 
+@pytest.mark.parametrize("num_steps", [5, 10, 25])
+def test_dpm_solver_is_that_of_diffusers_step_by_step(num_steps):
+    noise = samplers.sample_noise(jax.random.split(jax.random.key(0), 4), 16)
+    ours = samplers.sample_dpm_solver(
+        predict_something, noise, schedule=SCHEDULE, num_steps=num_steps
+    )
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="squaredcos_cap_v2",
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        final_sigmas_type="zero",
+    )
+    times = schedules.log_snr_times(SCHEDULE, num_steps)
+    scheduler.set_timesteps(timesteps=times.tolist())
+    x = torch.from_numpy(np.array(noise))
+    for t in scheduler.timesteps:
+        model_output = predict_something(x.numpy(), jnp.full(4, float(t)))
+        x = scheduler.step(
+            torch.from_numpy(np.array(model_output)), int(t), x
+        ).prev_sample
+    np.testing.assert_allclose(ours, x, atol=1e-5 * float(x.abs().max()), rtol=1e-3)
+
+
+def test_dpm_solver_converges_to_where_the_flow_leads_with_order_two():
+    mean, deviation = 1.5, 0.4
+    # Many times, so that rounding to whole ones is nothing.
+    schedule = schedules.build_cosine_schedule(20_000)
+    alphas_cumprod = jnp.asarray(schedule.alphas_cumprod)
+    keys = jax.random.split(jax.random.key(0), 64)
+    noise = samplers.sample_noise(keys, 16)
+
+    def exact_noise(x, t):
+        alpha_bar = alphas_cumprod[t.astype(int)][:, None, None]
+        variance = alpha_bar * deviation**2 + 1 - alpha_bar
+        return jnp.sqrt(1 - alpha_bar) * (x - jnp.sqrt(alpha_bar) * mean) / variance
+
+    def error(sample_fn, num_steps, first_time):
+        x = sample_fn(schedule=schedule, num_steps=num_steps)
+        # The flow keeps quantiles: of N(0, 1) at the first time that is evaluated.
+        alpha_bar = schedule.alphas_cumprod[first_time]
+        variance = alpha_bar * deviation**2 + 1 - alpha_bar
+        quantiles = (np.asarray(noise) - np.sqrt(alpha_bar) * mean) / np.sqrt(variance)
+        return np.sqrt(np.mean((np.asarray(x) - mean - deviation * quantiles) ** 2))
+
+    solver = functools.partial(samplers.sample_dpm_solver, exact_noise, noise)
+    errors = [error(solver, num_steps, 19_800) for num_steps in (20, 40, 80)]
+    assert errors[0] / errors[1] > 3 and errors[1] / errors[2] > 3
+    # DDIM is of order one.
+    ddim = functools.partial(samplers.sample_ddim, exact_noise, noise, keys)
+    assert errors[0] < error(ddim, 100, 19_800)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 5, 19])
+def test_heun_is_that_of_diffusers(num_steps):
+    # diffusers counts intervals and goes from 1 to 0.
+    num_intervals = (num_steps + 1) // 2
+    scheduler = diffusers.FlowMatchHeunDiscreteScheduler()
+    scheduler.set_timesteps(num_intervals)
+    sigmas = np.linspace(1, 0, num_intervals + 1)
+    inner = np.repeat(sigmas[1:-1], 2)
+    scheduler.sigmas = torch.from_numpy(np.concatenate([[1.0], inner, [0.0]]))
+    scheduler.timesteps = scheduler.sigmas[:-1] * 1000
+    start = jax.random.normal(jax.random.key(0), (2, 8, 3))
+
+    def velocity(x, t):
+        return jnp.tanh(x * 0.7 + 0.3 * jnp.cos(3 * t)[:, None, None])
+
+    ours = samplers.sample_heun(velocity, start, num_steps=num_steps)
+    x = torch.from_numpy(np.array(start, np.float64))
+    assert len(scheduler.timesteps) == num_steps
+    for sigma in scheduler.sigmas[:-1]:
+        # Its velocity points from data to noise.
+        output = -velocity(x.numpy(), jnp.full(2, 1 - float(sigma)))
+        x = scheduler.step(
+            torch.from_numpy(np.array(output, np.float64)), sigma * 1000, x
+        ).prev_sample
+    np.testing.assert_allclose(ours, x, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_odd", [0, 1])
+def test_heun_converges_to_the_solution_with_order_two(is_odd):
+    start = jax.random.normal(jax.random.key(0), (2, 16, 3))
+
+    def velocity(x, t):
+        return -x * (1 + t[:, None, None])
+
+    def error(num_steps):
+        x = samplers.sample_heun(velocity, start, num_steps=num_steps - is_odd)
+        return np.abs(x - start * np.exp(-1.5)).max()
+
+    assert error(20) / error(40) == pytest.approx(4, rel=0.15)
+
+
 def test_regression_asks_once_at_time_0():
     source = jax.random.normal(jax.random.key(0), (2, 8, 3))
     asked = []
@@ -278,9 +394,10 @@ def test_regression_asks_once_at_time_0():
     np.testing.assert_allclose(x[1], np.asarray(source[1] + 1) * mask[1][:, None])
 
 
-def test_euler_needs_a_step():
+@pytest.mark.parametrize("sampler", [samplers.sample_euler, samplers.sample_heun])
+def test_flows_need_a_step(sampler):
     with pytest.raises(ValueError, match="num_steps is 0"):
-        samplers.sample_euler(predict_something, jnp.zeros((1, 8, 3)), num_steps=0)
+        sampler(predict_something, jnp.zeros((1, 8, 3)), num_steps=0)
 
 
 def ddim(predict, keys, mask):
@@ -300,7 +417,19 @@ def euler(predict, keys, mask):
     return samplers.sample_euler(predict, noise, num_steps=5, mask=mask)
 
 
-@pytest.mark.parametrize("sampler", [ddim, euler])
+def dpm_solver(predict, keys, mask):
+    noise = samplers.sample_noise(keys, 16)
+    return samplers.sample_dpm_solver(
+        predict, noise, schedule=SCHEDULE, num_steps=5, mask=mask
+    )
+
+
+def heun(predict, keys, mask):
+    noise = samplers.sample_noise(keys, 16)
+    return samplers.sample_heun(predict, noise, num_steps=5, mask=mask)
+
+
+@pytest.mark.parametrize("sampler", [ddim, dpm_solver, euler, heun])
 def test_masked_rows_are_zero_at_every_evaluation(sampler):
     keys = jax.random.split(jax.random.key(0), 2)
     mask = structure.row_mask(jnp.array([3, 12]), 16)

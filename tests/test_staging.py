@@ -124,7 +124,7 @@ def try_to_open(path: pathlib.Path) -> str:
     try:
         with staging.open_stage(path, ORIGIN):
             return "opened"
-    except RuntimeError as error:
+    except FileExistsError as error:
         return str(error)
 
 

@@ -162,14 +162,14 @@ def open_stage(
 
     Raises:
         ValueError: the stage is of another origin, or damaged.
-        RuntimeError: another process has it open.
+        FileExistsError: another process has it open.
     """
     path.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path / _LOCK_NAME)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise RuntimeError(
+        raise FileExistsError(
             f"another process is writing {path}; wait for it to end, or choose another "
             "--output"
         ) from error
