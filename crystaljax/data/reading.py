@@ -117,19 +117,15 @@ def _read_rest(
         _chunked(rows),
         num_workers=num_workers,
     )
-    bar = tqdm.tqdm(
-        desc="read",
-        unit=" structures",
-        initial=progress["num_rows"],
-        smoothing=0.05,
-        disable=not show_progress,
-    )
+    bar = None
     committed = time.monotonic()
     # Committed in any case, so that nothing read is lost with what stops the rest.
     with contextlib.ExitStack() as stack:
         stack.callback(stage.commit)
-        stack.enter_context(bar)
         for chunk in chunks:
+            if bar is None:
+                # Not before: a source that downloads shows the progress of that first.
+                bar = stack.enter_context(_progress_bar(progress, show_progress))
             stage.files.append(chunk.columns)
             _count(progress, chunk)
             bar.update(chunk.num_rows)
@@ -137,6 +133,16 @@ def _read_rest(
                 stage.commit()
                 committed = time.monotonic()
         progress["is_complete"] = True
+
+
+def _progress_bar(progress: dict[str, Any], show_progress: bool) -> tqdm.tqdm:
+    return tqdm.tqdm(
+        desc="read",
+        unit=" structures",
+        initial=progress["num_rows"],
+        smoothing=0.05,
+        disable=not show_progress,
+    )
 
 
 def _count(progress: dict[str, Any], chunk: _Chunk) -> None:
