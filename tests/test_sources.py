@@ -324,3 +324,56 @@ def test_bad_frame_is_a_failure_and_the_next_is_read(tmp_path):
     bad, found = parse_all(extxyz.ExtXyz(str(path)))
     assert bad.reason == "frame not readable"
     assert elements.cell_formula(found.crystal.atomic_numbers) == "Cu1"
+
+
+# ---------------------------------------------------------------------- damaged files
+def read_all(source):
+    """Parses whatever rows there are; a ValueError may end them."""
+    with contextlib.suppress(ValueError):
+        for row in source.read_rows():
+            assert isinstance(source.parse_row(row), record.Record | record.Failure)
+
+
+AFLOW_ROW = (
+    "auid,pretty_formula,geometry,positions_fractional,enthalpy_formation_atom,"
+    'spacegroup_relax\naflow:1,Cu1Zr1,"[3,3,3,90,90,90]","[[0,0,0],[0.5,0.5,0.5]]",'
+    "-0.1,221\n"
+)
+FRAME = (
+    '2\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3 energy=-1\n'
+    "Cu 0 0 0\nZr 1.5 1.5 1.5\n"
+)
+damages = st.lists(
+    st.tuples(st.floats(0, 1), st.floats(0, 1), st.binary(max_size=20)), max_size=4
+)
+fuzz = hypothesis.settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+
+
+def damage(content, damages):
+    """Replaces stretches of bytes by others."""
+    for begin, length, new in damages:
+        start = int(begin * len(content))
+        end = start + int(length * 30)
+        content = content[:start] + new + content[end:]
+    return content
+
+
+@fuzz
+@hypothesis.given(damages)
+def test_damaged_csv_gives_rows_or_a_value_error(tmp_path, damages):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(damage((AFLOW_ROW * 3).encode(), damages))
+    read_all(aflow_csv.AflowCsv(str(path)))
+
+
+@fuzz
+@hypothesis.given(damages)
+def test_damaged_extxyz_gives_frames_or_a_value_error(tmp_path, damages):
+    path = tmp_path / "frames.extxyz"
+    path.write_bytes(damage((FRAME * 3).encode(), damages))
+    read_all(extxyz.ExtXyz(str(path), "energy"))

@@ -1,11 +1,14 @@
 """What every source yields: one crystal with its labels, or the reason for none."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from crystaljax import structure
+
+_MAX_ENERGY = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,10 +105,10 @@ def parse_energy(text: object) -> float:
     """Text → energy, eV/atom.
 
     Raises:
-        ValueError: it is not a finite number.
+        ValueError: it is not a number, or not one that a data set can hold (float32).
     """
     value = float(str(text))
-    if not math.isfinite(value):
+    if not abs(value) <= _MAX_ENERGY:
         raise ValueError(f"formation energy {text!r}; expected a finite number")
     return value
 
