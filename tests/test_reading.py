@@ -1,6 +1,7 @@
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import numpy as np
+import spglib
 from hypothesis import strategies as st
 
 from crystaljax import structure, validity
@@ -72,6 +73,32 @@ def test_one_bad_crystal_leaves_the_others_as_they_are():
     for one, other in zip(rest, alone, strict=True):
         np.testing.assert_array_equal(one.frac_coords, other.frac_coords)
         np.testing.assert_array_equal(one.lattice, other.lattice)
+
+
+def test_faults_of_libraries_cost_one_row(monkeypatch):
+    def row(number):
+        lattice = (4 + number / 10) * np.eye(3)
+        crystal = structure.Crystal(np.array([29]), np.zeros((1, 3)), lattice)
+        return record.Record(str(number), crystal, 225, 0.0)
+
+    def parse(number):
+        if number == 7:
+            raise KeyError("nobody expected this")
+        return row(number)
+
+    reduce = spglib.niggli_reduce
+
+    def reduce_or_crash(lattice, *tolerance):
+        if np.isclose(lattice[0, 0], 5.3):
+            raise RuntimeError("crash")
+        return reduce(lattice, *tolerance)
+
+    monkeypatch.setattr(spglib, "niggli_reduce", reduce_or_crash)
+    chunk = reading._process_rows(parse, reading.CanonicalForm(), list(range(40)))
+    reasons = {failure.id: failure.reason for failure in chunk.failures}
+    assert reasons == {"": "unexpected KeyError", "13": "unexpected RuntimeError"}
+    expected = [str(i) for i in range(40) if i not in (7, 13)]
+    assert chunk.columns.id.to_pylist() == expected
 
 
 def test_energy_that_float32_cannot_hold_is_a_failure():

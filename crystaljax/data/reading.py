@@ -211,14 +211,19 @@ def _process_rows(
     failures: list[record.Failure] = []
     parsed: list[record.Record] = []
     for row in rows:
-        result = parse_row_fn(row)
+        try:
+            result = parse_row_fn(row)
+        except Exception as error:
+            # A fault of the source or of a library that it uses: it costs this row, not
+            # the millions around it, and the report names it.
+            result = _unexpected("", error)
         if isinstance(result, record.Failure):
             failures.append(result)
         else:
             parsed.append(result)
     records: list[record.Record] = []
     num_found = 0
-    for before, result in zip(parsed, canonical_records(parsed, form), strict=True):
+    for before, result in zip(parsed, _canonical_or_not(parsed, form), strict=True):
         if isinstance(result, record.Failure):
             failures.append(result)
         else:
@@ -233,6 +238,24 @@ def _process_rows(
         [one.formation_energy or 0.0 for one in records],
     )
     return _Chunk(columns, len(rows), failures, num_found)
+
+
+def _canonical_or_not(
+    parsed: list[record.Record], form: CanonicalForm
+) -> list[record.Record | record.Failure]:
+    """`canonical_records`; what nobody expected costs the record that it comes from."""
+    try:
+        return canonical_records(parsed, form)
+    except Exception as error:
+        if len(parsed) == 1:
+            return [_unexpected(parsed[0].id, error)]
+        middle = len(parsed) // 2
+        halves = parsed[:middle], parsed[middle:]
+        return [each for half in halves for each in _canonical_or_not(half, form)]
+
+
+def _unexpected(id: str, error: Exception) -> record.Failure:
+    return record.Failure(id, f"unexpected {type(error).__name__}", str(error))
 
 
 def canonical_form(
