@@ -31,39 +31,25 @@ from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluateOptions:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(runs.SamplingOptions):
     """What to evaluate; see the flags of the command.
 
     Attributes:
-        workdir: the run directory.
         split: "train", "val" or "test".
         dataset: dataset directory; that of the run if None.
         num_structures: structures (modification: pairs), drawn with the seed; all if
             None.
         pairs_per_group: modification: structures of each cell formula that are
             modified, drawn with the seed; all if None.
-        seed: of the draw and of the samples.
-        sampler: name of the sampler; as in the run's config if None.
-        num_steps: network evaluations; as in the run's config if None.
-        eta: of DDIM; as in the run's config if None.
-        batch_size: samples at a time; as in the run's config if None.
-        checkpoint: step; the newest if None.
         num_workers: processes; all CPUs if None.
         output: folder for the table; ``workdir/evaluation_<split>`` if None.
     """
 
-    workdir: str
     split: str = "val"
     dataset: str | None = None
     num_structures: int | None = None
     pairs_per_group: int | None = 1
-    seed: int = 0
-    sampler: str | None = None
-    num_steps: int | None = None
-    eta: float | None = None
-    batch_size: int | None = None
-    checkpoint: int | None = None
     num_workers: int | None = None
     output: str | None = None
 

@@ -31,12 +31,11 @@ from crystaljax import samples as samples_lib
 from crystaljax.data import reading
 
 
-@dataclasses.dataclass(frozen=True)
-class ModifyOptions:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModifyOptions(runs.SamplingOptions):
     """What to modify; see the flags of the command.
 
     Attributes:
-        workdir: the run directory, of a model for the modification task.
         input: a file with a crystal or several, or a folder of them.
         energy_difference: formation energies of the result less that of the input,
             eV/atom: values and ranges start:stop:step.
@@ -44,26 +43,13 @@ class ModifyOptions:
             comma-separated.
         formula: of the cell that the inputs are expected to have; any if None.
         num_samples: samples of each combination.
-        seed: of the samples.
-        sampler: name of the sampler; as in the run's config if None.
-        num_steps: network evaluations; as in the run's config if None.
-        eta: of DDIM; as in the run's config if None.
-        batch_size: samples at a time; as in the run's config if None.
-        checkpoint: step; the newest if None.
     """
 
-    workdir: str
     input: str
     energy_difference: str = "-0.05"
     space_groups: str = "seen"
     formula: str | None = None
     num_samples: int = 1
-    seed: int = 0
-    sampler: str | None = None
-    num_steps: int | None = None
-    eta: float | None = None
-    batch_size: int | None = None
-    checkpoint: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -40,6 +40,29 @@ PACKAGES = (
 )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """Which run is sampled, and how: what all commands with a sampler have.
+
+    Attributes:
+        workdir: the run directory.
+        seed: of the samples, and of what else is drawn.
+        sampler: name of the sampler; as in the run's config if None.
+        num_steps: network evaluations; as in the run's config if None.
+        eta: of DDIM; as in the run's config if None.
+        batch_size: samples at a time; as in the run's config if None.
+        checkpoint: step; the newest if None.
+    """
+
+    workdir: str
+    seed: int = 0
+    sampler: str | None = None
+    num_steps: int | None = None
+    eta: float | None = None
+    batch_size: int | None = None
+    checkpoint: int | None = None
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """A trained network with all that belongs to it.

@@ -25,35 +25,21 @@ from crystaljax import (
 from crystaljax import samples as samples_lib
 
 
-@dataclasses.dataclass(frozen=True)
-class SampleOptions:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleOptions(runs.SamplingOptions):
     """What to sample; see the flags of the command.
 
     Attributes:
-        workdir: the run directory.
         formulas: of the cells, such as ("Cu3Au1",).
         space_groups: "all", "seen", or numbers and symbols, comma-separated.
         energies: formation energies in eV/atom: values and ranges start:stop:step.
         num_samples: samples of each combination.
-        seed: of the samples.
-        sampler: name of the sampler; as in the run's config if None.
-        num_steps: network evaluations; as in the run's config if None.
-        eta: of DDIM; as in the run's config if None.
-        batch_size: samples at a time; as in the run's config if None.
-        checkpoint: step; the newest if None.
     """
 
-    workdir: str
     formulas: tuple[str, ...]
     space_groups: str = "seen"
     energies: str = "0"
     num_samples: int = 1
-    seed: int = 0
-    sampler: str | None = None
-    num_steps: int | None = None
-    eta: float | None = None
-    batch_size: int | None = None
-    checkpoint: int | None = None
 
 
 def sample(

@@ -161,7 +161,9 @@ def test_imported_run_samples(imported):
 
 def test_imported_run_is_evaluated_on_a_dataset(imported, tmp_path):
     workdir = str(imported["generation"].workdir)
-    settings = evaluate.EvaluateOptions(workdir, num_structures=2, output=str(tmp_path))
+    settings = evaluate.EvaluateOptions(
+        workdir=workdir, num_structures=2, output=str(tmp_path)
+    )
     with pytest.raises(ValueError, match="--dataset"):
         evaluate.evaluate(settings)
     tiny.write_dataset(tmp_path / "data")
