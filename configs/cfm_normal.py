@@ -6,7 +6,7 @@ structures, match rate 0.482 on its own split (StructureMatcher 0.2/0.3/5).
     python -m crystaljax.train --config=configs/cfm_normal.py \
         --workdir=runs/cfm_normal --config.data.path=data/aflow
 
-`:smoke` is a small network for CPUs (7.0 minutes on 2 shared cores, see
+`:smoke` is a small network for CPUs (5.4 minutes on 2 shared cores, see
 experiments/tables_1_and_2):
 
     python -m crystaljax.train --config=configs/cfm_normal.py:smoke \

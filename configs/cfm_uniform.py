@@ -8,7 +8,7 @@ two weeks of one GPU on 2.1 million AFLOW structures, match rate 0.8097 on its o
     python -m crystaljax.train --config=configs/cfm_uniform.py \
         --workdir=runs/cfm_uniform --config.data.path=data/aflow
 
-`:smoke` is a small network for CPUs (7.2 minutes on 2 shared cores, see
+`:smoke` is a small network for CPUs (5.9 minutes on 2 shared cores, see
 experiments/tables_1_and_2):
 
     python -m crystaljax.train --config=configs/cfm_uniform.py:smoke \

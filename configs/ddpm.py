@@ -7,7 +7,7 @@ training is that of configs/ddim.py to the last bit; only samples differ.
     python -m crystaljax.train --config=configs/ddpm.py --workdir=runs/ddpm \
         --config.data.path=data/aflow
 
-`:smoke` is a small network for CPUs (10.6 minutes on 2 shared cores, see
+`:smoke` is a small network for CPUs (5.1 minutes on 2 shared cores, see
 experiments/tables_1_and_2):
 
     python -m crystaljax.train --config=configs/ddpm.py:smoke --workdir=runs/ddpm

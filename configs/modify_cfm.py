@@ -6,7 +6,7 @@ AFLOW structures, match rate 0.2059 on its own split (StructureMatcher 0.2/0.3/5
     python -m crystaljax.train --config=configs/modify_cfm.py \
         --workdir=runs/modify_cfm --config.data.path=data/aflow
 
-`:smoke` is a small network for CPUs (8.0 minutes on 2 shared cores, see
+`:smoke` is a small network for CPUs (4.7 minutes on 2 shared cores, see
 experiments/tables_1_and_2):
 
     python -m crystaljax.train --config=configs/modify_cfm.py:smoke \

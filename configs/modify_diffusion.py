@@ -8,7 +8,7 @@ parameters, two weeks of one GPU on pairs from 2.1 million AFLOW structures, mat
     python -m crystaljax.train --config=configs/modify_diffusion.py \
         --workdir=runs/modify_diffusion --config.data.path=data/aflow
 
-`:smoke` is a small network for CPUs (7.1 minutes on 2 shared cores, see
+`:smoke` is a small network for CPUs (4.8 minutes on 2 shared cores, see
 experiments/tables_1_and_2):
 
     python -m crystaljax.train --config=configs/modify_diffusion.py:smoke \

@@ -8,7 +8,7 @@ one GPU on pairs from 2.1 million AFLOW structures, match rate 0.4148 on its own
     python -m crystaljax.train --config=configs/modify_regression.py \
         --workdir=runs/modify_regression --config.data.path=data/aflow
 
-`:smoke` is a small network for CPUs (8.5 minutes on 2 shared cores, see
+`:smoke` is a small network for CPUs (5.3 minutes on 2 shared cores, see
 experiments/tables_1_and_2):
 
     python -m crystaljax.train --config=configs/modify_regression.py:smoke \
