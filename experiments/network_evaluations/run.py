@@ -142,7 +142,7 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
     axes.set_xlabel("network evaluations")
     axes.set_ylabel(f"match rate at {TOLERANCES} (%)")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")
     canvas.savefig(path, dpi=120)
 
 
