@@ -1,5 +1,6 @@
 """A server on this machine that answers as AFLUX does, and fails as it is told to."""
 
+import abc
 import collections
 import http.server
 import json
@@ -42,7 +43,7 @@ class _HTTPServer(http.server.ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address
 
 
-class LocalServer:
+class LocalServer(abc.ABC):
     """Base of the fake services: a thread that serves `answer` on loopback.
 
     Attributes:
@@ -94,9 +95,9 @@ class LocalServer:
         self._thread.join()
         self._server.server_close()
 
+    @abc.abstractmethod
     def answer(self, path):
         """Path → status, body (None: hang up), headers."""
-        raise NotImplementedError
 
 
 class AfluxServer(LocalServer):

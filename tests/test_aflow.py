@@ -2,12 +2,12 @@ import dataclasses
 import gzip
 import itertools
 import json
-import pickle
 import ssl
 
 import hypothesis
 import numpy as np
 import pytest
+import sending
 import spglib
 from aflux_server import FAULTS, AfluxServer
 from hypothesis import strategies as st
@@ -395,7 +395,7 @@ def test_provenance(tmp_path, serve):
     first, last = described["downloaded"]
     assert first <= last and first.startswith("20")
     assert isinstance(source, record.Source)
-    assert pickle.loads(pickle.dumps(source)) == source
+    assert sending.sent(source) == source
 
 
 # ----------------------------------------------------------------------------- session

@@ -6,7 +6,6 @@ import io
 import json
 import lzma
 import os
-import pickle
 import sqlite3
 import sys
 import tarfile
@@ -21,6 +20,7 @@ import hypothesis
 import monty.serialization
 import numpy as np
 import pytest
+import sending
 from ase.calculators.singlepoint import SinglePointCalculator
 from hypothesis import strategies as st
 from pymatgen.core import DummySpecies, Lattice, Structure
@@ -59,11 +59,11 @@ fuzz = hypothesis.settings(
 
 
 def parse_all(source):
-    """Through a pickle, as rows and sources go to the workers."""
-    source = pickle.loads(pickle.dumps(source))
+    """As workers get rows and sources."""
+    source = sending.sent(source)
     assert isinstance(source, record.Source)
     json.dumps(source.describe())
-    rows = [pickle.loads(pickle.dumps(row)) for row in source.read_rows()]
+    rows = [sending.sent(row) for row in source.read_rows()]
     return [source.parse_row(row) for row in rows]
 
 

@@ -1,10 +1,10 @@
 import json
-import pickle
 import urllib.parse
 
 import hypothesis
 import numpy as np
 import pytest
+import sending
 from aflux_server import LocalServer, break_answer
 from hypothesis import strategies as st
 
@@ -292,7 +292,7 @@ def test_provenance(server, tmp_path):
     assert len(described["downloaded"]) == 2
     assert optimade.Optimade("oqmd", "x").describe()["energy_model"] == "OQMD (PBE)"
     assert isinstance(source, record.Source)
-    assert pickle.loads(pickle.dumps(source)) == source
+    assert sending.sent(source) == source
 
 
 # ----------------------------------------------------------------------------- parsing

@@ -162,7 +162,8 @@ def _open_in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> io.Buffered
     try:
         return files.guard(archive.open(info), info.filename)
     except Exception as error:
-        # Encrypted: RuntimeError; compressed in an unknown way: NotImplementedError.
+        # Encrypted, or compressed in a way that zipfile does not know: each raises an
+        # exception of another kind.
         raise ValueError(f"{info.filename!r}: {error}") from error
 
 
