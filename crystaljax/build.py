@@ -56,6 +56,24 @@ def resolve_dtype(name: str) -> Any:
     return jnp.dtype(name)
 
 
+def row_buckets(config: Any) -> tuple[int, ...]:
+    """Rows that sample tensors can have, ascending; the last is ``data.rows``.
+
+    Raises:
+        ValueError: a bucket is no positive multiple of 8, or not below ``data.rows``.
+    """
+    rows = config.data.rows
+    buckets = sorted(set(config.data.row_buckets))
+    for bucket in buckets:
+        structure.max_sites(bucket)
+        if bucket >= rows:
+            raise ValueError(
+                f"data.row_buckets has {bucket}, but data.rows is {rows}; expected "
+                "fewer rows than data.rows, which need not be repeated"
+            )
+    return (*buckets, rows)
+
+
 def build_model(config: Any) -> crystal_unet.CrystalUNet:
     """The network.
 

@@ -106,6 +106,28 @@ def max_sites(rows: int) -> int:
     return rows - NUM_EXTRA_ROWS
 
 
+def rows_of(
+    num_sites: Int[np.ndarray, " crystals"], buckets: tuple[int, ...]
+) -> Int[np.ndarray, " crystals"]:
+    """Rows of each crystal's sample tensor: the fewest of ``buckets`` that hold it.
+
+    Args:
+        num_sites: of the crystals.
+        buckets: rows to choose among, in ascending order.
+
+    Raises:
+        ValueError: a crystal does not fit into the largest.
+    """
+    limits = np.array([max_sites(rows) for rows in buckets])
+    largest = int(np.max(num_sites, initial=0))
+    if largest > limits[-1]:
+        raise ValueError(
+            f"a crystal of {largest} sites does not fit into {buckets[-1]} rows, which "
+            f"hold {limits[-1]} sites; use rows={rows_for(largest)} or more"
+        )
+    return np.array(buckets)[np.searchsorted(limits, num_sites)]
+
+
 def site_mask(
     num_sites: Int[Array | np.ndarray, "*batch"], rows: int
 ) -> Bool[Array, "*batch {rows}"]:

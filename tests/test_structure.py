@@ -143,3 +143,11 @@ def test_bridge_refuses_what_is_not_finite():
     broken = structure.Crystal(np.array([29]), np.full((1, 3), np.nan), np.eye(3))
     with pytest.raises(ValueError, match="not finite"):
         bridge.to_ase(broken)
+
+
+def test_each_crystal_has_the_fewest_rows_that_hold_it():
+    num_sites = np.array([1, 12, 13, 28, 29, 60])
+    rows = structure.rows_of(num_sites, (16, 32, 64))
+    assert rows.tolist() == [16, 16, 32, 32, 64, 64]
+    with pytest.raises(ValueError, match="61 sites does not fit into 64 rows"):
+        structure.rows_of(np.array([61]), (16, 64))
