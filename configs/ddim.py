@@ -10,15 +10,15 @@ structures, match rate 0.82 on its own split (StructureMatcher 0.2/0.3/5).
 
     python -m crystaljax.train --config=configs/ddim.py:smoke --workdir=runs/smoke
 
-`:perov` is the same with a longer schedule, for prototypes of up to 12 atoms; see
-experiments/perov_5.
+`:medium` is one for a GPU, with rows that follow the crystals. `:perov` is the small
+one with a longer schedule, for prototypes of up to 12 atoms; see experiments/perov_5.
 """
 
 from ml_collections import config_dict
 
 from crystaljax import defaults
 
-VARIANTS = ("", "smoke", "perov")
+VARIANTS = ("", "smoke", "medium", "perov")
 
 
 def get_config(variant: str = "") -> config_dict.ConfigDict:
@@ -29,8 +29,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
     """
     defaults.require_variant(variant, VARIANTS, "ddim")
     config = defaults.paper("generation")
-    if variant:
-        defaults.use_smoke_settings(config)
+    defaults.use_variant(config, "smoke" if variant == "perov" else variant)
     if variant == "perov":
         config.model.channel_multipliers = (1, 2, 4, 8)
         config.optimizer.learning_rate = 5e-4

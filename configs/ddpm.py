@@ -17,7 +17,7 @@ from ml_collections import config_dict
 
 from crystaljax import defaults
 
-VARIANTS = ("", "smoke")
+VARIANTS = ("", "smoke", "medium")
 
 
 def get_config(variant: str = "") -> config_dict.ConfigDict:
@@ -29,6 +29,5 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
     defaults.require_variant(variant, VARIANTS, "ddpm")
     config = defaults.paper("generation")
     config.sampler.name = "ddpm"
-    if variant == "smoke":
-        defaults.use_smoke_settings(config)
+    defaults.use_variant(config, variant)
     return config

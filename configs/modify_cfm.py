@@ -17,7 +17,7 @@ from ml_collections import config_dict
 
 from crystaljax import defaults
 
-VARIANTS = ("", "smoke")
+VARIANTS = ("", "smoke", "medium")
 
 
 def get_config(variant: str = "") -> config_dict.ConfigDict:
@@ -31,6 +31,5 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
     config.process.name = "flow_matching"
     config.process.start = "source"
     config.sampler.name = "euler"
-    if variant == "smoke":
-        defaults.use_smoke_settings(config)
+    defaults.use_variant(config, variant)
     return config

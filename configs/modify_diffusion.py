@@ -19,7 +19,7 @@ from ml_collections import config_dict
 
 from crystaljax import defaults
 
-VARIANTS = ("", "smoke")
+VARIANTS = ("", "smoke", "medium")
 
 
 def get_config(variant: str = "") -> config_dict.ConfigDict:
@@ -32,6 +32,5 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
     config = defaults.paper("modification")
     config.sampler.name = "ddpm"
     config.model.source_rows = 64
-    if variant == "smoke":
-        defaults.use_smoke_settings(config)
+    defaults.use_variant(config, variant)
     return config

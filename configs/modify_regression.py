@@ -21,7 +21,7 @@ from ml_collections import config_dict
 
 from crystaljax import defaults
 
-VARIANTS = ("", "smoke")
+VARIANTS = ("", "smoke", "medium")
 
 
 def get_config(variant: str = "") -> config_dict.ConfigDict:
@@ -38,6 +38,5 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
     config.loss.coordinates = "pbc_l2"
     # The paper's code clips in all models but this one.
     config.optimizer.gradient_clip = 0.0
-    if variant == "smoke":
-        defaults.use_smoke_settings(config)
+    defaults.use_variant(config, variant)
     return config

@@ -23,7 +23,7 @@ from crystaljax import (
     training,
 )
 from crystaljax.generation import SampleFn
-from crystaljax.models import crystal_unet
+from crystaljax.models import crystal_unet, layers
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 STARTS = ("normal", "uniform", "source")
@@ -78,9 +78,15 @@ def build_model(config: Any) -> crystal_unet.CrystalUNet:
     """The network.
 
     Raises:
-        ValueError: the element encoder sees fewer sites than a sample can have.
+        ValueError: the element encoder sees fewer sites than a sample can have, or an
+            unknown formulation of the convolutions.
     """
     model = config.model
+    if model.convolution not in layers.CONVOLUTIONS:
+        raise ValueError(
+            f"model.convolution is {model.convolution!r}; expected one of "
+            f"{layers.CONVOLUTIONS}"
+        )
     sites = structure.max_sites(config.data.rows)
     if model.element_rows < sites:
         raise ValueError(
@@ -110,6 +116,8 @@ def build_model(config: Any) -> crystal_unet.CrystalUNet:
         site_features=model.site_features,
         source_rows=model.source_rows,
         time_scale=model.time_scale,
+        convolution=model.convolution,
+        rematerialize=model.rematerialize,
         dtype=resolve_dtype(config.train.dtype),
     )
 
@@ -393,7 +401,7 @@ def build_optimizer(config: Any, num_steps: int) -> optax.GradientTransformation
         )
     ]
     if optimizer.gradient_clip:
-        parts.insert(0, optax.clip_by_global_norm(optimizer.gradient_clip))
+        parts.insert(0, training.clip_by_global_norm(optimizer.gradient_clip))
     return optax.chain(*parts)
 
 
@@ -410,6 +418,12 @@ def build_trainee(
     Raises:
         ValueError: one of the parts that the config names is unknown or does not fit.
     """
+    batch_size, parts = config.train.batch_size, config.train.accumulation_steps
+    if parts < 1 or batch_size % parts:
+        raise ValueError(
+            f"train.accumulation_steps is {parts}, which does not divide "
+            f"train.batch_size, {batch_size}; use one of its divisors"
+        )
     return training.Trainee(
         model=build_model(config),
         process=build_process(config),
@@ -420,4 +434,5 @@ def build_trainee(
         coordinate_weight=config.loss.coordinate_weight,
         lattice_weight=config.loss.lattice_weight,
         ema_decay=config.train.ema_decay,
+        accumulation_steps=config.train.accumulation_steps,
     )

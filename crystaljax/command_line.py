@@ -1,20 +1,51 @@
-"""What the commands share: flags of sampling, quiet logs, errors as one line."""
+"""What the commands share: flags of sampling, quiet logs, errors as one line.
 
+Imports nothing that takes long, so that --help can be quick.
+"""
+
+import dataclasses
 import sys
 from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from crystaljax import defaults
-
 # What the package raises for bad input; anything else is a bug and keeps its traceback.
 USER_ERRORS = (FileExistsError, FileNotFoundError, FloatingPointError, ValueError)
 
 
-def run(command: Callable[[], None]) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """Which run is sampled, and how: what all commands with a sampler have.
+
+    Attributes:
+        workdir: the run directory.
+        seed: of the samples, and of what else is drawn.
+        sampler: name of the sampler; as in the run's config if None.
+        num_steps: network evaluations; as in the run's config if None.
+        eta: of DDIM; as in the run's config if None.
+        batch_size: samples at a time; "auto" for the most that fit into memory, as in
+            the run's config if None.
+        checkpoint: step; the newest if None.
+    """
+
+    workdir: str
+    seed: int = 0
+    sampler: str | None = None
+    num_steps: int | None = None
+    eta: float | None = None
+    batch_size: int | str | None = None
+    checkpoint: int | None = None
+
+
+def run(command: Callable[[], None], *, uses_devices: bool = True) -> None:
     """Parses the flags, then runs ``command``; call it after defining the flags.
 
     Errors in what the user gave end the program with one line instead of a traceback.
+
+    Args:
+        command: what to run.
+        uses_devices: whether it computes with JAX; if so, other processes are joined
+            and programs compiled before are found.
     """
 
     def main(argv):
@@ -24,6 +55,11 @@ def run(command: Callable[[], None]) -> None:
             # Orbax reports every file that it touches.
             logging.set_verbosity(logging.ERROR)
         try:
+            if uses_devices:
+                from crystaljax import startup
+
+                startup.initialize_processes()
+                startup.enable_compilation_cache()
             command()
         except USER_ERRORS as error:
             raise SystemExit(f"error: {error}") from error
@@ -36,20 +72,29 @@ def run(command: Callable[[], None]) -> None:
 
 def define_output_flags(
     default: str | None = None,
-) -> tuple[flags.FlagHolder, flags.FlagHolder, flags.FlagHolder]:
-    """Flags --output, --cifs and --overwrite of the commands that make crystals.
+) -> tuple[flags.FlagHolder, dict[str, flags.FlagHolder]]:
+    """Flags of the commands that make crystals: --output, and by name the others.
 
     Args:
         default: what --output is where it is not given, in words; None: required.
     """
     text = "Folder to write" + (f"; {default} by default." if default else ".")
-    return (
-        flags.DEFINE_string("output", None, text),
-        flags.DEFINE_enum(
+    text += " The same command again goes on with what is there."
+    return flags.DEFINE_string("output", None, text), {
+        "cifs": flags.DEFINE_enum(
             "cifs", "folder", ["folder", "zip", "none"], "How CIFs are written."
         ),
-        flags.DEFINE_bool("overwrite", False, "Replace files in --output."),
-    )
+        "shard_size": flags.DEFINE_integer(
+            "shard_size",
+            None,
+            "Samples of a shard: more of them are written as several files, as they "
+            "are made; 10,000 by default.",
+            1,
+        ),
+        "overwrite": flags.DEFINE_bool(
+            "overwrite", False, "Remove samples of another request in --output."
+        ),
+    }
 
 
 def define_request_flags(
@@ -70,14 +115,33 @@ def define_request_flags(
     }
 
 
+class _BatchSizeParser(flags.ArgumentParser):
+    """A positive integer, or "auto"."""
+
+    syntactic_help = "a positive integer or 'auto'"
+
+    def parse(self, argument):
+        """Returns what the flag says."""
+        if argument == "auto":
+            return argument
+        try:
+            size = int(argument)
+        except ValueError:
+            size = 0
+        if size < 1:
+            raise ValueError(f"expected a positive integer or 'auto', got {argument!r}")
+        return size
+
+
 def define_sampler_flags() -> dict[str, flags.FlagHolder]:
     """Flags that every command with a sampler has, by name."""
     return {
-        "sampler": flags.DEFINE_enum(
+        # Not an enum: which names there are depends on the run, and is checked there.
+        "sampler": flags.DEFINE_string(
             "sampler",
             None,
-            [name for names in defaults.SAMPLERS.values() for name in names],
-            "The config's by default; see its sampler.name for what goes with what.",
+            "The config's by default. For diffusion ddpm, ddim or dpm_solver, for flow "
+            "matching euler or heun, for regression regression.",
         ),
         "num_steps": flags.DEFINE_integer(
             "num_steps", None, "Network evaluations; the config's by default.", 1
@@ -85,8 +149,12 @@ def define_sampler_flags() -> dict[str, flags.FlagHolder]:
         "eta": flags.DEFINE_float(
             "eta", None, "Noise of DDIM, 0 to 1; the config's by default.", 0, 1
         ),
-        "batch_size": flags.DEFINE_integer(
-            "batch_size", None, "Samples at a time; the config's by default.", 1
+        "batch_size": flags.DEFINE(
+            _BatchSizeParser(),
+            "batch_size",
+            None,
+            "Samples at a time, 'auto' for the most that fit into memory; the config's "
+            "by default.",
         ),
         "checkpoint": flags.DEFINE_integer(
             "checkpoint", None, "Step of the checkpoint; the newest by default."

@@ -1,6 +1,5 @@
 """Conditions: what is asked of each sample, parsed, combined and checked."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -252,11 +251,16 @@ def _product(
             f"groups, {len(energies)} energies, {num_samples} samples of each; "
             "expected at least one of each"
         )
-    rows = itertools.product(range(num_subjects), space_groups, energies)
-    subject, groups, values = (
-        np.repeat(np.array(column), num_samples) for column in zip(*rows, strict=True)
+    columns = np.meshgrid(
+        np.arange(num_subjects),
+        np.array(space_groups, np.uint8),
+        np.array(energies, np.float32),
+        indexing="ij",
     )
-    return subject, groups.astype(np.uint8), values.astype(np.float32)
+    subject, groups, values = (
+        np.repeat(column.ravel(), num_samples) for column in columns
+    )
+    return subject, groups, values
 
 
 def _pad(

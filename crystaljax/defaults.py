@@ -1,7 +1,7 @@
 """The settings that all configs start from: the paper's, with every key explained.
 
 A config file calls `paper` for one of the two tasks, sets what makes its method, and
-hands a small network for CPUs to `use_smoke_settings`. Type checkers do not know what a
+asks for its variant with `use_variant`. Type checkers do not know what a
 ConfigDict holds, so it is annotated as Any.
 """
 
@@ -114,6 +114,13 @@ def paper(task: str) -> Any:
     # Times are multiplied by this before the sinusoids. Diffusion counts to 1000, flow
     # matching to 1, and the paper's code feeds both as they are.
     config.model.time_scale = 1.0
+    # How convolutions are computed, with the same parameters and results: "unfold" (one
+    # matrix product of shifted copies), "shift" (one for each), "xla" (the backend's
+    # own), or "auto", the fastest measured. See experiments/throughput.
+    config.model.convolution = "auto"
+    # Compute the insides of blocks again in the backward pass instead of keeping them:
+    # a third more work, and larger batches fit into memory.
+    config.model.rematerialize = False
 
     config.loss = config_dict.ConfigDict()
     # Distance of coordinates: "l1"; or, where the network answers with coordinates
@@ -142,6 +149,9 @@ def paper(task: str) -> Any:
     config.train.seed = 42
     # Structures (modification: pairs) per step, over all devices.
     config.train.batch_size = 256
+    # Parts that the batch of a step is cut into, one after the other, with the mean of
+    # their gradients: the same step (but for the noise of rounding) in less memory.
+    config.train.accumulation_steps = 1
     # Steps in all; 0 takes them from num_epochs.
     config.train.num_steps = 0
     # Passes over the training structures (modification: drawings of pairs), where
@@ -207,6 +217,42 @@ def use_smoke_settings(config: Any) -> None:
     config.train.validate_every = 1200
     config.evaluation.num_structures = 128
     config.evaluation.batch_size = 128
+
+
+def use_medium_settings(config: Any) -> None:
+    """A network for one GPU and days, or many CPU cores: 18 M parameters, all sizes.
+
+    It has what the smoke network has beyond the paper, and rows that follow the
+    crystals. Not trained to the end yet: a starting point.
+    """
+    use_smoke_settings(config)
+    config.data.rows = 64
+    config.data.row_buckets = (16, 32)
+    config.model.channels = 64
+    config.model.channel_multipliers = (1, 2, 4, 8)
+    config.model.num_res_blocks = 2
+    config.model.norm_groups = 16
+    config.model.element_rows = 64
+    config.model.site_features = 64
+    if config.model.source_rows:
+        config.model.source_rows = 64
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.warmup_steps = 1000
+    config.train.batch_size = 256
+    config.train.num_steps = 200_000
+    config.train.ema_decay = 0.9995
+    config.train.checkpoint_every = 5000
+    config.train.validate_every = 20000
+
+
+def use_variant(config: Any, variant: str) -> None:
+    """Turns the paper's settings into "smoke" or "medium"; "" leaves them."""
+    if variant == "smoke":
+        use_smoke_settings(config)
+    elif variant == "medium":
+        use_medium_settings(config)
+    else:
+        assert not variant, variant
 
 
 def require_variant(variant: str, variants: tuple[str, ...], config: str) -> None:

@@ -10,6 +10,7 @@ validity and space groups found, and writes a table with one row per sample.
 
 import dataclasses
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ import numpy as np
 from absl import flags
 
 from crystaljax import (
+    batch_sizes,
     build,
     command_line,
     evaluation,
@@ -32,7 +34,7 @@ from crystaljax.data import pairs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(runs.SamplingOptions):
+class EvaluateOptions(command_line.SamplingOptions):
     """What to evaluate; see the flags of the command.
 
     Attributes:
@@ -67,7 +69,7 @@ def evaluate(
         FileNotFoundError: no run, checkpoint or dataset.
         ValueError: an empty split, or structures that the run's rows do not hold.
     """
-    mesh = parallel.build_mesh()
+    mesh = parallel.build_local_mesh()
     run = runs.load_run(options.workdir, mesh, options.checkpoint)
     config = build.override_sampler(
         run.config, options.num_steps, options.eta, options.sampler
@@ -80,24 +82,37 @@ def evaluate(
         )
     dataset = datasets.open_dataset(path)
     questions = _choose_questions(config, dataset, options)
+    key = generation.key_of_seed(options.seed)
+    row_buckets = build.row_buckets(config)
+    generate_fn = generation.build_generate_fn(
+        run.model, build.build_sampler(config), run.scale, mesh
+    )
+    batch_size, note = batch_sizes.resolve(
+        options.batch_size,
+        config.evaluation.batch_size,
+        generate_fn,
+        run.params,
+        questions.conditions,
+        key,
+        mesh=mesh,
+        row_buckets=row_buckets,
+    )
+    if note and show_progress:
+        print(f"note: {note}", file=sys.stderr)
     result = evaluation.evaluate_samples(
         run.params,
-        generation.build_generate_fn(
-            run.model,
-            build.build_sampler(config),
-            run.scale,
-            config.data.rows,
-            mesh,
-        ),
+        generate_fn,
         questions,
-        key=generation.key_of_seed(options.seed),
+        key=key,
         mesh=mesh,
-        batch_size=options.batch_size or config.evaluation.batch_size,
+        row_buckets=row_buckets,
+        batch_size=batch_size,
         num_workers=options.num_workers,
         show_progress=show_progress,
     )
     folder = pathlib.Path(options.output or run.workdir / f"evaluation_{options.split}")
-    _write(result, dataset, run, config, options, folder)
+    if parallel.is_first_process():
+        _write(result, dataset, run, config, options, folder)
     return result, folder
 
 
@@ -242,9 +257,11 @@ def main() -> None:
         chosen = {name: flag.value for name, flag in values.items()}
         chosen["pairs_per_group"] = chosen["pairs_per_group"] or None
         options = EvaluateOptions(**chosen)
-        result, folder = evaluate(options, show_progress=True)
-        print(report(result, options))
-        print(f"per structure: {folder / 'structures.csv'}")
+        is_first = parallel.is_first_process()
+        result, folder = evaluate(options, show_progress=is_first)
+        if is_first:
+            print(report(result, options))
+            print(f"per structure: {folder / 'structures.csv'}")
 
     command_line.run(command)
 

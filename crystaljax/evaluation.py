@@ -197,6 +197,7 @@ def evaluate_samples(
     *,
     key: Array,
     mesh: Mesh,
+    row_buckets: tuple[int, ...],
     batch_size: int,
     tolerances: Sequence[matching.Tolerance] = tuple(matching.TOLERANCES.values()),
     num_workers: int | None = None,
@@ -209,7 +210,8 @@ def evaluate_samples(
         generate_fn: from `generation.build_generate_fn`.
         questions: at least one.
         key: of the samples.
-        mesh: the devices.
+        mesh: from `parallel.build_local_mesh`.
+        row_buckets: rows that sample tensors can have, ascending.
         batch_size: samples at a time.
         tolerances: at which samples are matched; the loosest costs the most time.
         num_workers: processes that match; all CPUs if None.
@@ -226,6 +228,7 @@ def evaluate_samples(
         questions.conditions,
         key,
         mesh=mesh,
+        row_buckets=row_buckets,
         batch_size=batch_size,
         description=label("sample"),
     )

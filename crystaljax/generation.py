@@ -1,13 +1,18 @@
-"""From conditions to crystals: the compiled sampler, in batches over all devices."""
+"""From conditions to crystals: the compiled sampler, in batches over the devices."""
 
-from collections.abc import Callable, Iterator
+import collections
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from crystaljax import parallel, scaling, structure
 from crystaljax.conditions import Conditions
@@ -15,23 +20,29 @@ from crystaljax.models import crystal_unet
 
 # (predict_fn, keys, rows, mask, source) → samples: what `build.build_sampler` gives.
 SampleFn = Callable[..., Array]
+# (params, conditions, key, indices) → (frac_coords, lattice): see `build_generate_fn`.
+GenerateFn = Callable[..., tuple[Array, Array]]
+
+# While the host decodes one batch, the device has the next.
+_NUM_IN_FLIGHT = 2
 
 
 def build_generate_fn(
     model: crystal_unet.CrystalUNet,
     sample_fn: SampleFn,
     scale: scaling.Scaling,
-    rows: int,
     mesh: Mesh,
-) -> Callable[..., tuple[Array, Array]]:
+) -> jax.stages.Wrapped:
     """Compiles ``(params, conditions, key, indices) → (frac_coords, lattice)``.
 
     Sample i draws from ``fold_in(key, i)`` alone: it is the same crystal whatever the
-    batch it is made in and however many devices there are. Conditions are encoded once,
-    outside the sampler's scan.
+    batch it is made in and however many devices there are. Rows follow from the
+    conditions' columns, `structure.max_sites` of them, and each number of rows is
+    compiled once. Conditions are encoded once, outside the sampler's scan.
     """
 
     def generate_batch(params, conditions, key, indices):
+        rows = structure.rows_for(conditions.atomic_numbers.shape[-1])
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
         source = scale.encode_cells(conditions.source, conditions.num_sites, rows)
         encoded = model.apply(
@@ -58,61 +69,246 @@ def build_generate_fn(
     )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples that are made at once.
+
+    Attributes:
+        numbers: of the samples, ascending.
+        rows: of their sample tensors.
+        size: that the compiled function gets; beyond ``numbers`` the last is repeated.
+    """
+
+    numbers: np.ndarray
+    rows: int
+    size: int
+
+
+def plan_batches(
+    num_sites: Int[np.ndarray, " samples"],
+    numbers: Int[np.ndarray, " wanted"],
+    *,
+    row_buckets: tuple[int, ...],
+    batch_size: int,
+    num_devices: int,
+) -> list[Batch]:
+    """Batches of crystals with the same rows, in the order of their first samples.
+
+    Args:
+        num_sites: of all samples.
+        numbers: of the samples wanted, ascending.
+        row_buckets: rows to choose among, ascending.
+        batch_size: samples at a time; fewer where a bucket has fewer.
+        num_devices: that batches are split over; divides ``batch_size``.
+    """
+    rows = structure.rows_of(num_sites[numbers], row_buckets)
+    batches: list[Batch] = []
+    for bucket in row_buckets:
+        members = numbers[rows == bucket]
+        size = min(batch_size, sufficient_size(len(members), num_devices))
+        batches += [
+            Batch(members[start : start + size], bucket, size)
+            for start in range(0, len(members), size)
+        ]
+    return sorted(batches, key=lambda batch: int(batch.numbers[0]))
+
+
+def sufficient_size(num_samples: int, num_devices: int) -> int:
+    """Size of one batch for all samples.
+
+    A power of two, so that requests of about the same size share a compiled function,
+    rounded up to a multiple of ``num_devices``.
+    """
+    size = 1 << max(num_samples - 1, 0).bit_length()
+    return -(-size // num_devices) * num_devices
+
+
+def pad_batch(
+    conditions: Conditions, batch: Batch
+) -> tuple[Conditions, Int[np.ndarray, " size"]]:
+    """What the compiled function gets, on the host: conditions and sample numbers."""
+    padding = batch.size - len(batch.numbers)
+    indices = np.pad(batch.numbers, (0, padding), mode="edge")
+    sites = structure.max_sites(batch.rows)
+    taken = jax.tree.map(lambda array: array[indices], conditions)
+    taken = taken.replace(atomic_numbers=taken.atomic_numbers[:, :sites])
+    if taken.source is not None:
+        coords = taken.source.frac_coords[:, :sites]
+        taken = taken.replace(source=taken.source.replace(frac_coords=coords))
+    return taken, indices.astype(np.int32)
+
+
+def generate_batches(
+    generate_fn: GenerateFn,
+    params: Any,
+    conditions: Conditions,
+    key: Array,
+    batches: Sequence[Batch],
+    *,
+    mesh: Mesh,
+) -> Iterator[tuple[list[int], list[structure.Crystal]]]:
+    """Yields numbers of samples with their crystals, batch by batch.
+
+    The next batch is on the device while the caller works on one. A batch that does
+    not fit into memory is made in halves, with a warning, and so are the others of its
+    size.
+
+    Args:
+        generate_fn: from `build_generate_fn`, for the same mesh.
+        params: of the network, on the mesh or on the host.
+        conditions: of all samples, on the host.
+        key: of the whole run; sample i uses ``fold_in(key, i)``.
+        batches: from `plan_batches`.
+        mesh: from `parallel.build_local_mesh`.
+    """
+    waiting = collections.deque(batches)
+    running: collections.deque[tuple[Batch, Any]] = collections.deque()
+    # Rows of all samples of a batch that are known to be too many.
+    too_many = float("inf")
+
+    def dispatch(batch):
+        inputs = parallel.shard_batch(pad_batch(conditions, batch), mesh)
+        return generate_fn(params, inputs[0], key, inputs[1])
+
+    while waiting or running:
+        is_new = bool(waiting) and len(running) < _NUM_IN_FLIGHT
+        batch, result = (waiting.popleft(), None) if is_new else running.popleft()
+        if is_new and batch.size > mesh.size and batch.size * batch.rows >= too_many:
+            waiting.extendleft(reversed(_halve(batch, mesh)))
+            continue
+        try:
+            if is_new:
+                running.append((batch, dispatch(batch)))
+                continue
+            # Computation is asynchronous: what it raises appears here.
+            coords, lattice = jax.device_get(result)
+        except jax.errors.JaxRuntimeError as error:
+            if not is_out_of_memory(error) or batch.size <= mesh.size:
+                raise
+            if batch.size * batch.rows < too_many:
+                too_many = batch.size * batch.rows
+                warnings.warn(
+                    f"{batch.size} samples of {batch.rows} rows at a time do not fit "
+                    "into memory; going on with half as many",
+                    stacklevel=2,
+                )
+            waiting.appendleft(batch)
+            continue
+        yield batch.numbers.tolist(), _crystals(conditions, batch, coords, lattice)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device could not allocate what it needed."""
+    return "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _halve(batch: Batch, mesh: Mesh) -> list[Batch]:
+    size = -(-batch.size // (2 * mesh.size)) * mesh.size
+    return [
+        Batch(batch.numbers[start : start + size], batch.rows, size)
+        for start in range(0, len(batch.numbers), size)
+    ]
+
+
+def _crystals(
+    conditions: Conditions, batch: Batch, coords: np.ndarray, lattice: np.ndarray
+) -> list[structure.Crystal]:
+    return [
+        structure.Crystal(
+            np.asarray(conditions.atomic_numbers[number, :num_sites]),
+            np.asarray(coords[row, :num_sites], dtype=np.float64),
+            np.asarray(lattice[row], dtype=np.float64),
+        )
+        for row, (number, num_sites) in enumerate(
+            zip(batch.numbers, conditions.num_sites[batch.numbers], strict=True)
+        )
+    ]
+
+
 def generate(
-    generate_fn: Callable[..., tuple[Array, Array]],
-    params,
+    generate_fn: GenerateFn,
+    params: Any,
     conditions: Conditions,
     key: Array,
     *,
     mesh: Mesh,
+    row_buckets: tuple[int, ...],
     batch_size: int,
     description: str | None = None,
 ) -> list[structure.Crystal]:
     """Samples one crystal per condition, in order.
 
+    Where there are several processes all must call this: each makes a share, and all
+    get all crystals.
+
     Args:
         generate_fn: from `build_generate_fn`, for the same mesh.
-        params: of the network.
+        params: of the network, on the mesh or on the host.
         conditions: of all samples, on the host.
         key: of the whole run; sample i uses ``fold_in(key, i)``.
-        mesh: the devices.
-        batch_size: samples at a time, over all devices.
+        mesh: from `parallel.build_local_mesh`.
+        row_buckets: rows that sample tensors can have, ascending: each crystal gets the
+            fewest that hold it.
+        batch_size: samples at a time, over the devices of a process.
         description: label of a progress bar; none if None.
 
     Raises:
-        ValueError: ``batch_size`` cannot be split over the devices.
+        ValueError: ``batch_size`` cannot be split over the devices, or a crystal does
+            not fit into the rows.
     """
     parallel.require_divisible(batch_size, mesh)
-    num_samples = len(conditions)
-    crystals: list[structure.Crystal] = []
-    progress = tqdm.tqdm(
-        total=num_samples, desc=description, unit="crystal", disable=description is None
+    if jax.process_count() > 1:
+        # All have to plan the same batches, whatever their memory holds.
+        sizes = multihost_utils.process_allgather(np.array(batch_size))
+        batch_size = int(np.min(sizes))
+    batches = plan_batches(
+        np.asarray(conditions.num_sites),
+        np.arange(len(conditions)),
+        row_buckets=row_buckets,
+        batch_size=batch_size,
+        num_devices=mesh.size,
     )
+    share = batches[jax.process_index() :: jax.process_count()]
+    progress = tqdm.tqdm(
+        total=sum(len(batch.numbers) for batch in share),
+        desc=description,
+        unit="crystal",
+        disable=description is None,
+    )
+    made: dict[int, structure.Crystal] = {}
     with progress:
-        for indices in _batches(num_samples, batch_size):
-            batch = jax.tree.map(lambda a, i=indices: a[i], conditions)
-            batch, sharded = parallel.shard_batch(
-                (batch, indices.astype(np.int32)), mesh
-            )
-            coords, lattice = jax.device_get(generate_fn(params, batch, key, sharded))
-            new = min(batch_size, num_samples - len(crystals))
-            for j in range(new):
-                count = int(conditions.num_sites[indices[j]])
-                crystals.append(
-                    structure.Crystal(
-                        np.asarray(conditions.atomic_numbers[indices[j], :count]),
-                        np.asarray(coords[j, :count], dtype=np.float64),
-                        np.asarray(lattice[j], dtype=np.float64),
-                    )
-                )
-            progress.update(new)
-    return crystals
+        for numbers, crystals in generate_batches(
+            generate_fn, params, conditions, key, share, mesh=mesh
+        ):
+            made.update(zip(numbers, crystals, strict=True))
+            progress.update(len(numbers))
+    if jax.process_count() > 1:
+        return _gather(made, conditions)
+    return [made[number] for number in range(len(conditions))]
 
 
-def _batches(num_samples: int, batch_size: int) -> Iterator[np.ndarray]:
-    # The last batch is filled up with the last sample, so that shapes never change.
-    for start in range(0, num_samples, batch_size):
-        yield np.minimum(np.arange(start, start + batch_size), num_samples - 1)
+def _gather(
+    made: dict[int, structure.Crystal], conditions: Conditions
+) -> list[structure.Crystal]:
+    """The crystals of all processes, in order."""
+    num_samples = len(conditions)
+    # float32 is what they were made in, so that nothing is lost.
+    coords = np.zeros((num_samples, int(np.max(conditions.num_sites)), 3), np.float32)
+    lattice = np.zeros((num_samples, 3, 3), np.float32)
+    is_here = np.zeros(num_samples, bool)
+    for number, crystal in made.items():
+        coords[number, : crystal.num_sites] = crystal.frac_coords
+        lattice[number] = crystal.lattice
+        is_here[number] = True
+    coords, lattice, is_there = multihost_utils.process_allgather(
+        (coords, lattice, is_here)
+    )
+    number = np.arange(num_samples)
+    process = is_there.argmax(axis=0)
+    everything = Batch(number, 0, num_samples)
+    return _crystals(
+        conditions, everything, coords[process, number], lattice[process, number]
+    )
 
 
 def key_of_seed(seed: int) -> Array:

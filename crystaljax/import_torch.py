@@ -338,7 +338,7 @@ def main() -> None:
             f"{imported.workdir}; next:\n  {_next_command(imported)}"
         )
 
-    command_line.run(command)
+    command_line.run(command, uses_devices=False)
 
 
 if __name__ == "__main__":

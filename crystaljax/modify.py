@@ -12,7 +12,7 @@ beside the samples: ``inputs.extxyz``, and ``inputs/`` with the files as they we
 import dataclasses
 import pathlib
 import shutil
-import time
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -24,6 +24,7 @@ from crystaljax import (
     elements,
     export,
     inputs,
+    parallel,
     runs,
     structure,
 )
@@ -32,7 +33,7 @@ from crystaljax.data import reading
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModifyOptions(runs.SamplingOptions):
+class ModifyOptions(command_line.SamplingOptions):
     """What to modify; see the flags of the command.
 
     Attributes:
@@ -74,8 +75,26 @@ def modify(options: ModifyOptions, *, show_progress: bool = False) -> Modificati
 
     Raises:
         FileNotFoundError: no run, checkpoint or input.
+        ValueError: see `build_request`; before anything is computed.
+    """
+    request, usable, sources = build_request(options)
+    samples = samples_lib.make_samples(request, show_progress=show_progress)
+    return Modification(samples, usable, sources)
+
+
+def build_request(
+    options: ModifyOptions,
+) -> tuple[samples_lib.Request, list[inputs.Input], list[structure.Crystal]]:
+    """Checks crystals and conditions.
+
+    Returns:
+        The request, the crystals that can be used, as their files have them, and the
+        same in the form that the network is given.
+
+    Raises:
+        FileNotFoundError: no run or input.
         ValueError: none of the crystals can be used, unreadable conditions, or a model
-            that does not modify crystals; all before anything is computed.
+            that does not modify crystals.
     """
     workdir = pathlib.Path(options.workdir)
     config = build.override_sampler(
@@ -115,19 +134,26 @@ def modify(options: ModifyOptions, *, show_progress: bool = False) -> Modificati
         num_samples,
         sites,
     )
-    crystals, provenance = samples_lib.make_crystals(
-        workdir,
-        config,
-        asked,
+    notes += conditions.outside_training(asked, vocabulary)
+    request = samples_lib.Request(
+        workdir=workdir,
+        config=config,
+        conditions=asked,
+        wording={
+            "input": options.input,
+            "crystals": [each.name for each in usable],
+            "energy_difference": options.energy_difference,
+            "space_groups": options.space_groups,
+            "formula": options.formula,
+            "num_samples": options.num_samples,
+        },
+        notes=notes,
         seed=options.seed,
         batch_size=options.batch_size,
         checkpoint=options.checkpoint,
-        show_progress=show_progress,
+        inputs=[usable[i].name for i in subject],
     )
-    notes += conditions.outside_training(asked, vocabulary)
-    names = [usable[i].name for i in subject]
-    samples = samples_lib.Samples(crystals, asked, notes, provenance, names)
-    return Modification(samples, usable, sources)
+    return request, usable, sources
 
 
 def _prepare(
@@ -169,7 +195,7 @@ def _prepare(
 
 
 def write_inputs(
-    modification: Modification,
+    crystals: Sequence[inputs.Input],
     output: str | pathlib.Path,
     *,
     overwrite: bool = False,
@@ -181,17 +207,17 @@ def write_inputs(
     """
     output = pathlib.Path(output)
     infos: list[dict[str, Any]] = [
-        {"name": each.name, "file": each.path.name} for each in modification.inputs
+        {"name": each.name, "file": each.path.name} for each in crystals
     ]
     export.write_extxyz(
         output / "inputs.extxyz",
-        [each.crystal for each in modification.inputs],
+        [each.crystal for each in crystals],
         infos,
         overwrite=overwrite,
     )
     folder = output / "inputs"
     folder.mkdir(exist_ok=overwrite)
-    for path in {each.path for each in modification.inputs}:
+    for path in {each.path for each in crystals}:
         target = folder / path.name
         if not (target.exists() and target.samefile(path)):
             shutil.copyfile(path, target)
@@ -223,19 +249,19 @@ def main() -> None:
         defaults.space_groups, defaults.num_samples, defaults.seed
     )
     values |= command_line.define_sampler_flags()
-    output, cifs, overwrite = command_line.define_output_flags("<input>_modified")
+    output, written = command_line.define_output_flags("<input>_modified")
     flags.mark_flags_as_required(["workdir", "input"])
 
     def command():
         chosen = {name: flag.value for name, flag in values.items()}
         folder = output.value or f"{pathlib.Path(chosen['input']).stem}_modified"
-        samples_lib.require_new(folder, overwrite.value)
-        start = time.perf_counter()
-        result = modify(ModifyOptions(**chosen), show_progress=True)
-        samples_lib.write_and_report(
-            result.samples, folder, cifs.value, overwrite.value, start
+        request, usable, _ = build_request(ModifyOptions(**chosen))
+        samples_lib.write_request(
+            request, folder, **{name: flag.value for name, flag in written.items()}
         )
-        write_inputs(result, folder, overwrite=overwrite.value)
+        if parallel.is_first_process():
+            # The folder is this request's: what is there of them is the same.
+            write_inputs(usable, folder, overwrite=True)
 
     command_line.run(command)
 

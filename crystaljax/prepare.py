@@ -334,7 +334,7 @@ def main() -> None:
         print(reports.format_report(report))
         print(f"written to {options.output}")
 
-    command_line.run(command)
+    command_line.run(command, uses_devices=False)
 
 
 if __name__ == "__main__":

@@ -40,29 +40,6 @@ PACKAGES = (
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SamplingOptions:
-    """Which run is sampled, and how: what all commands with a sampler have.
-
-    Attributes:
-        workdir: the run directory.
-        seed: of the samples, and of what else is drawn.
-        sampler: name of the sampler; as in the run's config if None.
-        num_steps: network evaluations; as in the run's config if None.
-        eta: of DDIM; as in the run's config if None.
-        batch_size: samples at a time; as in the run's config if None.
-        checkpoint: step; the newest if None.
-    """
-
-    workdir: str
-    seed: int = 0
-    sampler: str | None = None
-    num_steps: int | None = None
-    eta: float | None = None
-    batch_size: int | None = None
-    checkpoint: int | None = None
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """A trained network with all that belongs to it.
@@ -269,7 +246,8 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
 
     Args:
         workdir: the run directory.
-        mesh: where the parameters go.
+        mesh: where the parameters go, from `parallel.build_local_mesh`. Where there
+            are several processes, all must load.
         step: of the checkpoint; the newest if None.
 
     Raises:
@@ -287,14 +265,12 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
                 f"(found: {sorted(steps) or 'none'}); train longer, or choose another"
             )
         model = build.build_model(config)
-        like = jax.eval_shape(
-            lambda: training.init_params(model, config.data.rows, jax.random.key(0))
-        )
+        like = training.param_shapes(model, config.data.rows)
         _require_same_shapes(checkpoints.item_metadata(step).params, like, workdir)
         restored = checkpoints.restore(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(_on_mesh(like, mesh))
+                params=ocp.args.StandardRestore(_on_mesh(like, parallel.build_mesh()))
             ),
         )
     return Run(
@@ -302,7 +278,7 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
         step=step,
         config=config,
         model=model,
-        params=restored.params,
+        params=parallel.localize(restored.params, mesh),
         scale=scaling.load_scaling(workdir / "scaling.json"),
         vocabulary=load_vocabulary(workdir),
     )

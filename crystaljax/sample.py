@@ -6,27 +6,26 @@
 
 Every combination is sampled ``--num_samples`` times. The output folder holds
 ``samples.extxyz`` (conditions in ``info``), the crystals as CIFs, and
-``samples.csv`` and ``samples.parquet`` with one row per sample.
+``samples.csv`` and ``samples.parquet`` with one row per sample; requests larger than
+``--shard_size`` are written in shards as they are made. The same command again goes on
+where it was interrupted.
 """
 
 import dataclasses
 import pathlib
-import time
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from crystaljax import (
-    build,
-    command_line,
-    conditions,
-    runs,
-    structure,
-)
-from crystaljax import samples as samples_lib
+from crystaljax import command_line
+
+# JAX takes a second to import, and --help does without it.
+if TYPE_CHECKING:
+    import crystaljax.samples
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SampleOptions(runs.SamplingOptions):
+class SampleOptions(command_line.SamplingOptions):
     """What to sample; see the flags of the command.
 
     Attributes:
@@ -44,15 +43,29 @@ class SampleOptions(runs.SamplingOptions):
 
 def sample(
     options: SampleOptions, *, show_progress: bool = False
-) -> samples_lib.Samples:
-    """Checks the conditions, then samples.
+) -> "crystaljax.samples.Samples":
+    """Checks the conditions, then samples, all in memory.
 
     Raises:
         FileNotFoundError: no run or checkpoint.
+        ValueError: see `build_request`; before anything is computed.
+    """
+    from crystaljax import samples
+
+    return samples.make_samples(build_request(options), show_progress=show_progress)
+
+
+def build_request(options: SampleOptions) -> "crystaljax.samples.Request":
+    """Checks the conditions.
+
+    Raises:
+        FileNotFoundError: no run.
         ValueError: an element that the model never saw, a formula too large for it, a
             space group outside 1-230, unreadable energies, or a model that modifies
-            crystals; all before anything is computed.
+            crystals.
     """
+    from crystaljax import build, conditions, runs, samples, structure
+
     workdir = pathlib.Path(options.workdir)
     config = build.override_sampler(
         runs.load_config(workdir), options.num_steps, options.eta, options.sampler
@@ -74,17 +87,21 @@ def sample(
         options.num_samples,
         sites,
     )
-    crystals, provenance = samples_lib.make_crystals(
-        workdir,
-        config,
-        asked,
+    return samples.Request(
+        workdir=workdir,
+        config=config,
+        conditions=asked,
+        wording={
+            "formulas": options.formulas,
+            "space_groups": options.space_groups,
+            "energies": options.energies,
+            "num_samples": options.num_samples,
+        },
+        notes=conditions.outside_training(asked, vocabulary),
         seed=options.seed,
         batch_size=options.batch_size,
         checkpoint=options.checkpoint,
-        show_progress=show_progress,
     )
-    notes = conditions.outside_training(asked, vocabulary)
-    return samples_lib.Samples(crystals, asked, notes, provenance)
 
 
 def main() -> None:
@@ -108,17 +125,18 @@ def main() -> None:
         defaults.space_groups, defaults.num_samples, defaults.seed
     )
     values |= command_line.define_sampler_flags()
-    output, cifs, overwrite = command_line.define_output_flags()
+    output, written = command_line.define_output_flags()
     flags.mark_flags_as_required(["workdir", "formulas", "output"])
 
     def command():
+        from crystaljax import samples
+
         chosen = {name: flag.value for name, flag in values.items()}
         chosen["formulas"] = tuple(chosen["formulas"])
-        samples_lib.require_new(output.value, overwrite.value)
-        start = time.perf_counter()
-        samples = sample(SampleOptions(**chosen), show_progress=True)
-        samples_lib.write_and_report(
-            samples, output.value, cifs.value, overwrite.value, start
+        samples.write_request(
+            build_request(SampleOptions(**chosen)),
+            output.value,
+            **{name: flag.value for name, flag in written.items()},
         )
 
     command_line.run(command)

@@ -1,14 +1,27 @@
 """From checked conditions to files: what `sample` and `modify` share."""
 
+import collections
 import dataclasses
 import pathlib
 import sys
 import time
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+import tqdm
 
-from crystaljax import build, elements, generation, parallel, runs, structure
+from crystaljax import (
+    batch_sizes,
+    build,
+    elements,
+    generation,
+    parallel,
+    runs,
+    shards,
+    structure,
+)
 from crystaljax import conditions as conditions_lib
 
 
@@ -23,6 +36,8 @@ class Samples:
         provenance: checkpoint, seed and sampler, the same for all.
         inputs: names of the crystals that were modified, one per sample; None in
             generation.
+        first: number of the first sample, where these are a part of a request.
+        num_in_all: samples of the request; these if None.
     """
 
     crystals: list[structure.Crystal]
@@ -30,14 +45,24 @@ class Samples:
     notes: list[str]
     provenance: dict[str, Any]
     inputs: list[str] | None = None
+    first: int = 0
+    num_in_all: int | None = None
+
+    def numbers(self) -> list[int]:
+        """Number of each sample in the request."""
+        return list(range(self.first, self.first + len(self.crystals)))
 
     def names(self) -> list[str]:
         """One name per sample: its number, formula and space group."""
-        digits = len(str(max(len(self.crystals) - 1, 0)))
+        num_in_all = self.num_in_all or len(self.crystals)
+        digits = len(str(max(num_in_all - 1, 0)))
         return [
             f"{i:0{digits}d}_{elements.cell_formula(crystal.atomic_numbers)}_sg{group}"
-            for i, (crystal, group) in enumerate(
-                zip(self.crystals, self.conditions.space_group, strict=True)
+            for i, crystal, group in zip(
+                self.numbers(),
+                self.crystals,
+                self.conditions.space_group,
+                strict=True,
             )
         ]
 
@@ -62,7 +87,7 @@ class Samples:
         parameters = structure.lattice_parameters(lattices)
         columns: dict[str, list[Any]] = {
             "name": self.names(),
-            "sample": list(range(len(self.crystals))),
+            "sample": self.numbers(),
             **self.condition_columns(),
             "num_sites": np.asarray(self.conditions.num_sites).tolist(),
             "volume": np.abs(np.linalg.det(lattices)).tolist(),
@@ -76,70 +101,179 @@ class Samples:
         return columns
 
 
-def make_crystals(
-    workdir: pathlib.Path,
-    config: Any,
-    asked: conditions_lib.Conditions,
-    *,
-    seed: int,
-    batch_size: int | None,
-    checkpoint: int | None,
-    show_progress: bool,
-) -> tuple[list[structure.Crystal], dict[str, Any]]:
-    """Loads a run and samples one crystal per condition.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Request:
+    """Checked conditions, and the run that is asked.
 
-    Args:
+    Attributes:
         workdir: the run directory.
         config: of the run, with the sampler to use.
-        asked: checked conditions.
+        conditions: of all samples.
+        wording: what the user gave, from which the conditions came.
+        notes: for the user.
         seed: of the samples.
-        batch_size: samples at a time; the config's if None.
+        batch_size: samples at a time; "auto" for what fits, the config's if None.
         checkpoint: step; the newest if None.
-        show_progress: print a progress bar.
+        inputs: names of the crystals to modify, one per sample; None in generation.
+    """
 
-    Returns:
-        The crystals, and where they come from: columns for the table.
+    workdir: pathlib.Path
+    config: Any
+    conditions: conditions_lib.Conditions
+    wording: dict[str, Any]
+    notes: list[str]
+    seed: int
+    batch_size: int | str | None
+    checkpoint: int | None
+    inputs: list[str] | None = None
+
+    def load_run(self) -> runs.Run:
+        """The network, on the devices of this process.
+
+        Raises:
+            FileNotFoundError: no such checkpoint.
+            ValueError: sampler settings out of range, or a batch size that cannot be
+                split over the devices.
+        """
+        build.build_sampler(self.config)
+        mesh = parallel.build_local_mesh()
+        if not isinstance(self.batch_size, str):
+            size = self.batch_size or self.config.evaluation.batch_size
+            parallel.require_divisible(size, mesh)
+        return runs.load_run(self.workdir, mesh, self.checkpoint)
+
+    def provenance(self, run: runs.Run) -> dict[str, Any]:
+        """Where the samples come from: columns for the table."""
+        sampler = self.config.sampler
+        return {
+            "workdir": str(self.workdir),
+            "checkpoint": run.step,
+            "seed": self.seed,
+            "sampler": sampler.name,
+            "num_steps": sampler.num_steps,
+            "eta": sampler.eta if sampler.name == "ddim" else None,
+            "energy_model": run.vocabulary.get("energy_model") or "unknown",
+        }
+
+
+def make_shards(
+    request: Request,
+    run: runs.Run,
+    layout: shards.Layout,
+    own: Sequence[int],
+    *,
+    finished: Collection[int] = (),
+    show_progress: bool = False,
+) -> Iterator[tuple[int, Samples]]:
+    """Yields shards as they are completed, with their numbers.
+
+    Batches go on from one shard to the next, and those of an interrupted call are made
+    again: the samples then have the same bits.
+
+    Args:
+        request: what to make.
+        run: from `Request.load_run`.
+        layout: how the samples are divided.
+        own: shards of this process, ascending.
+        finished: shards that are not wanted.
+        show_progress: print a progress bar, and notes.
+    """
+    conditions = request.conditions
+    mesh = parallel.build_local_mesh()
+    row_buckets = build.row_buckets(request.config)
+    generate_fn = generation.build_generate_fn(
+        run.model, build.build_sampler(request.config), run.scale, mesh
+    )
+    key = generation.key_of_seed(request.seed)
+    numbers = np.concatenate([np.arange(0), *(layout.numbers(each) for each in own)])
+    missing = {
+        shard: len(layout.numbers(shard)) for shard in own if shard not in finished
+    }
+    if not missing:
+        return
+    batch_size, note = batch_sizes.resolve(
+        request.batch_size,
+        request.config.evaluation.batch_size,
+        generate_fn,
+        run.params,
+        conditions,
+        key,
+        mesh=mesh,
+        row_buckets=row_buckets,
+        num_samples=len(numbers),
+    )
+    if note and show_progress:
+        print(f"note: {note}", file=sys.stderr)
+    batches = [
+        batch
+        for batch in generation.plan_batches(
+            np.asarray(conditions.num_sites),
+            numbers.astype(np.int64),
+            row_buckets=row_buckets,
+            batch_size=batch_size,
+            num_devices=mesh.size,
+        )
+        if not missing.keys().isdisjoint((batch.numbers // layout.shard_size).tolist())
+    ]
+    progress = tqdm.tqdm(
+        total=len(numbers),
+        initial=len(numbers) - sum(missing.values()),
+        desc="sample",
+        unit="crystal",
+        disable=not show_progress,
+    )
+    made: dict[int, dict[int, structure.Crystal]] = collections.defaultdict(dict)
+    with progress:
+        for done, crystals in generation.generate_batches(
+            generate_fn, run.params, conditions, key, batches, mesh=mesh
+        ):
+            num_new = 0
+            for number, crystal in zip(done, crystals, strict=True):
+                shard = number // layout.shard_size
+                if shard in missing:
+                    made[shard][number] = crystal
+                    num_new += 1
+            progress.update(num_new)
+            for shard in [each for each in missing if len(made[each]) == missing[each]]:
+                del missing[shard]
+                yield (
+                    shard,
+                    _samples(request, run, layout.numbers(shard), made.pop(shard)),
+                )
+
+
+def _samples(
+    request: Request,
+    run: runs.Run,
+    numbers: range,
+    crystals: dict[int, structure.Crystal],
+) -> Samples:
+    part = slice(numbers.start, numbers.stop)
+    return Samples(
+        crystals=[crystals[number] for number in numbers],
+        conditions=jax.tree.map(lambda array: array[part], request.conditions),
+        notes=request.notes,
+        provenance=request.provenance(run),
+        inputs=None if request.inputs is None else request.inputs[part],
+        first=numbers.start,
+        num_in_all=len(request.conditions),
+    )
+
+
+def make_samples(request: Request, *, show_progress: bool = False) -> Samples:
+    """Makes all samples of a request, in memory.
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: sampler settings out of range, or a batch size that cannot be split
-            over the devices.
+        ValueError: see `Request.load_run`.
     """
-    sample_fn = build.build_sampler(config)
-    mesh = parallel.build_mesh()
-    at_a_time: int = batch_size or config.evaluation.batch_size
-    parallel.require_divisible(at_a_time, mesh)
-    run = runs.load_run(workdir, mesh, checkpoint)
-    generate_fn = generation.build_generate_fn(
-        run.model, sample_fn, run.scale, config.data.rows, mesh
+    run = request.load_run()
+    num_samples = len(request.conditions)
+    layout = shards.Layout(num_samples, num_samples)
+    ((_, samples),) = make_shards(
+        request, run, layout, [0], show_progress=show_progress
     )
-    crystals = generation.generate(
-        generate_fn,
-        run.params,
-        asked,
-        generation.key_of_seed(seed),
-        mesh=mesh,
-        batch_size=at_a_time,
-        description="sample" if show_progress else None,
-    )
-    return crystals, {
-        "workdir": str(workdir),
-        "checkpoint": run.step,
-        "seed": seed,
-        "sampler": config.sampler.name,
-        "num_steps": config.sampler.num_steps,
-        "eta": config.sampler.eta if config.sampler.name == "ddim" else None,
-        "energy_model": run.vocabulary.get("energy_model") or "unknown",
-    }
-
-
-def require_new(output: str | pathlib.Path, overwrite: bool) -> None:
-    """Raises FileExistsError where `write_samples` would: ask before long work."""
-    if not overwrite and (pathlib.Path(output) / "samples.csv").exists():
-        raise FileExistsError(
-            f"{output} already holds samples; pass --overwrite, or choose another "
-            "--output"
-        )
+    return samples
 
 
 def write_samples(
@@ -148,6 +282,7 @@ def write_samples(
     *,
     cifs: str = "folder",
     overwrite: bool = False,
+    part: str = "",
 ) -> list[str]:
     """Writes extxyz, CIFs and tables into a folder.
 
@@ -156,6 +291,7 @@ def write_samples(
         output: the folder.
         cifs: "folder" (``cifs/``), "zip" (``cifs.zip``) or "none".
         overwrite: replace files of an earlier call.
+        part: stands in the names of the files behind ``samples`` and ``cifs``.
 
     Returns:
         Names of the samples that are not finite or have no volume: they are rows of
@@ -177,42 +313,97 @@ def write_samples(
     ]
     output.mkdir(parents=True, exist_ok=True)
     left_out = export.write_extxyz(
-        output / "samples.extxyz", samples.crystals, infos, overwrite=overwrite
+        output / f"samples{part}.extxyz", samples.crystals, infos, overwrite=overwrite
     )
     if cifs != "none":
-        target = output / ("cifs.zip" if cifs == "zip" else "cifs")
+        target = output / (f"cifs{part}.zip" if cifs == "zip" else f"cifs{part}")
         left_out = export.write_cifs(
             target, samples.crystals, names, overwrite=overwrite
         )
-    table["written"] = [name not in set(left_out) for name in names]
+    missing = set(left_out)
+    table["written"] = [name not in missing for name in names]
+    # The last one says that the others are there too.
     for suffix in ("csv", "parquet"):
-        export.write_table(output / f"samples.{suffix}", table, overwrite=overwrite)
+        export.write_table(
+            output / f"samples{part}.{suffix}", table, overwrite=overwrite
+        )
     return list(left_out)
 
 
-def write_and_report(
-    samples: Samples, output: str, cifs: str, overwrite: bool, start: float
+def write_request(
+    request: Request,
+    output: str | pathlib.Path,
+    *,
+    cifs: str,
+    shard_size: int | None,
+    overwrite: bool,
 ) -> None:
-    """What both commands that make crystals end with: files, notes, one line.
+    """What both commands that make crystals do: shards, notes, one line.
+
+    What was made by the same request before, interrupted or not, is kept. Where there
+    are several processes each has every so-many-th shard.
 
     Args:
-        samples: what to write.
-        output: see `write_samples`.
-        cifs: see there.
-        overwrite: see there.
-        start: of the command, by `time.perf_counter`.
+        request: what to make.
+        output: the folder; see `crystaljax.shards` for what is in it.
+        cifs: see `write_samples`.
+        shard_size: samples of a shard; see `shards.open_output`.
+        overwrite: remove the samples of another request.
+
+    Raises:
+        FileExistsError: the folder holds samples of another request.
+        FileNotFoundError: no such checkpoint.
+        ValueError: see `Request.load_run`.
     """
-    seconds = time.perf_counter() - start
-    left_out = write_samples(samples, output, cifs=cifs, overwrite=overwrite)
-    for note in samples.notes:
+    start = time.perf_counter()
+    output = pathlib.Path(output)
+    if not (output / shards.REQUEST_FILE).exists():
+        # Nothing that could be gone on with: say so before long work.
+        shards.require_new(output, overwrite)
+    run = request.load_run()
+    layout = shards.open_output(
+        output,
+        {
+            "asked": request.wording,
+            "made_by": request.provenance(run),
+            "cifs": cifs,
+            "conditions_fingerprint": shards.fingerprint(request.conditions),
+            "params_fingerprint": shards.fingerprint(run.params),
+        },
+        len(request.conditions),
+        shard_size=shard_size,
+        overwrite=overwrite,
+    )
+    own = range(jax.process_index(), layout.num_shards, jax.process_count())
+    finished = layout.finished(output)
+    num_kept = sum(len(layout.numbers(shard)) for shard in own if shard in finished)
+    num_samples = sum(len(layout.numbers(shard)) for shard in own)
+
+    def write(shard_and_samples: tuple[int, Samples]) -> int:
+        shard, samples = shard_and_samples
+        # What is there of it comes from a process that was killed.
+        part = layout.part(shard)
+        return len(write_samples(samples, output, cifs=cifs, overwrite=True, part=part))
+
+    made = make_shards(request, run, layout, own, finished=finished, show_progress=True)
+    num_left_out = sum(shards.write_behind(made, write))
+    for note in request.notes if parallel.is_first_process() else ():
         print(f"note: {note}", file=sys.stderr)
-    if left_out:
+    if num_left_out:
         print(
-            f"note: {len(left_out)} samples are not finite or have no volume, and have "
+            f"note: {num_left_out} samples are not finite or have no volume, and have "
             "no crystal file; the table marks them",
             file=sys.stderr,
         )
-    print(
-        f"{len(samples.crystals)} crystals in {seconds:.1f} s, start-up included, in "
-        f"{output}"
-    )
+    print(_report(num_samples, num_kept, time.perf_counter() - start, output))
+
+
+def _report(num_samples: int, num_kept: int, seconds: float, output: Any) -> str:
+    whose = ""
+    if jax.process_count() > 1:
+        whose = f"process {jax.process_index()} of {jax.process_count()}: "
+    if num_kept == num_samples:
+        return f"{whose}all {num_samples} crystals are in {output} already"
+    made = f"{whose}{num_samples - num_kept} crystals in {seconds:.1f} s, start-up"
+    kept = f", {num_kept} were there already" if num_kept else ""
+    return f"{made} and writing included, in {output}{kept}"

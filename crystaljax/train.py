@@ -12,7 +12,7 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -64,52 +64,42 @@ def train(
 
     # ---------------------------------------------------------------- devices and data
     mesh = parallel.build_mesh()
-    parallel.require_divisible(config.train.batch_size, mesh)
+    parallel.require_divisible(
+        config.train.batch_size // config.train.accumulation_steps, mesh
+    )
     _require_new_or_resumed(workdir, config, resume)
     dataset = _open_dataset(config, workdir)
-    sites = _require_fits(dataset, config.data.rows)
-    examples = _build_examples(config, dataset, sites)
-    num_steps = build.num_train_steps(config, len(examples.epochs))
+    _require_fits(dataset, config.data.rows)
+    examples = build_examples(config, dataset)
+    num_steps = build.num_train_steps(config, sum(map(len, examples.epochs)))
     steps_per_dispatch = config.train.steps_per_dispatch
-    source = pipeline.ShuffledBatches(
-        examples.epochs,
-        examples.gather_fn,
-        batch_size=config.train.batch_size,
-        steps_per_dispatch=steps_per_dispatch,
-        num_steps=num_steps,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    batches = pipeline.build_iterator(source)
+    batches = pipeline.build_iterator(build_source(config, examples, num_steps))
 
     # -------------------------------------------------------------- model and optimiser
     scale = build.build_scaling(
         config, dataset.lattice[dataset.indices("train")], examples.energies
     )
     trainee = build.build_trainee(config, scale, num_steps)
-    train_key = generation.key_of_seed(config.train.seed)
-    # Drawing hundreds of arrays with the default generator takes 20 s to compile on a
-    # CPU; this one is a single operation per array.
-    init_key = jax.random.key(config.train.seed, impl="rbg")
-    init_state = jax.jit(
-        lambda key: training.init_state(trainee, key),
+    train_key = jax.jit(
+        lambda: generation.key_of_seed(config.train.seed),
         out_shardings=parallel.replicated(mesh),
-    )
-    train_key = jax.device_put(train_key, parallel.replicated(mesh))
+    )()
     dispatch_fn = training.build_dispatch_fn(trainee, mesh)
+    sampling_mesh = parallel.build_local_mesh()
     generate_fn = generation.build_generate_fn(
-        trainee.model, build.build_sampler(config), scale, config.data.rows, mesh
+        trainee.model, build.build_sampler(config), scale, sampling_mesh
     )
 
     # ------------------------------------------------------- run directory, checkpoints
-    if not runs.is_run(workdir):
+    if parallel.is_first_process() and not runs.is_run(workdir):
         vocabulary = _describe_data(config, dataset, examples)
         runs.create_run(workdir, config, scale, vocabulary)
+    parallel.wait_for_all("run directory")
     checkpoints = runs.open_checkpoints(workdir, config.train.keep_checkpoints)
     if checkpoints.latest_step() is None:
-        state = init_state(init_key)
+        state = training.init_state(trainee, config.train.seed, mesh)
     else:
-        like = jax.eval_shape(init_state, init_key)
+        like = training.state_shapes(trainee)
         state, position = runs.restore_state(checkpoints, like, mesh)
         batches.set_state(position)
     step = int(state.step)
@@ -125,7 +115,7 @@ def train(
         desc="train",
         unit="step",
         smoothing=0.02,
-        disable=not show_progress,
+        disable=not (show_progress and parallel.is_first_process()),
     )
     # Metrics stay on the device until they are logged: fetching one waits for it.
     pending: list[Any] = []
@@ -149,8 +139,9 @@ def train(
             if is_due(config.train.checkpoint_every):
                 runs.save_checkpoint(checkpoints, state, batches.get_state())
             if is_due(config.train.validate_every):
-                params = state.sampling_params
-                log.write(step, validate(config, params, generate_fn, dataset, mesh))
+                params = parallel.localize(state.sampling_params, sampling_mesh)
+                results = validate(config, params, generate_fn, dataset, sampling_mesh)
+                log.write(step, results)
                 interval_start, interval_step = time.perf_counter(), step
         checkpoints.wait_until_finished()
     log.close()
@@ -164,7 +155,10 @@ def validate(
     dataset: datasets.Dataset,
     mesh: jax.sharding.Mesh,
 ) -> dict[str, float]:
-    """Match rates and validity on structures, or pairs, of the validation split."""
+    """Match rates and validity on structures, or pairs, of the validation split.
+
+    All processes sample, each its share; the first one compares.
+    """
     # The matcher brings pymatgen, which training itself does without.
     from crystaljax import evaluation, matching
 
@@ -186,13 +180,20 @@ def validate(
         questions = evaluation.pair_questions(dataset, held_out, sites)
     else:
         questions = evaluation.structure_questions(dataset, indices[:count], sites)
+    sampling = {
+        "key": generation.key_of_seed(config.train.seed),
+        "mesh": mesh,
+        "row_buckets": build.row_buckets(config),
+        "batch_size": config.evaluation.batch_size,
+    }
+    if not parallel.is_first_process():
+        generation.generate(generate_fn, params, questions.conditions, **sampling)
+        return {}
     results = evaluation.evaluate_samples(
         params,
         generate_fn,
         questions,
-        key=generation.key_of_seed(config.train.seed),
-        mesh=mesh,
-        batch_size=config.evaluation.batch_size,
+        **sampling,
         # The paper's and the literature's; looser ones take seconds a pair.
         tolerances=[matching.TOLERANCES[name] for name in ("paper", "literature")],
         num_workers=config.evaluation.num_workers or None,
@@ -201,7 +202,10 @@ def validate(
 
 
 def _require_new_or_resumed(workdir: pathlib.Path, config: Any, resume: bool) -> None:
-    if not runs.is_run(workdir):
+    exists = runs.is_run(workdir)
+    # None of the processes may create what another one looks for.
+    parallel.wait_for_all("looked for a run")
+    if not exists:
         return
     if not resume:
         raise FileExistsError(
@@ -224,59 +228,99 @@ def _open_dataset(config: Any, workdir: pathlib.Path) -> datasets.Dataset:
 
 def _prepare_builtin(path: pathlib.Path) -> datasets.Dataset:
     """The packaged alloys as a data set, prepared the first time."""
-    if not path.exists():
+    if parallel.is_first_process() and not path.exists():
         # Preparing brings pymatgen and spglib, which training itself does without.
         from crystaljax import prepare
 
         prepare.prepare(
             prepare.PrepareOptions(source=BUILTIN, output=path, figures=False)
         )
+    parallel.wait_for_all("data set")
     return datasets.open_dataset(path)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Examples:
-    """What the steps of a task are made of.
+class Examples:
+    """What the steps of a task are made of, for each number of rows.
 
     Attributes:
-        epochs: structures, or pairs.
-        gather_fn: reads them.
+        epochs: structures, or pairs, that have these rows.
+        gather_fns: read them.
         energies: that the network is conditioned on, eV/atom, of one epoch.
     """
 
-    epochs: pipeline.Epochs
-    gather_fn: Callable[[np.ndarray], structure.CrystalBatch]
+    epochs: Sequence[pipeline.Epochs]
+    gather_fns: Sequence[Callable[[np.ndarray], structure.CrystalBatch]]
     energies: np.ndarray
 
 
-def _build_examples(config: Any, dataset: datasets.Dataset, sites: int) -> _Examples:
+def build_examples(config: Any, dataset: datasets.Dataset) -> Examples:
+    """The training examples of a data set, by their rows."""
     indices = dataset.indices("train")
     energy = dataset.formation_energy
+    buckets = build.row_buckets(config)
+    site_limits = tuple(map(structure.max_sites, buckets))
     if not build.is_modification(config):
-        return _Examples(
-            pipeline.Permutations(indices, config.train.seed),
-            lambda items: datasets.gather(dataset, items, sites),
-            energy[indices],
+        rows = structure.rows_of(dataset.num_sites[indices], buckets)
+        epochs = [
+            pipeline.Permutations(indices[rows == bucket], config.train.seed)
+            for bucket in buckets
+        ]
+        gather_fn, energies = datasets.gather, energy[indices]
+    else:
+        epochs = pairs.build_pair_samplers(
+            group=dataset.group,
+            energy=energy,
+            num_sites=dataset.num_sites,
+            indices=indices,
+            seed=config.train.seed,
+            pairs_per_group=config.data.pairs_per_group,
+            balance_num_sites=config.data.balance_num_sites,
+            site_limits=site_limits,
         )
-    sampler = pairs.build_pair_sampler(
-        group=dataset.group,
-        energy=energy,
-        num_sites=dataset.num_sites,
-        indices=indices,
-        seed=config.train.seed,
-        pairs_per_group=config.data.pairs_per_group,
-        balance_num_sites=config.data.balance_num_sites,
+        sources, targets = np.concatenate([each.epoch(0) for each in epochs]).T
+        gather_fn, energies = pairs.gather_pairs, energy[targets] - energy[sources]
+    return Examples(
+        epochs=epochs,
+        gather_fns=[
+            lambda items, sites=sites: gather_fn(dataset, items, sites)
+            for sites in site_limits
+        ],
+        energies=energies,
     )
-    sources, targets = sampler.epoch(0).T
-    return _Examples(
-        sampler,
-        lambda items: pairs.gather_pairs(dataset, items, sites),
-        energy[targets] - energy[sources],
+
+
+def build_source(
+    config: Any, examples: Examples, num_steps: int
+) -> pipeline.InterleavedBatches:
+    """All batches of a run, those of each number of rows as often as their share."""
+    steps_per_dispatch = config.train.steps_per_dispatch
+    counts = pipeline.share_dispatches(
+        np.array([len(epochs) for epochs in examples.epochs]),
+        num_steps // steps_per_dispatch,
+    )
+    return pipeline.InterleavedBatches(
+        [
+            pipeline.ShuffledBatches(
+                epochs,
+                gather_fn,
+                batch_size=config.train.batch_size,
+                steps_per_dispatch=steps_per_dispatch,
+                num_steps=int(count) * steps_per_dispatch,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
+            for epochs, gather_fn, count in zip(
+                examples.epochs, examples.gather_fns, counts, strict=True
+            )
+            if count
+        ],
+        config.train.seed,
     )
 
 
 def _describe_data(
-    config: Any, dataset: datasets.Dataset, examples: _Examples
+    config: Any, dataset: datasets.Dataset, examples: Examples
 ) -> dict[str, Any]:
     described = {
         **datasets.vocabulary(dataset),
@@ -295,8 +339,8 @@ def _describe_data(
     return described
 
 
-def _require_fits(dataset: datasets.Dataset, rows: int) -> int:
-    """Sites that ``rows`` hold, if every structure fits; raises ValueError if not."""
+def _require_fits(dataset: datasets.Dataset, rows: int) -> None:
+    """Raises ValueError if a structure has more sites than ``rows`` hold."""
     largest = int(dataset.num_sites.max())
     if largest > structure.max_sites(rows):
         raise ValueError(
@@ -305,7 +349,6 @@ def _require_fits(dataset: datasets.Dataset, rows: int) -> int:
             f"{structure.rows_for(largest)} (and model.element_rows at least that), or "
             "prepare with a smaller --max_sites"
         )
-    return structure.max_sites(rows)
 
 
 def _mean_metrics(dispatches: list[dict[str, Any]], step: int) -> dict[str, float]:
@@ -329,6 +372,8 @@ class MetricsLog:
     def __init__(self, workdir: pathlib.Path, step: int):
         """Opens the log; lines after ``step``, which will come again, are dropped."""
         self._path = workdir / "metrics.jsonl"
+        if not parallel.is_first_process():
+            return
         if self._path.exists():
             lines = self._path.read_text().splitlines(keepends=True)
             self._path.write_text("".join(line for line in lines if _upto(line, step)))
@@ -339,7 +384,7 @@ class MetricsLog:
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Appends one line."""
-        if jax.process_index() != 0 or not metrics:
+        if not (metrics and parallel.is_first_process()):
             return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
@@ -357,7 +402,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Flushes TensorBoard."""
-        self._tensorboard.close()
+        if parallel.is_first_process():
+            self._tensorboard.close()
 
 
 def _upto(line: str, step: int) -> bool:

@@ -16,10 +16,15 @@ def compilation_cache(tmp_path_factory):
     # Set before JAX looks: tests import it, but compile nothing at import.
     import jax
 
-    folder = str(tmp_path_factory.mktemp("compilation_cache"))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # All workers share what is above their own folders.
+        folder = folder.parent
     settings = {
-        "jax_compilation_cache_dir": folder,
+        "jax_compilation_cache_dir": str(folder / "compilation_cache"),
         "jax_persistent_cache_min_compile_time_secs": 0.3,
+        # A limit makes JAX lock the cache while one of several processes writes.
+        "jax_compilation_cache_max_size": 2**34,
     }
     for name, value in settings.items():
         jax.config.update(name, value)

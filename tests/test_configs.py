@@ -103,7 +103,7 @@ def test_loss_and_samples_of_every_method_fit_together(name):
     trainee = build.build_trainee(config, scale, num_steps=10)
     model = trainee.model
     key = jax.random.key(0)
-    params = jax.eval_shape(lambda: training.init_params(model, rows, key))
+    params = training.param_shapes(model, rows)
     loss, parts = jax.eval_shape(
         lambda params: training.compute_loss(
             trainee, params, batch, jax.random.split(key, num)
@@ -112,7 +112,7 @@ def test_loss_and_samples_of_every_method_fit_together(name):
     )
     assert loss.shape == () and set(parts) == {"loss_coordinates", "loss_lattice"}
     generate_fn = generation.build_generate_fn(
-        model, build.build_sampler(config), scale, rows, parallel.build_mesh()
+        model, build.build_sampler(config), scale, parallel.build_mesh()
     )
     coords, lattice = jax.eval_shape(
         generate_fn, params, conditions_of(batch), key, jnp.arange(num)

@@ -22,7 +22,7 @@ def num_params(tree):
 
 
 def shapes_of(model, rows):
-    return jax.eval_shape(lambda: training.init_params(model, rows, jax.random.key(0)))
+    return training.param_shapes(model, rows)
 
 
 def random_params(model):
@@ -235,9 +235,12 @@ def test_state_dict_that_is_not_understood_is_refused(reference, change, message
         torch_weights.infer_settings(state)
 
 
+@pytest.mark.parametrize("formulation", layers.CONVOLUTIONS)
 @pytest.mark.parametrize("width,stride,padding", [(3, 1, 1), (3, 2, 1), (3, 1, 0)])
-def test_convolution_is_xlas_convolution(width, stride, padding):
-    conv = layers.Conv1d(5, width=width, stride=stride, padding=padding)
+def test_convolution_is_xlas_convolution(width, stride, padding, formulation):
+    conv = layers.Conv1d(
+        5, width=width, stride=stride, padding=padding, formulation=formulation
+    )
     x = jax.random.normal(jax.random.key(0), (2, 8, 4))
     params = conv.init(jax.random.key(1), x)
     expected = jax.lax.conv_general_dilated(
@@ -265,6 +268,58 @@ def tiny():
         site_features=8,
     )
     return model, random_params(model)
+
+
+def test_initial_values_are_those_of_the_networks_own_initialisers(tiny_with_source):
+    model, _ = tiny_with_source
+    drawn = training.init_params(model, 16, seed=0)
+    own = jax.jit(model.init)(
+        jax.random.key(0),
+        jnp.zeros((1, 16, 3)),
+        jnp.zeros(1),
+        jnp.ones((1, 12), jnp.uint8),
+        jnp.ones(1, jnp.uint8),
+        jnp.zeros(1),
+        jnp.zeros((1, 16, 3)),
+    )
+
+    def compare(path, one, other):
+        name = jax.tree_util.keystr(path)
+        assert one.shape == other.shape and one.dtype == other.dtype, name
+        if one.size < 100 or not np.any(other):
+            # Zeros, ones, or too few to compare but by their range.
+            assert np.any(one) == np.any(other), name
+        else:
+            np.testing.assert_allclose(one.std(), other.std(), rtol=0.2, err_msg=name)
+            np.testing.assert_allclose(np.ptp(one), np.ptp(other), rtol=0.2)
+        if path[-1].key != "kernel":
+            np.testing.assert_array_equal(one, other)
+
+    jax.tree_util.tree_map_with_path(compare, drawn, own)
+    again = training.init_params(model, 16, seed=0)
+    jax.tree.map(np.testing.assert_array_equal, drawn, again)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"convolution": "shift"}, {"convolution": "xla"}, {"rematerialize": True}],
+)
+def test_how_it_is_computed_changes_neither_result_nor_gradient(tiny, changes):
+    def gradient_of(model):
+        def loss(params):
+            x = jnp.linspace(0, 1, 2 * 16 * 3).reshape(2, 16, 3)
+            numbers = jnp.array([[29, 79], [47, 0]], jnp.uint8)
+            t, groups = jnp.array([3.0, 500.0]), jnp.array([221, 62], jnp.uint8)
+            return jnp.sum(model.apply(params, x, t, numbers, groups, t / 1000) ** 2)
+
+        return jax.jit(jax.value_and_grad(loss))(params)
+
+    model, params = tiny
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3),
+        gradient_of(model),
+        gradient_of(model.clone(**changes)),
+    )
 
 
 def test_conditions_change_the_prediction(tiny):

@@ -21,6 +21,7 @@ from crystaljax import (
     modify,
     runs,
     sample,
+    shards,
     structure,
     train,
 )
@@ -129,7 +130,7 @@ def test_samples_keep_the_composition_and_differ(result):
 
 def test_files_say_what_was_asked_of_which_crystal(result, folder, tmp_path):
     samples_lib.write_samples(result.samples, tmp_path, cifs="folder")
-    modify.write_inputs(result, tmp_path)
+    modify.write_inputs(result.inputs, tmp_path)
     table = pyarrow.parquet.read_table(tmp_path / "samples.parquet").to_pydict()
     assert table["input"] == result.samples.inputs
     assert table["space_group"][:4] == [221, 221, 123, 123]
@@ -144,7 +145,7 @@ def test_files_say_what_was_asked_of_which_crystal(result, folder, tmp_path):
         kept = (tmp_path / "inputs" / name).read_bytes()
         assert kept == (folder / name).read_bytes()
     with pytest.raises(FileExistsError):
-        samples_lib.require_new(tmp_path, overwrite=False)
+        shards.require_new(tmp_path, overwrite=False)
 
 
 def test_evaluation_compares_with_leaving_the_source_as_it_is(workdir, tmp_path):

@@ -295,6 +295,21 @@ def test_balancing_takes_each_number_of_sites_equally_often():
     )
 
 
+@pytest.mark.parametrize("balance_num_sites", [False, True])
+def test_samplers_by_size_take_what_one_takes_of_all(balance_num_sites):
+    num_sites = [2] * 60 + [3] * 30 + [4] * 10
+    made = columns([30] * 100, num_sites=num_sites)
+    options = {"seed": 0, "balance_num_sites": balance_num_sites}
+    whole = pairs.build_pair_sampler(**made, **options)
+    parts = pairs.build_pair_samplers(**made, **options, site_limits=(1, 2, 4, 9))
+    counts = [pairs_by_num_sites(part, made, 20) for part in parts if len(part)]
+    assert [len(part) > 0 for part in parts] == [False, True, True, False]
+    assert [np.flatnonzero(count).tolist() for count in counts] == [[2], [3, 4]]
+    together = np.pad(counts[0], (0, 2)) + counts[1]
+    expected = pairs_by_num_sites(whole, made, 20)
+    np.testing.assert_allclose(together[2:], expected[2:], rtol=0.05)
+
+
 def test_balancing_takes_no_more_than_there_are():
     num_sites = [2] * 99 + [3]
     sampler, made = build([10] * 99 + [4], num_sites=num_sites, balance_num_sites=True)

@@ -104,3 +104,38 @@ def test_iterator_goes_on_where_another_stopped(dataset):
 def test_impossible_splits_are_refused(dataset):
     with pytest.raises(ValueError, match="cannot be split over 3"):
         build(dataset, process_count=3)
+
+
+def test_interleaved_sources_are_read_whole_and_in_their_order(dataset):
+    sources = [build(dataset, num_steps=n, seed=n) for n in (40, 6, 0, 12)]
+    together = pipeline.InterleavedBatches(sources, seed=1)
+    assert len(together) == sum(map(len, sources)) == 29
+    found = [batch.energy.tolist() for batch in map(together.__getitem__, range(29))]
+    for source in sources:
+        expected = [source[i].energy.tolist() for i in range(len(source))]
+        positions = [found.index(energies) for energies in expected]
+        assert positions == sorted(positions)
+    # Mixed: the few of the second source are not all at one end.
+    where = [found.index(sources[1][i].energy.tolist()) for i in range(3)]
+    assert max(where) - min(where) > 3
+    again = pipeline.InterleavedBatches(sources, seed=1)
+    assert again[17].energy.tolist() == found[17]
+
+
+@pytest.mark.parametrize(
+    "sizes,num_dispatches,expected",
+    [
+        ([75, 25], 8, [6, 2]),
+        ([100, 0], 5, [5, 0]),
+        ([1000, 1], 10, [9, 1]),
+        ([1, 1, 1], 4, [2, 1, 1]),
+    ],
+)
+def test_dispatches_are_shared_by_the_number_of_items(sizes, num_dispatches, expected):
+    counts = pipeline.share_dispatches(np.array(sizes), num_dispatches)
+    assert counts.tolist() == expected
+
+
+def test_more_sizes_than_dispatches_are_refused():
+    with pytest.raises(ValueError, match="steps_per_dispatch"):
+        pipeline.share_dispatches(np.array([5, 5, 5]), 2)

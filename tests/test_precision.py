@@ -9,7 +9,7 @@ import tiny
 from flax.training import dynamic_scale
 
 from configs import ddim
-from crystaljax import build, train, training
+from crystaljax import build, parallel, train, training
 from crystaljax.data import dataset as datasets
 
 
@@ -30,8 +30,7 @@ def test_overflow_of_gradients_skips_the_step_and_lowers_the_scale(dataset_path)
     batch = datasets.gather(dataset, np.arange(8), 12)
     scale = build.build_scaling(config, batch.lattice, batch.energy)
     trainee = build.build_trainee(config, scale, 4)
-    key = jax.random.key(0, impl="rbg")
-    state = jax.jit(lambda key: training.init_state(trainee, key))(key)
+    state = training.init_state(trainee, 0, parallel.build_mesh())
     largest = 2.0**127
     state = state.replace(loss_scale=dynamic_scale.DynamicScale(scale=largest))
     step = jax.jit(lambda *args: training.train_step(trainee, *args))

@@ -1,15 +1,23 @@
-"""Several JAX processes on one machine: what each of them reads."""
+"""Several JAX processes on one machine: what each reads, and that they act as one."""
 
 import json
+import os
+import pathlib
+import shutil
 import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import tiny
 
+from configs import ddim
+from crystaljax import parallel, runs, startup, train
 from crystaljax.data import dataset as datasets
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 BATCH_SIZE = 12
 # Two epochs and a bit, so that batches straddle epochs.
@@ -55,10 +63,14 @@ def dataset(tmp_path_factory):
     return datasets.open_dataset(path)
 
 
-def run_processes(count, dataset, steps):
+def free_address():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def run_processes(count, dataset, steps):
+    address = free_address()
     given = [str(dataset.path), str(steps), str(BATCH_SIZE)]
     processes = [
         subprocess.Popen(
@@ -93,3 +105,151 @@ def test_processes_share_every_epoch_without_overlap(dataset, count):
     for step, expected in enumerate(own.sum(axis=(0, 2))):
         for each in found:
             assert each["sums"][step] == pytest.approx(expected, abs=1e-5)
+
+
+# ---------------------------------------------------------------------------- training
+def settings(dataset):
+    """What makes ddim.py:smoke a run of seconds, by key."""
+    return {
+        "data.path": str(dataset.path),
+        "model.channels": 8,
+        "model.channel_multipliers": (1,),
+        "model.norm_groups": 2,
+        "model.element_channels": (4, 4, 4),
+        "sampler.num_steps": 3,
+        "train.batch_size": 8,
+        "train.num_steps": 4,
+        "train.steps_per_dispatch": 2,
+        "train.log_every": 2,
+        "train.checkpoint_every": 2,
+        "train.validate_every": 4,
+        "evaluation.num_structures": 5,
+        "evaluation.batch_size": 2,
+        "evaluation.num_workers": 1,
+    }
+
+
+def train_here(dataset, workdir, **options):
+    config = ddim.get_config("smoke")
+    config.update_from_flattened_dict(settings(dataset))
+    train.train(config, workdir, show_progress=False, **options)
+
+
+def train_in_two_processes(dataset, workdir):
+    """The command as a user starts it, once in each process."""
+    flags = [
+        "--config=configs/ddim.py:smoke",
+        f"--workdir={workdir}",
+        *(f"--config.{key}={value}" for key, value in settings(dataset).items()),
+    ]
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COORDINATOR_ADDRESS": free_address(),
+        "JAX_NUM_PROCESSES": "2",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "crystaljax.train", *flags],
+            cwd=ROOT,
+            env=environment | {"JAX_PROCESS_ID": str(i)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process in processes:
+        errors = process.communicate(timeout=400)[1]
+        assert process.returncode == 0, errors[-3000:]
+
+
+def params_of(workdir):
+    return jax.tree.leaves(runs.load_run(workdir, parallel.build_mesh()).params)
+
+
+def assert_close(one, other):
+    for a, b in zip(params_of(one), params_of(other), strict=True):
+        # But for rounding, which Adam's first steps enlarge.
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def read_log(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_two_processes_train_like_one_which_goes_on_from_their_checkpoint(
+    dataset, tmp_path
+):
+    one, two = tmp_path / "one", tmp_path / "two"
+    train_here(dataset, one)
+    train_in_two_processes(dataset, two)
+    assert_close(one, two)
+    # Written once, though there are two processes; their samples are the same too.
+    assert [line["step"] for line in read_log(two)] == [2, 4, 4]
+    assert read_log(two)[-1] == pytest.approx(read_log(one)[-1], abs=1e-2)
+    environment = json.loads((two / "environment.json").read_text())
+    assert environment["num_processes"] == 2
+
+    shutil.rmtree(two / "checkpoints" / "4")
+    train_here(dataset, two, resume=True)
+    assert_close(one, two)
+
+
+@pytest.mark.parametrize(
+    "count,index", [("2", None), (None, "0"), ("2", "2"), ("two", "0"), ("2", "-1")]
+)
+def test_half_described_processes_are_refused(monkeypatch, count, index):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
+    for name, value in (("JAX_NUM_PROCESSES", count), ("JAX_PROCESS_ID", index)):
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="JAX_PROCESS_ID"):
+        startup.initialize_processes()
+
+
+@pytest.mark.parametrize(
+    "environment,is_joined",
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4"}, False),
+        ({"SLURM_JOB_ID": "1", "SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, False),
+    ],
+)
+def test_processes_are_joined_where_a_launcher_started_several(
+    monkeypatch, environment, is_joined
+):
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: calls.append(args))
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    startup.initialize_processes()
+    assert calls == ([()] if is_joined else [])
+
+
+@pytest.mark.parametrize("given", [None, "elsewhere"])
+def test_compiled_programs_are_kept_where_the_user_keeps_caches(tmp_path, given):
+    script = (
+        "import jax; from crystaljax import startup; "
+        "startup.enable_compilation_cache(); "
+        "print(jax.config.jax_compilation_cache_dir)"
+    )
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    if given:
+        environment["JAX_COMPILATION_CACHE_DIR"] = given
+    printed = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    if given:
+        assert printed == given
+    else:
+        assert pathlib.Path(printed).parent == tmp_path / "crystaljax"

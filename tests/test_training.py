@@ -1,5 +1,6 @@
 """Training, resuming, sampling and evaluating, end to end on a tiny network."""
 
+import functools
 import json
 import os
 import pathlib
@@ -10,10 +11,12 @@ import time
 
 import jax
 import numpy as np
+import optax
 import pytest
 import tiny
+from flax.training.dynamic_scale import DynamicScale
 
-from configs import ddim
+from configs import ddim, modify_diffusion
 from crystaljax import (
     build,
     evaluate,
@@ -209,16 +212,123 @@ def test_padding_cannot_change_the_loss(dataset_path):
     batch = datasets.gather(dataset, np.arange(8), 12)
     scale = build.build_scaling(config, batch.lattice, batch.energy)
     trainee = build.build_trainee(config, scale, 4)
-    init = jax.jit(lambda key: training.init_params(trainee.model, 16, key))
     params = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),
-        init(jax.random.key(0, impl="rbg")),
+        training.init_params(trainee.model, 16, 0),
     )
     keys = jax.random.split(jax.random.key(2), 8)
     garbage = batch.frac_coords.copy()
     garbage[np.arange(12) >= batch.num_sites[:, None]] = 0.77
     loss = jax.jit(lambda b: training.compute_loss(trainee, params, b, keys)[0])
     assert loss(batch) == loss(batch.replace(frac_coords=garbage))
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(dataset_path):
+    config = tiny_config(dataset_path)
+    batch = datasets.gather(datasets.open_dataset(dataset_path), np.arange(8), 12)
+    scale = build.build_scaling(config, batch.lattice, batch.energy)
+    keys = jax.random.split(jax.random.key(2), 8)
+    found = []
+    for config.train.accumulation_steps in (1, 4):
+        trainee = build.build_trainee(config, scale, 4)
+        gradient_fn = jax.jit(functools.partial(training.compute_gradients, trainee))
+        state = training.init_state(trainee, 0, parallel.build_mesh())
+        found.append(gradient_fn(state, batch, keys))
+        # In float16 the parts share one loss scale.
+        state = state.replace(loss_scale=DynamicScale(scale=2.0**15))
+        scaled = gradient_fn(state, batch, keys)
+        assert scaled.finite and scaled.loss_scale.scale == 2.0**15
+        assert scaled.loss_scale.fin_steps == 1
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+            scaled.grads,
+            found[-1].grads,
+        )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *found
+    )
+
+
+def test_batch_that_cannot_be_cut_is_refused(dataset_path, tmp_path):
+    config = tiny_config(dataset_path)
+    config.train.accumulation_steps = 3
+    with pytest.raises(ValueError, match="divide"):
+        train.train(config, tmp_path / "run", show_progress=False)
+
+
+@pytest.mark.parametrize("size", [0.0, 0.01, 100.0])
+def test_clipping_is_optaxs(size):
+    rng = np.random.default_rng(0)
+    grads = {
+        name: size * rng.normal(size=shape).astype(np.float32)
+        for name, shape in (("kernel", (3, 4, 5)), ("bias", (7,)))
+    }
+    ours, theirs = training.clip_by_global_norm(1.0), optax.clip_by_global_norm(1.0)
+    expected, _ = theirs.update(grads, theirs.init(grads))
+    found, _ = ours.update(grads, ours.init(grads))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5), found, expected
+    )
+    norm = training.global_norm(grads)
+    np.testing.assert_allclose(norm, optax.tree.norm(grads), rtol=1e-6)
+
+
+# ------------------------------------------------------------ rows follow the crystals
+@pytest.fixture(scope="module")
+def doubled_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "doubled"
+    tiny.write_dataset(path, doubled=4)
+    return path
+
+
+def bucketed_config(config, path):
+    config = tiny.shrink(config, path, 8)
+    config.data.row_buckets = (8,)
+    config.evaluation.num_structures = 0
+    return config
+
+
+@pytest.mark.parametrize("module", [ddim, modify_diffusion])
+def test_batches_have_the_rows_that_their_crystals_need(module, doubled_path):
+    config = bucketed_config(module.get_config("smoke"), doubled_path)
+    dataset = datasets.open_dataset(doubled_path)
+    source = train.build_source(config, train.build_examples(config, dataset), 40)
+    batches = [source[i] for i in range(len(source))]
+    assert len(batches) * config.train.steps_per_dispatch == 40
+    columns = [batch.atomic_numbers.shape[-1] for batch in batches]
+    assert {4, 12} == set(columns)
+    for batch, sites in zip(batches, columns, strict=True):
+        assert (batch.num_sites <= 4).all() == (sites == 4)
+
+
+def test_bucketed_run_resumes_to_the_same_bits(doubled_path, tmp_path, monkeypatch):
+    config = bucketed_config(ddim.get_config("smoke"), doubled_path)
+    train.train(config, tmp_path / "straight", show_progress=False)
+    save = runs.save_checkpoint
+
+    def save_then_die(checkpoints, state, position):
+        save(checkpoints, state, position)
+        checkpoints.wait_until_finished()
+        if int(state.step) == 4:
+            raise Killed
+
+    monkeypatch.setattr(runs, "save_checkpoint", save_then_die)
+    with pytest.raises(Killed):
+        train.train(config, tmp_path / "resumed", show_progress=False)
+    monkeypatch.undo()
+    train.train(config, tmp_path / "resumed", resume=True, show_progress=False)
+    assert restore(tmp_path / "resumed")[0] == 8
+    assert_same_bits(
+        restore(tmp_path / "straight")[1], restore(tmp_path / "resumed")[1]
+    )
+
+
+@pytest.mark.parametrize("buckets,message", [((16,), "fewer rows"), ((12,), "12")])
+def test_impossible_buckets_are_refused(buckets, message, dataset_path, tmp_path):
+    config = tiny_config(dataset_path)
+    config.data.row_buckets = buckets
+    with pytest.raises(ValueError, match=message):
+        train.train(config, tmp_path / "run", show_progress=False)
 
 
 # ---------------------------------------------------------------------------- sampling
@@ -385,6 +495,7 @@ def test_perfect_samples_match_everything(workdir, monkeypatch):
         evaluation.structure_questions(dataset, indices, 12),
         key=jax.random.key(0),
         mesh=parallel.build_mesh(),
+        row_buckets=(16,),
         batch_size=4,
         num_workers=1,
     )

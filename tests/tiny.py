@@ -1,14 +1,18 @@
 """A data set and a network that tests train in seconds."""
 
+import jax
 import numpy as np
 
-from crystaljax import elements, structure
+from crystaljax import build, elements, runs, structure, training
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 
 
-def write_dataset(path):
-    """Sixty CsCl- and L1_2-like crystals of three metals, in six polymorph groups."""
+def write_dataset(path, *, doubled=0):
+    """Sixty CsCl- and L1_2-like crystals of three metals, in six polymorph groups.
+
+    The last ``doubled`` of each group of ten are doubled along a: 4 or 8 sites.
+    """
     rng = np.random.default_rng(0)
     crystals, energies = [], []
     for i in range(60):
@@ -19,12 +23,17 @@ def write_dataset(path):
         else:
             numbers = [one, other, other, other]
             coords = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+        lattice = np.eye(3) * (3 + rng.random())
+        if i // 6 >= 10 - doubled:
+            numbers = numbers * 2
+            coords = [[x / 2 + half, y, z] for half in (0, 0.5) for x, y, z in coords]
+            lattice[0] *= 2
         order = np.argsort([elements.symbol(n) for n in numbers], kind="stable")
         crystals.append(
             structure.Crystal(
                 np.array(numbers)[order],
                 np.array(coords, float)[order],
-                np.eye(3) * (3 + rng.random()),
+                lattice,
             )
         )
         energies.append(rng.normal(0, 0.1))
@@ -58,3 +67,27 @@ def shrink(config, dataset_path, num_steps=4):
     config.evaluation.batch_size = 8
     config.evaluation.num_workers = 1
     return config
+
+
+def build_network(config):
+    """A model, its units, and random parameters, where nothing has to be trained."""
+    scale = build.build_scaling(
+        config, 4 * np.eye(3) + np.zeros((2, 1, 1)), np.array([-0.1, 0.1])
+    )
+    model = build.build_model(config)
+    shapes = training.param_shapes(model, config.data.rows)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: np.float32(rng.normal(0, leaf.size**-0.3, leaf.shape)), shapes
+    )
+    return model, scale, params
+
+
+def write_run(path, config):
+    """A run directory with random parameters, as if trained for 0 steps."""
+    dataset = datasets.open_dataset(config.data.path)
+    _, scale, params = build_network(config)
+    vocabulary = {**datasets.vocabulary(dataset), "energy_model": "none"}
+    runs.create_run(path, config, scale, vocabulary)
+    with runs.open_checkpoints(path, keep=1) as checkpoints:
+        runs.save_params(checkpoints, 0, params)

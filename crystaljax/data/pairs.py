@@ -11,9 +11,10 @@ import dataclasses
 import math
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer
 
 from crystaljax import structure
+from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 
 # Keep the draws of this module apart from other uses of the same seed.
@@ -103,7 +104,30 @@ def build_pair_sampler(
     pairs_per_group: float | int = 5.0,
     balance_num_sites: bool = False,
 ) -> PairSampler:
-    """Sampler of training pairs among the structures of one split.
+    """`build_pair_samplers` for cells of any size in one."""
+    return build_pair_samplers(
+        group=group,
+        energy=energy,
+        num_sites=num_sites,
+        indices=indices,
+        seed=seed,
+        pairs_per_group=pairs_per_group,
+        balance_num_sites=balance_num_sites,
+    )[0]
+
+
+def build_pair_samplers(
+    *,
+    group: Integer[np.ndarray, " structures"],
+    energy: Float[np.ndarray, " structures"],
+    num_sites: Integer[np.ndarray, " structures"],
+    indices: Integer[np.ndarray, " split"],
+    seed: int,
+    pairs_per_group: float | int = 5.0,
+    balance_num_sites: bool = False,
+    site_limits: tuple[int, ...] = (columnar.MAX_SITES,),
+) -> list[PairSampler]:
+    """Samplers of training pairs among the structures of one split.
 
     An epoch takes ``pairs_per_group / 2`` pairs of each kind from a group on average:
     one fewer or more where that is not a whole number. Of a group with fewer pairs of a
@@ -112,13 +136,19 @@ def build_pair_sampler(
     Args:
         group: number of each structure's polymorph group (same cell formula).
         energy: formation energy of each structure, eV/atom.
-        num_sites: sites of each structure; used for balancing only.
+        num_sites: sites of each structure.
         indices: structures of the split, in any order.
         seed: of the draws.
         pairs_per_group: pairs of both kinds an epoch takes from a group, on average.
         balance_num_sites: take pairs of each number of sites equally often, as far as
             there are enough: quotas ∝ 1/(groups with as many sites), mean as without.
             A rare number of sites may then use up its groups in every epoch.
+        site_limits: most sites of the cells of each sampler, ascending; the last holds
+            all cells.
+
+    Returns:
+        One sampler for each limit, of the cells above the limit before it. Quotas are
+        what they are without limits; a sampler may be without pairs.
 
     Raises:
         ValueError: no group has two structures, or an epoch would hold no pair.
@@ -132,20 +162,35 @@ def build_pair_sampler(
     wanted = np.full(len(groups.sizes), pairs_per_group / 2)
     if balance_num_sites:
         wanted *= _balancing_weights(num_sites[groups.members[groups.starts]])
-    sizes = groups.sizes
-    sampler = PairSampler(
+    sampler_of = np.searchsorted(
+        np.array(site_limits), num_sites[groups.members[groups.starts]]
+    )
+    samplers = [
+        _build_sampler(seed, groups, wanted, sampler_of == i)
+        for i in range(len(site_limits))
+    ]
+    if not any(map(len, samplers)):
+        raise ValueError(
+            f"pairs_per_group={pairs_per_group} makes no whole pair of either kind "
+            f"from {len(groups.sizes)} polymorph groups; use a larger one (2 takes one "
+            "pair of each kind from every group)"
+        )
+    return samplers
+
+
+def _build_sampler(
+    seed: int,
+    groups: _Groups,
+    wanted: Float[np.ndarray, " groups"],
+    keep: Bool[np.ndarray, " groups"],
+) -> PairSampler:
+    sizes, wanted = groups.sizes[keep], wanted[keep]
+    return PairSampler(
         seed=seed,
-        groups=groups,
+        groups=_Groups(groups.members, groups.starts[keep], sizes),
         lowest=_build_quota(wanted, sizes - 1),
         non_lowest=_build_quota(wanted, (sizes - 1) * (sizes - 2) // 2),
     )
-    if len(sampler) == 0:
-        raise ValueError(
-            f"pairs_per_group={pairs_per_group} makes no whole pair of either kind "
-            f"from {len(sizes)} polymorph groups; use a larger one (2 takes one pair "
-            "of each kind from every group)"
-        )
-    return sampler
 
 
 def lowest_energy_pairs(

@@ -6,13 +6,17 @@ number, and a run that is resumed reads on exactly where it was.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import grain
 import numpy as np
+from jaxtyping import Int
 
 from crystaljax import structure
+
+# Keeps the order of dispatches apart from other draws of the same seed.
+_ORDER_STREAM = 0x6F72646572
 
 
 @runtime_checkable
@@ -121,7 +125,71 @@ class ShuffledBatches:
         return items.reshape(self._steps, self._batch_size, *items.shape[1:])
 
 
-def build_iterator(source: ShuffledBatches) -> grain.DatasetIterator:
+class InterleavedBatches:
+    """Dispatches of several sources in one random order, each as often as it has them.
+
+    Sources may differ in the shapes of their batches: crystals of few sites in small
+    ones, see `structure.rows_of`.
+    """
+
+    def __init__(self, sources: Sequence[ShuffledBatches], seed: int):
+        """Draws the order, by the seed alone.
+
+        Args:
+            sources: all of their dispatches are read.
+            seed: of the order.
+        """
+        self._sources = sources
+        counts = [len(source) for source in sources]
+        rng = np.random.default_rng((seed, _ORDER_STREAM))
+        order = rng.permutation(np.repeat(np.arange(len(sources)), counts))
+        # Where each dispatch is in its source: sorting by source keeps their order.
+        by_source = np.argsort(order, kind="stable")
+        self._position = np.empty(len(order), np.int64)
+        self._position[by_source] = np.concatenate([np.arange(n) for n in counts])
+        self._source_of = order
+
+    def __len__(self) -> int:
+        """Number of dispatches."""
+        return len(self._source_of)
+
+    def __getitem__(self, dispatch: int) -> structure.CrystalBatch:
+        """The structures of one dispatch, leading axes (steps, batch)."""
+        source = self._sources[self._source_of[dispatch]]
+        return source[int(self._position[dispatch])]
+
+
+def share_dispatches(
+    sizes: Int[np.ndarray, " sources"], num_dispatches: int
+) -> Int[np.ndarray, " sources"]:
+    """How many dispatches each source gets, so that all items are read equally often.
+
+    Proportional to ``sizes``, the items of an epoch, by the method of the largest
+    remainder; a source that has items gets one at least.
+
+    Raises:
+        ValueError: fewer dispatches than sources with items.
+    """
+    num_sources = np.count_nonzero(sizes)
+    if num_dispatches < num_sources:
+        raise ValueError(
+            f"{num_dispatches} dispatches for {num_sources} sizes of crystals "
+            "(data.row_buckets); train for more steps, or lower "
+            "train.steps_per_dispatch"
+        )
+    exact = num_dispatches * sizes / sizes.sum()
+    counts = np.floor(exact).astype(np.int64)
+    largest = np.argsort(counts - exact, kind="stable")
+    counts[largest[: num_dispatches - counts.sum()]] += 1
+    for missing in np.flatnonzero((counts == 0) & (sizes > 0)):
+        counts[np.argmax(counts)] -= 1
+        counts[missing] = 1
+    return counts
+
+
+def build_iterator(
+    source: ShuffledBatches | InterleavedBatches,
+) -> grain.DatasetIterator:
     """Iterator over the source that reads ahead in a thread.
 
     Gathering is far faster than a training step, so one thread of this process is

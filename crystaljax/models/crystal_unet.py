@@ -30,8 +30,8 @@ class CrystalUNet(nn.Module):
     ``source_rows`` it is conditioned on a source crystal too.
 
     Attributes:
-        channels, channel_multipliers, num_res_blocks, attention_levels, norm_groups: of
-            the UNet.
+        channels, channel_multipliers, num_res_blocks, attention_levels, norm_groups,
+            convolution, rematerialize: of the UNet.
         space_group_operations: their order, "sorted" or "reference" (as the paper's
             code has them).
         element_properties: "reference" (as the paper's code has them) or "scaled".
@@ -57,6 +57,8 @@ class CrystalUNet(nn.Module):
     site_features: int = 0
     source_rows: int = 0
     time_scale: float = 1.0
+    convolution: str = "auto"
+    rematerialize: bool = False
     dtype: Any = jnp.float32
 
     def setup(self):
@@ -86,6 +88,8 @@ class CrystalUNet(nn.Module):
             num_res_blocks=self.num_res_blocks,
             attention_levels=self.attention_levels,
             norm_groups=self.norm_groups,
+            convolution=self.convolution,
+            rematerialize=self.rematerialize,
             dtype=self.dtype,
         )
 

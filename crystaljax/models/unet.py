@@ -24,6 +24,9 @@ class UNet(nn.Module):
         norm_groups: groups of every GroupNorm. In a group of one channel the embedding,
             which is the same in all rows, is normalised away: keep fewer groups than
             ``channels``.
+        convolution: formulation of the convolutions, see `layers.Conv1d`.
+        rematerialize: compute the insides of the blocks again in the backward pass
+            instead of keeping them.
         dtype: of the arithmetic.
     """
 
@@ -33,6 +36,8 @@ class UNet(nn.Module):
     num_res_blocks: int = 7
     attention_levels: tuple[int, ...] = (1, 2, 4, 8)
     norm_groups: int = 32
+    convolution: str = "auto"
+    rematerialize: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -59,11 +64,18 @@ class UNet(nn.Module):
                 f"multiple of {2 ** (num_levels - 1)} or fewer channel_multipliers"
             )
 
+        res_block_class, attention_class = layers.ResBlock, layers.Attention
+        if self.rematerialize:
+            res_block_class = nn.remat(res_block_class)
+            attention_class = nn.remat(attention_class)
+
         def res_block(width, name):
-            return layers.ResBlock(width, self.norm_groups, self.dtype, name=name)
+            return res_block_class(
+                width, self.norm_groups, self.dtype, self.convolution, name=name
+            )
 
         def attention(name):
-            return layers.Attention(self.norm_groups, self.dtype, name=name)
+            return attention_class(self.norm_groups, self.dtype, name=name)
 
         def block(h, level, multiplier, name):
             width = multiplier * self.channels
@@ -72,14 +84,21 @@ class UNet(nn.Module):
                 h = attention(f"{name}_attention")(h)
             return h
 
-        h = layers.Conv1d(self.channels, dtype=self.dtype, name="conv_in")(x)
+        h = layers.Conv1d(
+            self.channels,
+            dtype=self.dtype,
+            formulation=self.convolution,
+            name="conv_in",
+        )(x)
         skips = [h]
         for level, multiplier in enumerate(self.channel_multipliers):
             for i in range(self.num_res_blocks):
                 h = block(h, level, multiplier, f"down_{level}_{i}")
                 skips.append(h)
             if level < num_levels - 1:
-                h = layers.Downsample(self.dtype, name=f"downsample_{level}")(h)
+                h = layers.Downsample(
+                    self.dtype, self.convolution, name=f"downsample_{level}"
+                )(h)
                 skips.append(h)
 
         width = self.channel_multipliers[-1] * self.channels
@@ -92,13 +111,16 @@ class UNet(nn.Module):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = block(h, level, multiplier, f"up_{level}_{i}")
             if level > 0:
-                h = layers.Upsample(self.dtype, name=f"upsample_{level}")(h)
+                h = layers.Upsample(
+                    self.dtype, self.convolution, name=f"upsample_{level}"
+                )(h)
 
         h = nn.silu(layers.group_norm(self.norm_groups, self.dtype, "norm_out")(h))
         h = layers.Conv1d(
             self.features,
             kernel_init=layers.zeros_init,
             dtype=self.dtype,
+            formulation=self.convolution,
             name="conv_out",
         )(h)
         return h.astype(jnp.float32)

@@ -1,0 +1,184 @@
+"""How many samples at a time: the most that fit into the memory of the devices."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from crystaljax import generation, parallel, structure
+from crystaljax.conditions import Conditions
+
+AUTO = "auto"
+# Devices are busy long before; beyond it samples only come later.
+MAX_SIZE = 8192
+# Compiled first. Large enough that what does not grow with the batch weighs little.
+_TRIAL_SIZE = 256
+# What allocators lose to fragmentation, and compilers do not count.
+_USABLE_SHARE = 0.85
+# Of the memory of a machine that others work on too.
+_USABLE_SHARE_OF_HOST = 0.5
+
+
+def resolve(
+    asked: int | str | None,
+    default: int,
+    generate_fn: jax.stages.Wrapped,
+    params: Any,
+    conditions: Conditions,
+    key: Array,
+    *,
+    mesh: Mesh,
+    row_buckets: tuple[int, ...],
+    num_samples: int | None = None,
+) -> tuple[int, str | None]:
+    """The batch size to use, and a note on it if it was chosen here.
+
+    Args:
+        asked: samples at a time; "auto" for the most that fit, `default` if None.
+        default: of the config.
+        generate_fn: from `generation.build_generate_fn`.
+        params: of the network, on the devices.
+        conditions: of all samples, on the host.
+        key: of the samples.
+        mesh: from `parallel.build_local_mesh`.
+        row_buckets: rows that sample tensors can have, ascending.
+        num_samples: samples that this process makes; all of the conditions if None.
+
+    Raises:
+        ValueError: another word than "auto".
+    """
+    if not isinstance(asked, str):
+        return asked or default, None
+    if asked != AUTO:
+        raise ValueError(f"batch_size is {asked!r}; expected an integer or {AUTO!r}")
+    num_samples = len(conditions) if num_samples is None else num_samples
+    # What holds the largest crystals holds all others.
+    largest = int(np.argmax(conditions.num_sites))
+    num_sites = np.asarray(conditions.num_sites)[[largest]]
+    rows = int(structure.rows_of(num_sites, row_buckets)[0])
+    available = available_bytes(mesh)
+    size = None
+    if available is not None:
+
+        def needed(size):
+            batch = generation.Batch(np.array([largest]), rows, size)
+            return needed_bytes(generate_fn, params, conditions, key, batch, mesh)
+
+        size = choose(needed, available, num_samples, mesh.size)
+    if available is None or size is None:
+        return default, (
+            f"the devices do not tell their memory, so that {default} samples are made "
+            "at a time, as in the config"
+        )
+    return size, (
+        f"{size} samples at a time, in {available / 2**30:.1f} GiB of free memory a "
+        "device"
+    )
+
+
+def choose(
+    needed_fn: Callable[[int], float | None],
+    available: float,
+    num_samples: int,
+    num_devices: int,
+) -> int | None:
+    """Largest size, a power of two times ``num_devices``, that fits and is of use.
+
+    Memory is taken to grow in proportion to the batch: one size is asked for, then that
+    which should be the answer, and smaller ones only if it was not.
+
+    Args:
+        needed_fn: bytes on a device for a batch size (infinite where compiling itself
+            fails for want of memory); None if unknown. Compiles, and so is slow.
+        available: bytes on a device.
+        num_samples: no more are needed.
+        num_devices: that a batch is split over.
+
+    Returns:
+        The size; None if what is needed is unknown.
+    """
+
+    def floor(limit):
+        return num_devices << max(int(limit // num_devices).bit_length() - 1, 0)
+
+    most = generation.sufficient_size(-(-num_samples // num_devices), 1) * num_devices
+    most = min(most, floor(MAX_SIZE))
+    size = min(floor(_TRIAL_SIZE), most)
+    needed = needed_fn(size)
+    if needed is None:
+        return None
+    if needed <= available:
+        largest = min(floor(size * available / max(needed, 1)), most)
+        if largest == size:
+            return size
+        size, needed = largest, needed_fn(largest)
+    while needed is not None and needed > available and size > num_devices:
+        # Straight to where it should fit, if that is known.
+        likely = size if needed == float("inf") else size * available / needed
+        size = max(min(floor(likely), size // 2), num_devices)
+        needed = needed_fn(size)
+    return size
+
+
+def needed_bytes(
+    generate_fn: jax.stages.Wrapped,
+    params: Any,
+    conditions: Conditions,
+    key: Array,
+    batch: generation.Batch,
+    mesh: Mesh,
+) -> float | None:
+    """Bytes on each device for a batch, beyond the parameters; None if unknown."""
+    sharding = parallel.batch_sharding(mesh)
+    inputs = jax.tree.map(
+        lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
+        generation.pad_batch(conditions, batch),
+    )
+    try:
+        # Calls of the function later find it compiled.
+        compiled = generate_fn.lower(params, inputs[0], key, inputs[1]).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if generation.is_out_of_memory(error):
+            return float("inf")
+        raise
+    memory: Any = compiled.memory_analysis()
+    if memory is None:
+        return None
+    params_size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    arguments = max(memory.argument_size_in_bytes - params_size, 0)
+    # Two batches are in flight, but computed one after the other.
+    both = 2 * (arguments + memory.output_size_in_bytes)
+    return float(memory.temp_size_in_bytes + both)
+
+
+def available_bytes(mesh: Mesh) -> float | None:
+    """Bytes that a batch may take on each device of a mesh; None if unknown."""
+    if mesh.devices.flat[0].platform == "cpu":
+        free = _free_host_bytes()
+        return None if free is None else _USABLE_SHARE_OF_HOST * free / mesh.size
+    free = []
+    for device in mesh.local_devices:
+        stats = device.memory_stats() or {}
+        if "bytes_limit" not in stats or "bytes_in_use" not in stats:
+            return None
+        free.append(stats["bytes_limit"] - stats["bytes_in_use"])
+    return _USABLE_SHARE * min(free)
+
+
+def _free_host_bytes() -> int | None:
+    try:
+        # What Linux would free of its caches counts as available; sysconf's does not.
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None

@@ -1,0 +1,233 @@
+"""Where samples go: files in shards, what was asked for, and a thread that writes.
+
+A folder of samples holds ``request.json`` and one shard, or several:
+
+samples.extxyz    samples-00000-of-00012.extxyz      crystals, conditions in ``info``
+cifs/ or .zip     cifs-00000-of-00012/ or .zip       the same as CIFs
+samples.csv       samples-00000-of-00012.csv         one row per sample
+samples.parquet   samples-00000-of-00012.parquet     the same; written last
+
+Each file appears when it is whole, and a shard whose last file is there is finished: it
+is kept when the same request is made again.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from crystaljax import parallel, runs
+
+DEFAULT_SIZE = 10_000
+REQUEST_FILE = "request.json"
+_PART = r"(-\d{5,}-of-\d{5,})?"
+_OUTPUT = re.compile(rf"samples{_PART}\.(extxyz|csv|parquet)|cifs{_PART}(\.zip)?")
+# Where the writers write before they rename: left by a process that was killed.
+_TEMPORARY = re.compile(rf"\.(samples|cifs){_PART}(\.(extxyz|csv|parquet|zip))?\.\w+.*")
+# Shards that may wait to be written: memory holds no more than these.
+_MAX_PENDING = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How the samples of a request are divided into shards.
+
+    Attributes:
+        num_samples: of the request.
+        shard_size: samples of a shard; the last may have fewer.
+    """
+
+    num_samples: int
+    shard_size: int
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards."""
+        return -(-self.num_samples // self.shard_size)
+
+    def numbers(self, shard: int) -> range:
+        """Numbers of a shard's samples."""
+        start = shard * self.shard_size
+        return range(start, min(start + self.shard_size, self.num_samples))
+
+    def part(self, shard: int) -> str:
+        """What stands in the names of a shard's files."""
+        if self.num_shards == 1:
+            return ""
+        return f"-{shard:05d}-of-{self.num_shards:05d}"
+
+    def finished(self, output: pathlib.Path) -> set[int]:
+        """Shards that are there."""
+        return {
+            shard
+            for shard in range(self.num_shards)
+            if (output / f"samples{self.part(shard)}.parquet").exists()
+        }
+
+
+def default_size(num_samples: int) -> int:
+    """Samples of a shard where nothing is said: every process has some to make."""
+    return max(min(DEFAULT_SIZE, -(-num_samples // jax.process_count())), 1)
+
+
+def fingerprint(tree: Any) -> str:
+    """Hash of the arrays in a pytree, with their names, types and shapes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        array = np.ascontiguousarray(jax.device_get(leaf))
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(array.view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def open_output(
+    output: pathlib.Path,
+    request: dict[str, Any],
+    num_samples: int,
+    *,
+    shard_size: int | None,
+    overwrite: bool,
+) -> Layout:
+    """Prepares a folder for a request, or finds what was made of it before.
+
+    Args:
+        output: the folder.
+        request: all that decides what the samples are, for ``request.json``.
+        num_samples: of the request.
+        shard_size: samples of a shard; as before, or `default_size`, if None.
+        overwrite: remove the samples of another request.
+
+    Raises:
+        FileExistsError: the folder holds samples of another request, and ``overwrite``
+            is False.
+    """
+    request = {**request, "num_in_all": num_samples}
+    if shard_size is not None:
+        request["shard_size"] = shard_size
+    if not overwrite:
+        _require_same_request(output, request)
+    # One process prepares, the others wait; making samples needs no such agreement.
+    if parallel.is_first_process():
+        if overwrite:
+            _remove_samples(output)
+        _remove_temporaries(output)
+        if not (output / REQUEST_FILE).exists():
+            output.mkdir(parents=True, exist_ok=True)
+            size = {"shard_size": shard_size or default_size(num_samples)}
+            runs.write_json(output / REQUEST_FILE, request | size)
+    parallel.wait_for_all("request")
+    saved = json.loads((output / REQUEST_FILE).read_text())
+    return Layout(num_samples, saved["shard_size"])
+
+
+def require_new(output: str | pathlib.Path, overwrite: bool) -> None:
+    """Raises FileExistsError if a folder holds samples and they may not go."""
+    if overwrite:
+        return
+    for path in _outputs(pathlib.Path(output)):
+        if path.name.startswith("samples"):
+            raise FileExistsError(
+                f"{output} already holds samples; pass --overwrite, or choose another "
+                "--output"
+            )
+
+
+def _require_same_request(output: pathlib.Path, request: dict[str, Any]) -> None:
+    path = output / REQUEST_FILE
+    if not path.exists():
+        require_new(output, overwrite=False)
+        return
+    saved = _flatten(json.loads(path.read_text()))
+    # JSON has no tuples.
+    asked = _flatten(json.loads(json.dumps(request)))
+    if "shard_size" not in asked:
+        del saved["shard_size"]
+    differences = [
+        f"{key}: {_short(asked.get(key))}, {_short(saved.get(key))}"
+        for key in [*asked, *(saved.keys() - asked.keys())]
+        if asked.get(key) != saved.get(key)
+    ]
+    if differences:
+        raise FileExistsError(
+            f"{output} holds samples of another request; pass --overwrite, or choose "
+            "another --output. These differ (asked for now, there):\n  "
+            + "\n  ".join(differences)
+        )
+
+
+def _flatten(request: dict[str, Any]) -> dict[str, Any]:
+    flat = {}
+    for key, value in request.items():
+        flat |= value if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _outputs(output: pathlib.Path) -> list[pathlib.Path]:
+    if not output.is_dir():
+        return []
+    return sorted(path for path in output.iterdir() if _OUTPUT.fullmatch(path.name))
+
+
+def _remove_samples(output: pathlib.Path) -> None:
+    paths = _outputs(output)
+    for path in paths:
+        others = [
+            each.name
+            for each in (path.iterdir() if path.is_dir() else ())
+            if each.suffix != ".cif"
+        ]
+        if others:
+            raise FileExistsError(
+                f"{path} holds other files than CIFs, such as {others[0]!r}, and is "
+                "not replaced; choose another --output"
+            )
+    # Without it nothing that is left counts as samples of this request.
+    (output / REQUEST_FILE).unlink(missing_ok=True)
+    for path in paths:
+        _remove(path)
+
+
+def _remove_temporaries(output: pathlib.Path) -> None:
+    if output.is_dir():
+        for path in output.iterdir():
+            if _TEMPORARY.fullmatch(path.name):
+                _remove(path)
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def write_behind(items: Iterable[Any], write_fn: Callable[[Any], Any]) -> list[Any]:
+    """Calls ``write_fn(item)`` in a thread, while the next items are made.
+
+    Returns:
+        The results, in order. An exception in the thread ends the loop.
+    """
+    results: list[Any] = []
+    pending: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        for item in items:
+            while pending and (len(pending) >= _MAX_PENDING or pending[0].done()):
+                results.append(pending.popleft().result())
+            pending.append(pool.submit(write_fn, item))
+        results += [future.result() for future in pending]
+    return results

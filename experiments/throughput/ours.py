@@ -1,0 +1,324 @@
+"""Our programs as they are used, with synthetic crystals, ready to be timed."""
+
+import dataclasses
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from throughput import flops, timing
+
+import crystaljax.conditions as conditions_lib
+from crystaljax import (
+    build,
+    generation,
+    parallel,
+    samples,
+    scaling,
+    structure,
+    training,
+)
+
+# Elements 1-83: all tables have them.
+_LARGEST_NUMBER = 83
+# Only the learning rate knows how long a training is.
+NUM_STEPS = 100_000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """A compiled program on data that is on the device already.
+
+    Attributes:
+        run: calls it so many times and waits.
+        items: structures or samples that a call works on.
+        steps: training steps of a call; 1 otherwise.
+        flops: of a call, see `throughput.flops`.
+        costs: seconds of building it, its size, what XLA says of it.
+    """
+
+    run: timing.Run
+    items: int
+    steps: int
+    flops: float
+    costs: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Workload:
+    """A config's trainee, with data for it.
+
+    Attributes:
+        config: as it is measured.
+        trainee: network, process, optimiser, units.
+        batch: random crystals, NumPy, (batch, ...).
+        mesh: the devices.
+    """
+
+    config: Any
+    trainee: training.Trainee
+    batch: structure.CrystalBatch
+    mesh: Mesh
+
+    @property
+    def batch_size(self) -> int:
+        """Structures at a time, over all devices."""
+        return len(self.batch.num_sites)
+
+
+def adjust_config(
+    config: Any,
+    *,
+    batch_size: int | None = None,
+    rows: int | None = None,
+    dtype: str | None = None,
+) -> Any:
+    """A copy of a config as it is measured; None keeps what the config says.
+
+    All crystals have ``rows`` rows, whatever ``data.row_buckets`` says, and without a
+    ``dtype`` CPUs calculate in float32.
+    """
+    config = config.copy_and_resolve_references()
+    config.data.row_buckets = ()
+    config.data.rows = rows or config.data.rows
+    config.train.batch_size = batch_size or config.train.batch_size
+    on_cpu = jax.default_backend() == "cpu"
+    config.train.dtype = dtype or ("float32" if on_cpu else config.train.dtype)
+    return config
+
+
+def build_workload(config: Any, *, seed: int = 0, mesh: Mesh | None = None) -> Workload:
+    """The trainee of an adjusted config, and crystals for it.
+
+    Raises:
+        ValueError: the config does not fit together, or its batch the devices.
+    """
+    mesh = mesh or parallel.build_mesh()
+    parallel.require_divisible(config.train.batch_size, mesh)
+    batch = random_batch(
+        config.train.batch_size,
+        config.data.rows,
+        seed=seed,
+        with_source=build.is_modification(config),
+    )
+    scale = build.build_scaling(config, batch.lattice, batch.energy)
+    trainee = build.build_trainee(config, scale, NUM_STEPS)
+    return Workload(config, trainee, batch, mesh)
+
+
+def random_batch(
+    batch_size: int, rows: int, *, seed: int, with_source: bool = False
+) -> structure.CrystalBatch:
+    """Random crystals of 1 site up to as many as the rows hold; one has as many."""
+    rng = np.random.default_rng(seed)
+    sites = structure.max_sites(rows)
+    num_sites = rng.integers(1, sites + 1, batch_size).astype(np.int32)
+    num_sites[0] = sites
+    is_site = np.arange(sites) < num_sites[:, None]
+    numbers = np.sort(rng.integers(1, _LARGEST_NUMBER + 1, (batch_size, sites)))
+
+    def cells() -> structure.CellBatch:
+        coords = rng.random((batch_size, sites, 3), np.float32)
+        lattice = np.tril(rng.normal(0, 1, (batch_size, 3, 3)), -1)
+        lattice += np.eye(3) * rng.uniform(3, 12, (batch_size, 3, 1))
+        return structure.CellBatch(
+            np.where(is_site[..., None], coords, 0), lattice.astype(np.float32)
+        )
+
+    crystals = cells()
+    return structure.CrystalBatch(
+        atomic_numbers=np.where(is_site, numbers, 0).astype(np.uint8),
+        frac_coords=crystals.frac_coords,
+        lattice=crystals.lattice,
+        num_sites=num_sites,
+        space_group=rng.integers(1, 231, batch_size).astype(np.uint8),
+        energy=rng.normal(-1, 1, batch_size).astype(np.float32),
+        source=cells() if with_source else None,
+    )
+
+
+def resolve_dtype(config: Any) -> str:
+    """Name of the arithmetic of an adjusted config."""
+    return build.resolve_dtype(config.train.dtype).name
+
+
+def num_params(params: Any) -> int:
+    """Numbers in all arrays of a tree."""
+    return sum(array.size for array in jax.tree.leaves(params))
+
+
+def training_program(workload: Workload, steps: int) -> Program:
+    """`training.build_dispatch_fn`: so many steps a call, on the same crystals."""
+    trainee, mesh = workload.trainee, workload.mesh
+    start = time.perf_counter()
+    state = training.init_state(trainee, 0, mesh)
+    jax.block_until_ready(state)
+    init_seconds = time.perf_counter() - start
+    size = num_params(state.params)
+    stacked = jax.tree.map(lambda a: np.stack([a] * steps), workload.batch)
+    batches = parallel.shard_batch(stacked, mesh, axis=1)
+    key = jax.device_put(generation.key_of_seed(0), parallel.replicated(mesh))
+    dispatch_fn = training.build_dispatch_fn(trainee, mesh)
+    compiled, costs = _compile(dispatch_fn, state, batches, key)
+
+    def run(calls: int) -> None:
+        nonlocal state
+        for _ in range(calls):
+            state, metrics = compiled(state, batches, key)
+        jax.block_until_ready(metrics)
+
+    flops_per_call = (
+        steps
+        * workload.batch_size
+        * flops.training_flops(trainee.model, workload.config.data.rows)
+    )
+    costs = {"num_params": size, "init_seconds": init_seconds, **costs}
+    return Program(run, steps * workload.batch_size, steps, flops_per_call, costs)
+
+
+def init_params(workload: Workload) -> tuple[Any, float]:
+    """Parameters of the network on all devices, and seconds for it."""
+    model, rows = workload.trainee.model, workload.config.data.rows
+    start = time.perf_counter()
+    params = parallel.replicate(training.init_params(model, rows, 0), workload.mesh)
+    jax.block_until_ready(params)
+    return params, time.perf_counter() - start
+
+
+def forward_program(workload: Workload) -> Program:
+    """The forward pass of the network alone, conditions included."""
+    trainee, rows = workload.trainee, workload.config.data.rows
+    params, init_seconds = init_params(workload)
+    size = workload.batch_size
+    rng = np.random.default_rng(1)
+    batch = workload.batch
+    data = (
+        rng.normal(0, 1, (size, rows, 3)).astype(np.float32),
+        rng.random(size, np.float32),
+        batch.atomic_numbers,
+        batch.space_group,
+        trainee.scale.scale_energy(batch.energy),
+        trainee.scale.encode_cells(batch.source, batch.num_sites, rows),
+    )
+    data = parallel.shard_batch(jax.tree.map(np.asarray, data), workload.mesh)
+    compiled, costs = _compile(jax.jit(trainee.model.apply), params, *data)
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            output = compiled(params, *data)
+        jax.block_until_ready(output)
+
+    costs = {"num_params": num_params(params), "init_seconds": init_seconds, **costs}
+    flops_per_call = size * flops.forward_flops(trainee.model, rows)
+    return Program(run, size, 1, flops_per_call, costs)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sampler:
+    """The compiled sampler, on the device and from end to end.
+
+    Attributes:
+        device: conditions on the device in, arrays on the device out.
+        end_to_end: conditions on the host in, files out; a call makes
+            ``num_batches`` batches.
+        num_batches: of a call from end to end.
+    """
+
+    device: Program
+    end_to_end: timing.Run
+    num_batches: int
+
+
+def sampling_program(workload: Workload, *, seed: int, num_batches: int) -> Sampler:
+    """`generation.build_generate_fn`, and `generation.generate` with files."""
+    trainee, mesh, config = workload.trainee, workload.mesh, workload.config
+    size, rows = workload.batch_size, config.data.rows
+    params, init_seconds = init_params(workload)
+    generate_fn = build_generate_fn(trainee.model, config, trainee.scale, mesh)
+    key = jax.device_put(generation.key_of_seed(seed), parallel.replicated(mesh))
+    asked = conditions_lib.conditions_of(workload.batch)
+    batch, indices = parallel.shard_batch(
+        (asked, np.arange(size, dtype=np.int32)), mesh
+    )
+    compiled, costs = _compile(generate_fn, params, batch, key, indices)
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            crystals = compiled(params, batch, key, indices)
+            # As in use: a batch is fetched before many more are started.
+            jax.block_until_ready(crystals)
+
+    all_asked = jax.tree.map(lambda a: np.concatenate([a] * max(num_batches, 1)), asked)
+
+    def run_end_to_end(calls: int) -> None:
+        for _ in range(calls):
+            crystals = generate(compiled, params, all_asked, key, mesh, size, rows)
+            made = samples.Samples(crystals, all_asked, [], {"seed": seed})
+            if all_asked.source is not None:
+                made = dataclasses.replace(made, inputs=["input"] * len(crystals))
+            with tempfile.TemporaryDirectory() as folder:
+                samples.write_samples(made, pathlib.Path(folder), cifs="none")
+
+    costs = {"num_params": num_params(params), "init_seconds": init_seconds, **costs}
+    flops_per_call = size * (
+        flops.encoding_flops(trainee.model, rows)
+        + config.sampler.num_steps * flops.evaluation_flops(trainee.model, rows)
+    )
+    device = Program(run, size, 1, flops_per_call, costs)
+    return Sampler(device, run_end_to_end, num_batches)
+
+
+def build_generate_fn(
+    model: Any, config: Any, scale: scaling.Scaling, mesh: Mesh
+) -> Callable[..., Any]:
+    """The package's compiled sampler; the only place here that builds one."""
+    return generation.build_generate_fn(model, build.build_sampler(config), scale, mesh)
+
+
+def generate(
+    generate_fn: Callable[..., Any],
+    params: Any,
+    asked: conditions_lib.Conditions,
+    key: jax.Array,
+    mesh: Mesh,
+    batch_size: int,
+    rows: int,
+) -> list[structure.Crystal]:
+    """The package's sampling from host to host; the only place here that calls it."""
+    return generation.generate(
+        generate_fn,
+        params,
+        asked,
+        key,
+        mesh=mesh,
+        row_buckets=(rows,),
+        batch_size=batch_size,
+    )
+
+
+def _compile(jitted, *args) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """A compiled program, and what building it took and XLA counts in it."""
+    start = time.perf_counter()
+    lowered = jitted.lower(*args)
+    trace_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    compile_seconds = time.perf_counter() - start
+    analysis = compiled.cost_analysis() or {}
+    memory = compiled.memory_analysis()
+    costs = {
+        "trace_seconds": trace_seconds,
+        "compile_seconds": compile_seconds,
+        # Of one device. XLA counts the body of a loop (steps of a dispatch, steps of
+        # a sampler) once, whatever the number of rounds.
+        "xla_flops_loop_bodies_once": analysis.get("flops"),
+        "xla_bytes_loop_bodies_once": analysis.get("bytes accessed"),
+    }
+    if memory is not None:
+        costs["xla_argument_bytes"] = memory.argument_size_in_bytes
+        costs["xla_temporary_bytes"] = memory.temp_size_in_bytes
+    return compiled, costs
