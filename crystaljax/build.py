@@ -193,13 +193,31 @@ def override_sampler(
     num_steps: int | None = None,
     eta: float | None = None,
     name: str | None = None,
+    preset: str | None = None,
 ) -> Any:
     """A copy of a config with other sampler settings; None keeps the config's.
 
+    Args:
+        config: of the run.
+        num_steps: network evaluations.
+        eta: of DDIM.
+        name: of the sampler.
+        preset: one of `defaults.PRESETS`; the other arguments change it.
+
     Raises:
-        ValueError: a setting that the sampler does not have.
+        ValueError: a setting that the sampler does not have, or an unknown preset.
     """
     config = config.copy_and_resolve_references()
+    if preset is not None:
+        if preset not in defaults.PRESETS:
+            raise ValueError(
+                f"unknown preset {preset!r}; expected one of {tuple(defaults.PRESETS)}"
+            )
+        # A process that is unknown is refused below.
+        config.sampler.name, config.sampler.num_steps = defaults.PRESETS[preset].get(
+            config.process.name, (config.sampler.name, config.sampler.num_steps)
+        )
+        config.sampler.eta = 0.0
     if name is not None:
         config.sampler.name = name
     _require_fitting_sampler(config)

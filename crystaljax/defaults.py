@@ -22,6 +22,17 @@ SAMPLERS = {
     "regression": ("regression",),
 }
 
+# --preset: sampler and network evaluations for each process, measured in
+# experiments/network_evaluations.
+PRESETS = {
+    # The fewest that cost neither match rate nor accuracy.
+    "fast": {
+        "diffusion": ("ddim", 10),
+        "flow_matching": ("euler", 5),
+        "regression": ("regression", 1),
+    },
+}
+
 
 def paper(task: str) -> Any:
     """The paper's settings (A.3) with DDIM for the process and the sampler.

@@ -72,7 +72,11 @@ def evaluate(
     mesh = parallel.build_local_mesh()
     run = runs.load_run(options.workdir, mesh, options.checkpoint)
     config = build.override_sampler(
-        run.config, options.num_steps, options.eta, options.sampler
+        run.config,
+        options.num_steps,
+        options.eta,
+        options.sampler,
+        options.preset,
     )
     path = options.dataset or run.vocabulary["dataset"]
     if path is None:

@@ -98,7 +98,11 @@ def build_request(
     """
     workdir = pathlib.Path(options.workdir)
     config = build.override_sampler(
-        runs.load_config(workdir), options.num_steps, options.eta, options.sampler
+        runs.load_config(workdir),
+        options.num_steps,
+        options.eta,
+        options.sampler,
+        options.preset,
     )
     if not build.is_modification(config):
         raise ValueError(

@@ -68,7 +68,11 @@ def build_request(options: SampleOptions) -> "crystaljax.samples.Request":
 
     workdir = pathlib.Path(options.workdir)
     config = build.override_sampler(
-        runs.load_config(workdir), options.num_steps, options.eta, options.sampler
+        runs.load_config(workdir),
+        options.num_steps,
+        options.eta,
+        options.sampler,
+        options.preset,
     )
     if build.is_modification(config):
         raise ValueError(

@@ -279,6 +279,18 @@ def test_sampler_can_be_chosen_after_training():
     assert config.sampler.eta == 0.3
 
 
+@pytest.mark.parametrize("name", sorted(SEVEN))
+def test_presets_are_for_every_method_and_flags_change_them(name):
+    config = build.override_sampler(load(name, ""), preset="fast")
+    assert config.sampler.num_steps <= 10
+    build.build_sampler(config)
+    if config.process.name == "diffusion":
+        config = build.override_sampler(config, 7, name="ddpm", preset="fast")
+        assert (config.sampler.name, config.sampler.num_steps) == ("ddpm", 7)
+    with pytest.raises(ValueError, match="unknown preset 'slow'"):
+        build.override_sampler(config, preset="slow")
+
+
 def test_interval_that_is_no_multiple_of_a_dispatch_is_refused():
     config = load("ddim")
     config.train.log_every = 15
