@@ -396,6 +396,8 @@ def write_request(
             file=sys.stderr,
         )
     print(_report(num_samples, num_kept, time.perf_counter() - start, output))
+    if jax.process_count() > 1:
+        shards.wait_until_finished(output, layout)
 
 
 def _report(num_samples: int, num_kept: int, seconds: float, output: Any) -> str:

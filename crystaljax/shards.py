@@ -19,6 +19,7 @@ import json
 import pathlib
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -72,6 +73,23 @@ class Layout:
             for shard in range(self.num_shards)
             if (output / f"samples{self.part(shard)}.parquet").exists()
         }
+
+
+def wait_until_finished(
+    output: pathlib.Path, layout: Layout, *, patience_seconds: float = 3600.0
+) -> None:
+    """Returns when all shards are there, or none has come in ``patience_seconds``.
+
+    JAX ends all processes of a job a few minutes after the first of them has ended, so
+    the one that has made its shards first has to stay.
+    """
+    num_finished, since = -1, time.monotonic()
+    while len(finished := layout.finished(output)) < layout.num_shards:
+        if len(finished) != num_finished:
+            num_finished, since = len(finished), time.monotonic()
+        elif time.monotonic() - since > patience_seconds:
+            return
+        time.sleep(min(1.0, patience_seconds))
 
 
 def default_size(num_samples: int) -> int:

@@ -260,6 +260,16 @@ def test_every_process_has_samples_to_make(monkeypatch):
     assert shards.default_size(3) == 1
 
 
+def test_the_first_process_to_be_done_waits_for_the_others(tmp_path):
+    layout = shards.Layout(num_samples=4, shard_size=2)
+    start = time.monotonic()
+    shards.wait_until_finished(tmp_path, layout, patience_seconds=0.2)
+    assert time.monotonic() - start >= 0.2
+    for shard in range(2):
+        (tmp_path / f"samples{layout.part(shard)}.parquet").touch()
+    shards.wait_until_finished(tmp_path, layout)
+
+
 def test_an_exception_in_the_writing_thread_comes_out():
     made = []
 

@@ -15,9 +15,14 @@ import statistics
 import sys
 from typing import Any
 
-from crystaljax import defaults, evaluate, runs, train
-
 HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from network_evaluations import run as evaluations  # noqa: E402
+
+from crystaljax import defaults, runs, train  # noqa: E402
+
+SAMPLER, NUM_EVALUATIONS = defaults.PRESETS["fast"]["diffusion"]
 BUCKETS = {"64 rows": (), "16, 32 or 64 rows": (16, 32)}
 
 
@@ -63,26 +68,16 @@ def measure(
     train.train(config, workdir, resume=True)
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     rates = [json.loads(line)["structures_per_second"] for line in lines]
-    options = evaluate.EvaluateOptions(
-        workdir=str(workdir), split="test", preset="fast", batch_size=128
-    )
-    evaluation, _ = evaluate.evaluate(options, show_progress=True)
-    summary = evaluation.summary()
-    count = len(evaluation.questions)
+    asked = argparse.Namespace(dataset=None, split="test", num_structures=None)
+    evaluated = evaluations.measure(str(workdir), SAMPLER, NUM_EVALUATIONS, asked)
     return {
         "name": name,
         "num_steps": args.num_steps,
         "structures_seen": args.num_steps * config.train.batch_size,
         # The first intervals compile.
         "structures_per_second": statistics.median(rates[2:]),
-        "num_structures": count,
-        "standard_error": {
-            key: (value * (1 - value) / count) ** 0.5
-            for key, value in summary.items()
-            if key.startswith("match_rate")
-        },
-        "summary": summary,
-        "seconds": evaluation.seconds,
+        **evaluated,
+        "standard_error": evaluations.error(evaluated),
     }
 
 
