@@ -4,6 +4,7 @@ Tensors are ``(batch, rows, channels)``. Parameters are float32; ``dtype`` is wh
 arithmetic runs in.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -19,17 +20,13 @@ zeros_init = nn.initializers.zeros
 ZERO_KERNELS = ("conv_out", "projection")
 
 
-CONVOLUTIONS = ("auto", "unfold", "shift", "xla")
-
-
 class Conv1d(nn.Module):
-    """Convolution over the rows, in one of three formulations with equal parameters.
+    """Convolution over the rows, in one of several formulations with equal parameters.
 
     "unfold" lays the shifted copies of the input side by side and multiplies once;
     "shift" adds up one product for each of them, without the copy; "xla" is the
-    backend's own convolution. experiments/throughput measures them; on 2 CPU cores
-    with the paper's network "unfold" is the fastest in training, and "auto" is
-    "unfold".
+    backend's own convolution; "mixed" is that forwards, and the gradient of "unfold".
+    "auto" is "mixed", the fastest on CPUs (experiments/throughput).
 
     Attributes:
         features: output channels.
@@ -60,23 +57,66 @@ class Conv1d(nn.Module):
         )
         bias = self.param("bias", zeros_init, (self.features,), jnp.float32)
         kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
-        x = x.astype(self.dtype)
-        if self.formulation == "xla":
-            return bias + jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                window_strides=(self.stride,),
-                padding=[(self.padding, self.padding)],
-                dimension_numbers=("NWC", "WIO", "NWC"),
-            )
-        x = jnp.pad(x, ((0, 0), (self.padding, self.padding), (0, 0)))
-        last = x.shape[1] - self.width
-        shifted = [x[:, i : last + i + 1 : self.stride] for i in range(self.width)]
-        if self.formulation == "shift":
-            return sum((part @ kernel[i] for i, part in enumerate(shifted)), bias)
-        assert self.formulation in ("auto", "unfold"), self.formulation
-        unfolded = jnp.concatenate(shifted, axis=-1) if self.width > 1 else shifted[0]
-        return unfolded @ kernel.reshape(-1, self.features) + bias
+        convolve_fn = _CONVOLVE_FNS[self.formulation]
+        return bias + convolve_fn(
+            x.astype(self.dtype), kernel, self.stride, self.padding
+        )
+
+
+def _shifted(x, width, stride, padding):
+    """The rows under each row of the kernel."""
+    x = jnp.pad(x, ((0, 0), (padding, padding), (0, 0)))
+    last = x.shape[1] - width
+    return [x[:, i : last + i + 1 : stride] for i in range(width)]
+
+
+def _convolve_unfolded(x, kernel, stride, padding):
+    shifted = _shifted(x, kernel.shape[0], stride, padding)
+    unfolded = jnp.concatenate(shifted, axis=-1) if len(shifted) > 1 else shifted[0]
+    return unfolded @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def _convolve_shifted(x, kernel, stride, padding):
+    shifted = _shifted(x, kernel.shape[0], stride, padding)
+    return sum(part @ kernel[i] for i, part in enumerate(shifted))
+
+
+def _convolve_xla(x, kernel, stride, padding):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride,),
+        padding=[(padding, padding)],
+        dimension_numbers=("NWC", "WIO", "NWC"),
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve_mixed(x, kernel, stride, padding):
+    return _convolve_xla(x, kernel, stride, padding)
+
+
+def _convolve_mixed_forward(x, kernel, stride, padding):
+    return _convolve_xla(x, kernel, stride, padding), (x, kernel)
+
+
+def _convolve_mixed_backward(stride, padding, saved, gradient):
+    def convolve(x, kernel):
+        return _convolve_unfolded(x, kernel, stride, padding)
+
+    return jax.vjp(convolve, *saved)[1](gradient)
+
+
+_convolve_mixed.defvjp(_convolve_mixed_forward, _convolve_mixed_backward)
+
+_CONVOLVE_FNS = {
+    "auto": _convolve_mixed,
+    "mixed": _convolve_mixed,
+    "unfold": _convolve_unfolded,
+    "shift": _convolve_shifted,
+    "xla": _convolve_xla,
+}
+CONVOLUTIONS = tuple(_CONVOLVE_FNS)
 
 
 def dense(features: int, dtype: Any, name: str | None, kernel_init: Any = uniform_init):

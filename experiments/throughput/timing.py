@@ -21,6 +21,8 @@ Run = Callable[[int], None]
 
 # Threads that wait for more work, of JAX and of PyTorch, go to sleep in this time.
 PAUSE_SECONDS = 0.05
+# To warm up for calls that take longer changes little.
+_LONG_SECONDS = 10.0
 
 
 def take_turns(
@@ -39,10 +41,14 @@ def take_turns(
     """
     calls = {}
     for name, run in contenders.items():
-        run(warmup)
         start = time.perf_counter()
-        run(1)
-        seconds = time.perf_counter() - start
+        run(warmup)
+        seconds = (time.perf_counter() - start) / max(warmup, 1)
+        if seconds < min_seconds:
+            # The first calls may have been slower than the others will be.
+            start = time.perf_counter()
+            run(1)
+            seconds = time.perf_counter() - start
         calls[name] = max(1, round(min_seconds / max(seconds, 1e-6)))
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
@@ -52,6 +58,17 @@ def take_turns(
             run(calls[name])
             found[name].append((time.perf_counter() - start) / calls[name])
     return found
+
+
+def time_call(run: Run) -> float:
+    """Seconds of a call; where that is short, of the second one."""
+    for _ in range(2):
+        start = time.perf_counter()
+        run(1)
+        seconds = time.perf_counter() - start
+        if seconds > _LONG_SECONDS:
+            break
+    return seconds
 
 
 def describe(seconds: Sequence[float]) -> dict[str, Any]:

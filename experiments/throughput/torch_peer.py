@@ -322,8 +322,7 @@ def choose_threads(run: timing.Run) -> dict[int, float]:
     seconds = {}
     for threads in {1, timing.usable_cpus()}:
         torch.set_num_threads(threads)
-        measured = timing.take_turns({"": run}, repeats=2, min_seconds=0)
-        seconds[threads] = min(measured[""])
+        seconds[threads] = timing.time_call(run)
     torch.set_num_threads(min(seconds, key=lambda threads: seconds[threads]))
     return seconds
 
