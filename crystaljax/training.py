@@ -269,7 +269,15 @@ def train_step(
     keys = jax.random.split(
         jax.random.fold_in(key, state.step), batch.num_sites.shape[0]
     )
-    gradients = compute_gradients(trainee, state, batch, keys)
+    return apply_gradients(
+        trainee, state, compute_gradients(trainee, state, batch, keys)
+    )
+
+
+def apply_gradients(
+    trainee: Trainee, state: TrainState, gradients: Gradients
+) -> tuple[TrainState, dict[str, Array]]:
+    """The step that gradients lead to, and its metrics."""
     grads, metrics = gradients.grads, {"loss": gradients.loss, **gradients.parts}
     loss_scale, finite = gradients.loss_scale, gradients.finite
     updates, opt_state = trainee.optimizer.update(grads, state.opt_state, state.params)

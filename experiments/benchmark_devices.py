@@ -21,7 +21,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import flags
 from jax.sharding import Mesh
 from throughput import command, ours, timing
@@ -241,32 +240,13 @@ def pmap_step(
     first = jax.lax.axis_index(AXIS) * size
     keys = jax.lax.dynamic_slice_in_dim(keys, first, size)
 
-    def loss_fn(params):
-        return training.compute_loss(trainee, params, batch, keys)
-
-    finite, loss_scale = jnp.array(True), state.loss_scale
-    if loss_scale is None:
-        (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        grads = jax.lax.pmean(grads, AXIS)
-    else:
-        gradient_fn = loss_scale.value_and_grad(loss_fn, has_aux=True, axis_name=AXIS)
-        loss_scale, finite, (loss, metrics), grads = gradient_fn(state.params)
-    updates, opt_state = trainee.optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    params, opt_state = jax.tree.map(
-        lambda new, old: jnp.where(finite, new, old),
-        (params, opt_state),
-        (state.params, state.opt_state),
-    )
-    ema_params = state.ema_params
-    if ema_params is not None:
-        decay = jnp.minimum(trainee.ema_decay, (1 + state.step) / (10 + state.step))
-        ema_params = optax.incremental_update(params, ema_params, 1 - decay)
-    metrics = {"loss": loss, "gradient_norm": optax.global_norm(grads), **metrics}
-    new_state = training.TrainState(
-        state.step + 1, params, opt_state, ema_params, loss_scale
-    )
-    return new_state, jax.lax.pmean(metrics, AXIS)
+    own = training.compute_gradients(trainee, state, batch, keys)
+    loss, parts, grads = jax.lax.pmean((own.loss, own.parts, own.grads), AXIS)
+    # With a loss scale all devices skip a step that overflows on one of them.
+    finite = jax.lax.pmin(own.finite.astype(jnp.int32), AXIS) == 1
+    loss_scale = jax.lax.pmin(own.loss_scale, AXIS)
+    together = training.Gradients(loss, parts, grads, finite, loss_scale)
+    return training.apply_gradients(trainee, state, together)
 
 
 def _init_state(workload: ours.Workload) -> training.TrainState:
