@@ -10,6 +10,21 @@ hypothesis.settings.register_profile("crystaljax", deadline=None)
 hypothesis.settings.load_profile("crystaljax")
 
 
+# A worker takes whole files: one that starts the longest last works on alone.
+_LONG_FILES = (
+    "test_training.py",
+    "test_benchmarks.py",
+    "test_precision.py",
+    "test_samples.py",
+    "test_processes.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first."""
+    items.sort(key=lambda item: item.path.name not in _LONG_FILES)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Equal programs are compiled once in a session, in subprocesses too."""
