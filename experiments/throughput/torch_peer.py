@@ -697,7 +697,7 @@ class Sampler:
         compile_network: bool = False,
     ):
         self.config, self.device = config, device
-        self.network = Network(model).to(device).eval()
+        self.network = Network(model).to(device).train(False)
         self.predict = self.network.predict
         if compile_network:
             self.predict = torch.compile(self.network.predict)
