@@ -22,11 +22,11 @@ from crystaljax import (
     build,
     command_line,
     evaluation,
-    export,
     generation,
     parallel,
     runs,
     structure,
+    structure_files,
     validity,
 )
 from crystaljax.data import dataset as datasets
@@ -191,7 +191,7 @@ def _write(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = result.table()
-    export.write_table(folder / "structures.csv", table, overwrite=True)
+    structure_files.write_table(folder / "structures.csv", table, overwrite=True)
     energy = "formation_energy"
     if result.source_matches is not None:
         energy = "energy_difference"
@@ -200,7 +200,7 @@ def _write(
         dict(zip(keys, row, strict=True))
         for row in zip(*(table[key] for key in keys), strict=True)
     ]
-    export.write_extxyz(
+    structure_files.write_extxyz(
         folder / "samples.extxyz", result.samples, infos, overwrite=True
     )
     runs.write_json(

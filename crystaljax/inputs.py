@@ -94,9 +94,9 @@ def _format(path: pathlib.Path) -> str | None:
 def _read(path: pathlib.Path) -> list[structure.Crystal]:
     file_format = _format(path)
     if file_format == "extxyz":
-        from crystaljax import export
+        from crystaljax import structure_files
 
-        return export.read_extxyz(path)[0]
+        return structure_files.read_extxyz(path)[0]
     assert file_format is not None
     text = path.read_text(encoding="utf-8")
     return [crystal_files.parse_crystal(text, file_format)]

@@ -22,11 +22,11 @@ from crystaljax import (
     command_line,
     conditions,
     elements,
-    export,
     inputs,
     parallel,
     runs,
     structure,
+    structure_files,
 )
 from crystaljax import samples as samples_lib
 from crystaljax.data import reading
@@ -213,7 +213,7 @@ def write_inputs(
     infos: list[dict[str, Any]] = [
         {"name": each.name, "file": each.path.name} for each in crystals
     ]
-    export.write_extxyz(
+    structure_files.write_extxyz(
         output / "inputs.extxyz",
         [each.crystal for each in crystals],
         infos,

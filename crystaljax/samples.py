@@ -301,7 +301,7 @@ def write_samples(
         FileExistsError: the folder has such files and ``overwrite`` is False.
     """
     # Writers bring ASE and pymatgen, which sampling does without.
-    from crystaljax import export
+    from crystaljax import structure_files
 
     output = pathlib.Path(output)
     table = samples.table()
@@ -312,19 +312,19 @@ def write_samples(
         for row in zip(*(table[key] for key in keys), strict=True)
     ]
     output.mkdir(parents=True, exist_ok=True)
-    left_out = export.write_extxyz(
+    left_out = structure_files.write_extxyz(
         output / f"samples{part}.extxyz", samples.crystals, infos, overwrite=overwrite
     )
     if cifs != "none":
         target = output / (f"cifs{part}.zip" if cifs == "zip" else f"cifs{part}")
-        left_out = export.write_cifs(
+        left_out = structure_files.write_cifs(
             target, samples.crystals, names, overwrite=overwrite
         )
     missing = set(left_out)
     table["written"] = [name not in missing for name in names]
     # The last one says that the others are there too.
     for suffix in ("csv", "parquet"):
-        export.write_table(
+        structure_files.write_table(
             output / f"samples{part}.{suffix}", table, overwrite=overwrite
         )
     return list(left_out)

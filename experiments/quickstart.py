@@ -25,12 +25,12 @@ from crystaljax import (
     defaults,
     elements,
     evaluate,
-    export,
     hull,
     prepare,
     relaxation,
     sample,
     screening,
+    structure_files,
     train,
 )
 from crystaljax import samples as samples_lib
@@ -184,7 +184,9 @@ def choose_conditions(
 def write_results(output, table, screened, order) -> None:
     """Table of all samples; structure files of the ranked ones, relaxed."""
     for suffix in ("csv", "parquet"):
-        export.write_table(output / f"candidates.{suffix}", table, overwrite=True)
+        structure_files.write_table(
+            output / f"candidates.{suffix}", table, overwrite=True
+        )
     names = [f"{rank:03d}_{table['name'][i]}" for rank, i in enumerate(order, 1)]
     keys = ("formula", "space_group", "formation_energy", "formation_energy_relaxed")
     keys += ("energy_above_hull", "space_group_relaxed", "known_as")
@@ -193,8 +195,10 @@ def write_results(output, table, screened, order) -> None:
         for name, i in zip(names, order, strict=True)
     ]
     crystals = [screened.relaxed[i] for i in order]
-    export.write_extxyz(output / "candidates.extxyz", crystals, infos, overwrite=True)
-    export.write_cifs(output / "candidates", crystals, names, overwrite=True)
+    structure_files.write_extxyz(
+        output / "candidates.extxyz", crystals, infos, overwrite=True
+    )
+    structure_files.write_cifs(output / "candidates", crystals, names, overwrite=True)
 
 
 def plot(path, table, known_hull, formulas) -> None:

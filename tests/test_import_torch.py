@@ -18,13 +18,13 @@ from test_models import PARITY_TOLERANCE, load_reference
 from configs import cfm_uniform, modify_cfm, modify_diffusion
 from crystaljax import (
     evaluate,
-    export,
     import_torch,
     modify,
     parallel,
     runs,
     sample,
     structure,
+    structure_files,
 )
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
@@ -180,7 +180,7 @@ def test_imported_run_modifies(imported, tmp_path):
     crystal = structure.Crystal(
         np.array([79, 29]), np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), 3 * np.eye(3)
     )
-    export.write_extxyz(tmp_path / "one.extxyz", [crystal], [{}])
+    structure_files.write_extxyz(tmp_path / "one.extxyz", [crystal], [{}])
     result = modify.modify(
         modify.ModifyOptions(
             workdir=str(imported["modification_diffusion"].workdir),

@@ -16,13 +16,13 @@ from crystaljax import (
     bridge,
     conditions,
     evaluate,
-    export,
     inputs,
     modify,
     runs,
     sample,
     shards,
     structure,
+    structure_files,
     train,
 )
 from crystaljax import samples as samples_lib
@@ -62,15 +62,15 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("crystals")
     ase.io.write(path / "a.cif", bridge.to_ase(CU3AU))
     (path / "POSCAR").write_text(bridge.to_pymatgen(CU3AU).to(fmt="poscar"))
-    export.write_extxyz(path / "two.extxyz", [CU3AU, CUAU], [{}, {}])
+    structure_files.write_extxyz(path / "two.extxyz", [CU3AU, CUAU], [{}, {}])
     (path / "broken.cif").write_text("data_x\n_cell_length_a nonsense\n")
     (path / "notes.txt").write_text("not a crystal")
     big = structure.Crystal(
         np.full(20, 29), np.random.default_rng(0).random((20, 3)), 8 * np.eye(3)
     )
-    export.write_extxyz(path / "big.extxyz", [big], [{}])
+    structure_files.write_extxyz(path / "big.extxyz", [big], [{}])
     iron = structure.Crystal(np.array([26]), np.zeros((1, 3)), 2.8 * np.eye(3))
-    export.write_extxyz(path / "iron.extxyz", [iron], [{}])
+    structure_files.write_extxyz(path / "iron.extxyz", [iron], [{}])
     return path
 
 
@@ -136,9 +136,9 @@ def test_files_say_what_was_asked_of_which_crystal(result, folder, tmp_path):
     assert table["space_group"][:4] == [221, 221, 123, 123]
     assert set(table["energy_difference"]) == {-0.05}
     assert "formation_energy" not in table
-    _, infos = export.read_extxyz(tmp_path / "samples.extxyz")
+    _, infos = structure_files.read_extxyz(tmp_path / "samples.extxyz")
     assert infos[0]["input"] == "POSCAR" and infos[0]["energy_difference"] == -0.05
-    crystals, infos = export.read_extxyz(tmp_path / "inputs.extxyz")
+    crystals, infos = structure_files.read_extxyz(tmp_path / "inputs.extxyz")
     assert [info["name"] for info in infos] == ["POSCAR", "a", "two-0", "two-1"]
     np.testing.assert_allclose(crystals[3].lattice, CUAU.lattice, atol=1e-6)
     for name in ("a.cif", "POSCAR", "two.extxyz"):

@@ -21,12 +21,12 @@ from configs import ddim
 from crystaljax import (
     build,
     defaults,
-    export,
     runs,
     sample,
     samples,
     shards,
     structure,
+    structure_files,
 )
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -98,7 +98,8 @@ def test_shards_together_are_what_one_call_gives(workdir, finished):
         assert table[name] == expected[name]
     np.testing.assert_allclose(table["volume"], expected["volume"], rtol=1e-4)
     frames = [
-        export.read_extxyz(finished / f"samples-{part}.extxyz")[0] for part in parts
+        structure_files.read_extxyz(finished / f"samples-{part}.extxyz")[0]
+        for part in parts
     ]
     for one, other in zip(itertools.chain(*frames), whole.crystals, strict=True):
         np.testing.assert_allclose(one.lattice, other.lattice, atol=1e-4)

@@ -20,12 +20,12 @@ from configs import ddim, modify_diffusion
 from crystaljax import (
     build,
     evaluate,
-    export,
     generation,
     parallel,
     runs,
     sample,
     structure,
+    structure_files,
     train,
     training,
 )
@@ -376,7 +376,7 @@ def test_written_samples_can_be_read_by_others(workdir, tmp_path):
     table = pyarrow.parquet.read_table(tmp_path / "samples.parquet").to_pydict()
     assert table["formula"] == ["Au1Cu3"] * 6 + ["Ag1Au1"] * 6
     assert table["formation_energy"][:6] == [-0.1, -0.1, 0.0, 0.0, 0.1, 0.1]
-    crystals, infos = export.read_extxyz(tmp_path / "samples.extxyz")
+    crystals, infos = structure_files.read_extxyz(tmp_path / "samples.extxyz")
     assert infos[0]["space_group"] == 221
     np.testing.assert_allclose(
         crystals[0].lattice, samples.crystals[0].lattice, atol=1e-6

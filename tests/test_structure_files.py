@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import bridge, export, structure
+from crystaljax import bridge, structure, structure_files
 
 
 def triclinic(seed=0, num_sites=4):
@@ -46,8 +46,8 @@ def test_extxyz_round_trips_triclinic_crystals_and_infos(tmp_path):
         | {"sample_index": index, "seed": 0, "valid": index > 2, "note": 'a "b" = c'}
         for index in range(5)
     ]
-    assert export.write_extxyz(path, crystals, infos) == []
-    found, found_infos = export.read_extxyz(path)
+    assert structure_files.write_extxyz(path, crystals, infos) == []
+    found, found_infos = structure_files.read_extxyz(path)
     assert found_infos == infos
     for one, other in zip(found, crystals, strict=True):
         assert_same_crystal(one, other)
@@ -58,30 +58,30 @@ def test_extxyz_leaves_out_what_cannot_be_written(tmp_path):
     path = tmp_path / "samples.extxyz"
     crystals = [non_finite(), triclinic(), without_volume(), triclinic(1)]
     infos = [{"name": name} for name in ("first", "second", "third", "fourth")]
-    assert export.write_extxyz(path, crystals, infos) == ["first", "third"]
-    _, found_infos = export.read_extxyz(path)
+    assert structure_files.write_extxyz(path, crystals, infos) == ["first", "third"]
+    _, found_infos = structure_files.read_extxyz(path)
     assert [info["name"] for info in found_infos] == ["second", "fourth"]
 
 
 def test_extxyz_of_nothing_is_an_empty_file(tmp_path):
     path = tmp_path / "samples.extxyz"
-    assert export.write_extxyz(path, [non_finite()], [{}]) == ["0"]
-    assert export.read_extxyz(path) == ([], [])
+    assert structure_files.write_extxyz(path, [non_finite()], [{}]) == ["0"]
+    assert structure_files.read_extxyz(path) == ([], [])
 
 
 def test_info_values_that_would_break_the_file_are_mended(tmp_path):
     path = tmp_path / "samples.extxyz"
     info = {"reason": "", "group": None, "count": 3, "error": "first\nsecond line"}
-    export.write_extxyz(path, [triclinic()] * 2, [info] * 2)
+    structure_files.write_extxyz(path, [triclinic()] * 2, [info] * 2)
     expected = {"count": 3, "error": "first second line"}
-    assert export.read_extxyz(path)[1] == [expected] * 2
+    assert structure_files.read_extxyz(path)[1] == [expected] * 2
 
 
 @pytest.mark.parametrize("key", ["energy", "stress", "Lattice", "two words", "a=b", ""])
 def test_info_keys_that_extxyz_takes_otherwise_are_refused(tmp_path, key):
     path = tmp_path / "samples.extxyz"
     with pytest.raises(ValueError, match="'formation_energy'"):
-        export.write_extxyz(path, [triclinic()], [{key: 1.0}])
+        structure_files.write_extxyz(path, [triclinic()], [{key: 1.0}])
     assert not list(tmp_path.iterdir())
 
 
@@ -92,14 +92,14 @@ def test_read_extxyz_keeps_the_energy_of_a_calculator(tmp_path):
     atoms.calc = EMT()
     energy = atoms.get_potential_energy()
     ase.io.write(tmp_path / "relaxed.extxyz", atoms)
-    _, infos = export.read_extxyz(tmp_path / "relaxed.extxyz")
+    _, infos = structure_files.read_extxyz(tmp_path / "relaxed.extxyz")
     assert infos[0]["energy"] == pytest.approx(energy)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_cif_is_read_by_pymatgen_and_ase(seed):
     crystal = triclinic(seed)
-    text = export.cif_text(crystal, "sample")
+    text = structure_files.cif_text(crystal, "sample")
     expected = bridge.to_pymatgen(crystal)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -123,7 +123,7 @@ def test_cif_of_a_left_handed_cell_is_not_its_mirror_image():
         crystal.lattice[[1, 0, 2]],
     )
     assert np.linalg.det(mirrored.lattice) < 0
-    found = Structure.from_str(export.cif_text(mirrored, "sample"), "cif")
+    found = Structure.from_str(structure_files.cif_text(mirrored, "sample"), "cif")
     assert np.linalg.det(found.lattice.matrix) > 0
 
     def chirality(coords, lattice):
@@ -141,7 +141,7 @@ def test_cif_coordinates_stay_below_one():
     crystal = structure.Crystal(
         np.array([29]), np.array([[-1e-12, 0.9999999999, 3.25]]), 4 * np.eye(3)
     )
-    line = export.cif_text(crystal, "sample").splitlines()[-1]
+    line = structure_files.cif_text(crystal, "sample").splitlines()[-1]
     assert line == "Cu Cu1 1 0.00000000 0.00000000 0.25000000 1"
 
 
@@ -159,7 +159,7 @@ FILES = [
 def test_write_cifs_makes_safe_unique_names(tmp_path, target):
     path = tmp_path / target
     crystals = [*(triclinic(seed) for seed in range(5)), non_finite()]
-    assert export.write_cifs(path, crystals, NAMES) == ["broken"]
+    assert structure_files.write_cifs(path, crystals, NAMES) == ["broken"]
     if target.endswith(".zip"):
         with zipfile.ZipFile(path) as archive:
             texts = {name: archive.read(name).decode() for name in archive.namelist()}
@@ -167,13 +167,15 @@ def test_write_cifs_makes_safe_unique_names(tmp_path, target):
         texts = {each.name: each.read_text() for each in path.iterdir()}
     assert set(texts) == set(FILES)
     for name, crystal in zip(FILES, crystals[:5], strict=True):
-        assert texts[name] == export.cif_text(crystal, name.removesuffix(".cif"))
+        assert texts[name] == structure_files.cif_text(
+            crystal, name.removesuffix(".cif")
+        )
     assert [each.name for each in tmp_path.iterdir()] == [target]
 
 
 def test_zip_is_the_same_for_the_same_crystals(tmp_path):
     for name in ("a.zip", "b.zip"):
-        export.write_cifs(tmp_path / name, [triclinic()], ["x"])
+        structure_files.write_cifs(tmp_path / name, [triclinic()], ["x"])
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
@@ -181,7 +183,7 @@ def test_zip_is_the_same_for_the_same_crystals(tmp_path):
 @hypothesis.given(st.lists(st.text(max_size=200), max_size=8))
 def test_stems_are_safe_and_unique(names):
     used = set()
-    stems = [export._unique_stem(name, used) for name in names]
+    stems = [structure_files._unique_stem(name, used) for name in names]
     assert len({stem.lower() for stem in stems}) == len(names)
     for stem in stems:
         assert stem.isascii()
@@ -202,7 +204,7 @@ COLUMNS = {
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_table_round_trips(tmp_path, suffix):
     path = tmp_path / f"samples{suffix}"
-    export.write_table(path, COLUMNS)
+    structure_files.write_table(path, COLUMNS)
     read = {".csv": pyarrow.csv.read_csv, ".parquet": pyarrow.parquet.read_table}[
         suffix
     ]
@@ -222,29 +224,35 @@ def test_table_round_trips(tmp_path, suffix):
 
 def test_nested_columns_go_into_parquet_only(tmp_path):
     columns = {"rms": np.array([[0.1, np.nan], [0.2, 0.3]])}
-    export.write_table(tmp_path / "t.parquet", columns)
+    structure_files.write_table(tmp_path / "t.parquet", columns)
     table = pyarrow.parquet.read_table(tmp_path / "t.parquet")
     assert table["rms"].to_pylist()[1] == [0.2, 0.3]
     with pytest.raises(ValueError, match="hold lists"):
-        export.write_table(tmp_path / "t.csv", columns)
+        structure_files.write_table(tmp_path / "t.csv", columns)
 
 
 def test_table_errors(tmp_path):
     with pytest.raises(ValueError, match=r"expected .csv or .parquet"):
-        export.write_table(tmp_path / "t.xlsx", COLUMNS)
+        structure_files.write_table(tmp_path / "t.xlsx", COLUMNS)
     with pytest.raises(ValueError, match="differ"):
-        export.write_table(tmp_path / "t.csv", {"a": [1], "b": [1, 2]})
+        structure_files.write_table(tmp_path / "t.csv", {"a": [1], "b": [1, 2]})
     with pytest.raises(ValueError, match="differ"):
-        export.write_cifs(tmp_path / "c", [triclinic()], [])
+        structure_files.write_cifs(tmp_path / "c", [triclinic()], [])
     assert not list(tmp_path.iterdir())
 
 
 WRITERS = {
-    "s.extxyz": lambda path, **kw: export.write_extxyz(path, [triclinic()], [{}], **kw),
-    "cifs": lambda path, **kw: export.write_cifs(path, [triclinic()], ["x"], **kw),
-    "cifs.zip": lambda path, **kw: export.write_cifs(path, [triclinic()], ["x"], **kw),
-    "t.csv": lambda path, **kw: export.write_table(path, COLUMNS, **kw),
-    "t.parquet": lambda path, **kw: export.write_table(path, COLUMNS, **kw),
+    "s.extxyz": lambda path, **kw: structure_files.write_extxyz(
+        path, [triclinic()], [{}], **kw
+    ),
+    "cifs": lambda path, **kw: structure_files.write_cifs(
+        path, [triclinic()], ["x"], **kw
+    ),
+    "cifs.zip": lambda path, **kw: structure_files.write_cifs(
+        path, [triclinic()], ["x"], **kw
+    ),
+    "t.csv": lambda path, **kw: structure_files.write_table(path, COLUMNS, **kw),
+    "t.parquet": lambda path, **kw: structure_files.write_table(path, COLUMNS, **kw),
 }
 
 
@@ -261,7 +269,7 @@ def test_nothing_is_overwritten_unless_told_to(tmp_path, name):
 def test_a_folder_with_other_files_is_never_replaced(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match="thesis"):
-        export.write_cifs(tmp_path, [triclinic()], ["x"], overwrite=True)
+        structure_files.write_cifs(tmp_path, [triclinic()], ["x"], overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
 
 
@@ -269,8 +277,8 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(export, "cif_text", fail)
+    monkeypatch.setattr(structure_files, "cif_text", fail)
     for name in ("cifs", "cifs.zip"):
         with pytest.raises(OSError, match="disk full"):
-            export.write_cifs(tmp_path / name, [triclinic()], ["x"])
+            structure_files.write_cifs(tmp_path / name, [triclinic()], ["x"])
     assert not list(tmp_path.iterdir())
