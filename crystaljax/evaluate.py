@@ -20,6 +20,7 @@ from absl import flags
 from crystaljax import (
     batch_sizes,
     build,
+    build_sampling,
     command_line,
     evaluation,
     generation,
@@ -71,7 +72,7 @@ def evaluate(
     """
     mesh = parallel.build_local_mesh()
     run = runs.load_run(options.workdir, mesh, options.checkpoint)
-    config = build.override_sampler(
+    config = build_sampling.override_sampler(
         run.config,
         options.num_steps,
         options.eta,
@@ -89,7 +90,7 @@ def evaluate(
     key = generation.key_of_seed(options.seed)
     row_buckets = build.row_buckets(config)
     generate_fn = generation.build_generate_fn(
-        run.model, build.build_sampler(config), run.scale, mesh
+        run.model, build_sampling.build_sampler(config), run.scale, mesh
     )
     batch_size, note = batch_sizes.resolve(
         options.batch_size,

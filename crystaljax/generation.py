@@ -18,7 +18,7 @@ from crystaljax import parallel, scaling, structure
 from crystaljax.conditions import Conditions
 from crystaljax.models import crystal_unet
 
-# (predict_fn, keys, rows, mask, source) → samples: what `build.build_sampler` gives.
+# (predict_fn, keys, rows, mask, source) → samples; `build_sampling.build_sampler`.
 SampleFn = Callable[..., Array]
 # (params, conditions, key, indices) → (frac_coords, lattice): see `build_generate_fn`.
 GenerateFn = Callable[..., tuple[Array, Array]]

@@ -31,6 +31,7 @@ from ml_collections import config_flags
 
 from crystaljax import (
     build,
+    build_sampling,
     command_line,
     defaults,
     elements,
@@ -118,7 +119,7 @@ def import_checkpoint(options: ImportOptions) -> Imported:
     vocabulary, assumed = _build_vocabulary(config, options.dataset)
     # Refuses what the config asks for and there is not, before anything is written.
     build.build_process(config)
-    build.build_sampler(config)
+    build_sampling.build_sampler(config)
     params = torch_weights.convert(state_dict, build.build_model(config))
     _write_run(workdir, config, vocabulary, params)
     num_params = sum(array.size for array in jax.tree.leaves(params))

@@ -19,6 +19,7 @@ from absl import flags
 
 from crystaljax import (
     build,
+    build_sampling,
     command_line,
     conditions,
     elements,
@@ -97,7 +98,7 @@ def build_request(
             that does not modify crystals.
     """
     workdir = pathlib.Path(options.workdir)
-    config = build.override_sampler(
+    config = build_sampling.override_sampler(
         runs.load_config(workdir),
         options.num_steps,
         options.eta,
@@ -123,7 +124,7 @@ def build_request(
         )
     num_samples = options.num_samples
     notes = [f"left out {each.name}: {each.reason}" for each in problems]
-    if num_samples > 1 and build.is_deterministic(config):
+    if num_samples > 1 and build_sampling.is_deterministic(config):
         notes.append(
             f"this method has one answer to each condition, so that one sample is made "
             f"instead of {num_samples}; ask for more space groups or energy "

@@ -64,10 +64,10 @@ def build_request(options: SampleOptions) -> "crystaljax.samples.Request":
             space group outside 1-230, unreadable energies, or a model that modifies
             crystals.
     """
-    from crystaljax import build, conditions, runs, samples, structure
+    from crystaljax import build, build_sampling, conditions, runs, samples, structure
 
     workdir = pathlib.Path(options.workdir)
-    config = build.override_sampler(
+    config = build_sampling.override_sampler(
         runs.load_config(workdir),
         options.num_steps,
         options.eta,

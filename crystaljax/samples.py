@@ -15,6 +15,7 @@ import tqdm
 from crystaljax import (
     batch_sizes,
     build,
+    build_sampling,
     elements,
     generation,
     parallel,
@@ -135,7 +136,7 @@ class Request:
             ValueError: sampler settings out of range, or a batch size that cannot be
                 split over the devices.
         """
-        build.build_sampler(self.config)
+        build_sampling.build_sampler(self.config)
         mesh = parallel.build_local_mesh()
         if not isinstance(self.batch_size, str):
             size = self.batch_size or self.config.evaluation.batch_size
@@ -182,7 +183,7 @@ def make_shards(
     mesh = parallel.build_local_mesh()
     row_buckets = build.row_buckets(request.config)
     generate_fn = generation.build_generate_fn(
-        run.model, build.build_sampler(request.config), run.scale, mesh
+        run.model, build_sampling.build_sampler(request.config), run.scale, mesh
     )
     key = generation.key_of_seed(request.seed)
     numbers = np.concatenate([np.arange(0), *(layout.numbers(each) for each in own)])

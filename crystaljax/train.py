@@ -26,6 +26,8 @@ from tensorboard.summary.writer import event_file_writer
 
 from crystaljax import (
     build,
+    build_sampling,
+    build_training,
     command_line,
     generation,
     parallel,
@@ -71,15 +73,15 @@ def train(
     dataset = _open_dataset(config, workdir)
     _require_fits(dataset, config.data.rows)
     examples = build_examples(config, dataset)
-    num_steps = build.num_train_steps(config, sum(map(len, examples.epochs)))
+    num_steps = build_training.num_train_steps(config, sum(map(len, examples.epochs)))
     steps_per_dispatch = config.train.steps_per_dispatch
     batches = pipeline.build_iterator(build_source(config, examples, num_steps))
 
     # -------------------------------------------------------------- model and optimiser
-    scale = build.build_scaling(
+    scale = build_training.build_scaling(
         config, dataset.lattice[dataset.indices("train")], examples.energies
     )
-    trainee = build.build_trainee(config, scale, num_steps)
+    trainee = build_training.build_trainee(config, scale, num_steps)
     train_key = jax.jit(
         lambda: generation.key_of_seed(config.train.seed),
         out_shardings=parallel.replicated(mesh),
@@ -87,7 +89,7 @@ def train(
     dispatch_fn = training.build_dispatch_fn(trainee, mesh)
     sampling_mesh = parallel.build_local_mesh()
     generate_fn = generation.build_generate_fn(
-        trainee.model, build.build_sampler(config), scale, sampling_mesh
+        trainee.model, build_sampling.build_sampler(config), scale, sampling_mesh
     )
 
     # ------------------------------------------------------- run directory, checkpoints

@@ -11,6 +11,8 @@ import pytest
 from configs import ddim
 from crystaljax import (
     build,
+    build_sampling,
+    build_training,
     generation,
     parallel,
     processes,
@@ -55,10 +57,10 @@ def test_every_config_builds(name, variant):
     config = load(name, variant)
     build.build_model(config)
     build.build_process(config)
-    build.build_sampler(config)
-    num_steps = build.num_train_steps(config, 1000)
-    build.build_optimizer(config, num_steps)
-    schedule = build.build_learning_rate(config, num_steps)
+    build_sampling.build_sampler(config)
+    num_steps = build_training.num_train_steps(config, 1000)
+    build_training.build_optimizer(config, num_steps)
+    schedule = build_training.build_learning_rate(config, num_steps)
     assert schedule(0) == 0
     assert schedule(num_steps) == pytest.approx(0, abs=1e-9)
     warmup = config.optimizer.warmup_steps
@@ -97,10 +99,10 @@ def test_loss_and_samples_of_every_method_fit_together(name):
         energy=jnp.zeros(num),
         source=cells if build.is_modification(config) else None,
     )
-    scale = build.build_scaling(
+    scale = build_training.build_scaling(
         config, np.tile(4 * np.eye(3), (2, 1, 1)), np.array([-0.1, 0.1])
     )
-    trainee = build.build_trainee(config, scale, num_steps=10)
+    trainee = build_training.build_trainee(config, scale, num_steps=10)
     model = trainee.model
     key = jax.random.key(0)
     params = training.param_shapes(model, rows)
@@ -112,7 +114,7 @@ def test_loss_and_samples_of_every_method_fit_together(name):
     )
     assert loss.shape == () and set(parts) == {"loss_coordinates", "loss_lattice"}
     generate_fn = generation.build_generate_fn(
-        model, build.build_sampler(config), scale, parallel.build_mesh()
+        model, build_sampling.build_sampler(config), scale, parallel.build_mesh()
     )
     coords, lattice = jax.eval_shape(
         generate_fn, params, conditions_of(batch), key, jnp.arange(num)
@@ -126,7 +128,7 @@ def test_paper_config_has_the_papers_settings():
     model = build.build_model(config)
     assert model == type(model)(dtype=model.dtype)
     assert config.train.batch_size == 256 and config.train.num_epochs == 400
-    assert build.num_train_steps(config, 2560) == 4000
+    assert build_training.num_train_steps(config, 2560) == 4000
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,7 @@ def test_periodic_loss_is_taken_in_the_units_of_the_cell():
         lattice_units="angstrom",
         energy_units="ev",
     )
-    loss = build.build_coordinate_loss(config, scale)
+    loss = build_training.build_coordinate_loss(config, scale)
     prediction, target = jnp.zeros((16, 3)), jnp.zeros((16, 3))
     # A whole cell is 2 in signed units, half a cell is 1.
     assert loss(prediction + 2.0, target, jnp.int32(4)) == pytest.approx(0, abs=1e-5)
@@ -201,13 +203,13 @@ def test_unknown_variant_is_refused(name):
         ("ddim", "process", "name", build.build_process),
         ("ddim", "process", "schedule", build.build_schedule),
         ("cfm_normal", "process", "start", build.build_process),
-        ("ddim", "sampler", "name", build.build_sampler),
+        ("ddim", "sampler", "name", build_sampling.build_sampler),
         ("ddim", "train", "dtype", build.build_model),
         (
             "modify_regression",
             "loss",
             "coordinates",
-            lambda config: build.build_coordinate_loss(config, IDENTITY),
+            lambda config: build_training.build_coordinate_loss(config, IDENTITY),
         ),
     ],
 )
@@ -228,12 +230,22 @@ def test_unknown_task_is_refused():
 @pytest.mark.parametrize(
     "name,changes,builder,message",
     [
-        ("ddim", {"sampler.name": "euler"}, "build_sampler", "ddpm or ddim"),
-        ("cfm_normal", {"sampler.name": "ddim"}, "build_sampler", "sampled by euler"),
-        ("cfm_normal", {"process.start": "source"}, "build_process", "task='mod"),
-        ("ddim", {"process.name": "regression"}, "build_process", "task='mod"),
-        ("ddim", {"model.source_rows": 16}, "build_model", "source_rows is 16"),
-        ("modify_diffusion", {"data.rows": 24}, "build_model", r"element_rows"),
+        (
+            "ddim",
+            {"sampler.name": "euler"},
+            build_sampling.build_sampler,
+            "ddpm or ddim",
+        ),
+        (
+            "cfm_normal",
+            {"sampler.name": "ddim"},
+            build_sampling.build_sampler,
+            "sampled by euler",
+        ),
+        ("cfm_normal", {"process.start": "source"}, build.build_process, "task='mod"),
+        ("ddim", {"process.name": "regression"}, build.build_process, "task='mod"),
+        ("ddim", {"model.source_rows": 16}, build.build_model, "source_rows is 16"),
+        ("modify_diffusion", {"data.rows": 24}, build.build_model, r"element_rows"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(name, changes, builder, message):
@@ -242,7 +254,7 @@ def test_parts_that_do_not_fit_are_refused(name, changes, builder, message):
         section, field = key.split(".")
         config[section][field] = value
     with pytest.raises(ValueError, match=message):
-        getattr(build, builder)(config)
+        builder(config)
 
 
 def test_source_encoder_smaller_than_the_rows_is_refused():
@@ -256,7 +268,7 @@ def test_periodic_loss_of_noise_is_refused():
     config = load("ddim")
     config.loss.coordinates = "pbc_l1"
     with pytest.raises(ValueError, match="does not answer with coordinates"):
-        build.build_coordinate_loss(config, IDENTITY)
+        build_training.build_coordinate_loss(config, IDENTITY)
 
 
 @pytest.mark.parametrize(
@@ -270,38 +282,40 @@ def test_periodic_loss_of_noise_is_refused():
 )
 def test_sampler_settings_that_it_does_not_have_are_refused(name, settings, message):
     with pytest.raises(ValueError, match=message):
-        build.override_sampler(load(name), **settings)
+        build_sampling.override_sampler(load(name), **settings)
 
 
 def test_sampler_can_be_chosen_after_training():
-    config = build.override_sampler(load("ddpm"), num_steps=7, eta=0.3, name="ddim")
+    config = build_sampling.override_sampler(
+        load("ddpm"), num_steps=7, eta=0.3, name="ddim"
+    )
     assert (config.sampler.name, config.sampler.num_steps) == ("ddim", 7)
     assert config.sampler.eta == 0.3
 
 
 @pytest.mark.parametrize("name", sorted(SEVEN))
 def test_presets_are_for_every_method_and_flags_change_them(name):
-    config = build.override_sampler(load(name, ""), preset="fast")
+    config = build_sampling.override_sampler(load(name, ""), preset="fast")
     assert config.sampler.num_steps <= 10
-    build.build_sampler(config)
+    build_sampling.build_sampler(config)
     if config.process.name == "diffusion":
-        config = build.override_sampler(config, 7, name="ddpm", preset="fast")
+        config = build_sampling.override_sampler(config, 7, name="ddpm", preset="fast")
         assert (config.sampler.name, config.sampler.num_steps) == ("ddpm", 7)
     with pytest.raises(ValueError, match="unknown preset 'slow'"):
-        build.override_sampler(config, preset="slow")
+        build_sampling.override_sampler(config, preset="slow")
 
 
 def test_interval_that_is_no_multiple_of_a_dispatch_is_refused():
     config = load("ddim")
     config.train.log_every = 15
     with pytest.raises(ValueError, match=r"train\.log_every is 15"):
-        build.num_train_steps(config, 100)
+        build_training.num_train_steps(config, 100)
 
 
 @pytest.mark.parametrize("name", sorted(SEVEN))
 def test_which_methods_have_one_answer(name):
     expected = name in ("modify_regression", "modify_cfm")
-    assert build.is_deterministic(load(name)) == expected
+    assert build_sampling.is_deterministic(load(name)) == expected
 
 
 @pytest.mark.parametrize(
@@ -312,7 +326,7 @@ def test_which_methods_have_one_answer(name):
     ],
 )
 def test_network_that_changes_nothing_leaves_the_source_as_it_is(name, answer):
-    sample_fn = build.build_sampler(load(name))
+    sample_fn = build_sampling.build_sampler(load(name))
     source = jax.random.normal(jax.random.key(0), (2, 16, 3))
     mask = structure.row_mask(jnp.array([3, 12]), 16)
     keys = jax.random.split(jax.random.key(1), 2)

@@ -14,7 +14,7 @@ import tiny
 from configs import ddim
 from crystaljax import (
     batch_sizes,
-    build,
+    build_sampling,
     conditions,
     generation,
     parallel,
@@ -29,7 +29,7 @@ KEY = jax.random.key(7)
 def build_network(config):
     """Generate function and random parameters."""
     model, scale, params = tiny.build_network(config)
-    sample_fn, mesh = build.build_sampler(config), parallel.build_local_mesh()
+    sample_fn, mesh = build_sampling.build_sampler(config), parallel.build_local_mesh()
     return generation.build_generate_fn(model, sample_fn, scale, mesh), params
 
 

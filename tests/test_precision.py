@@ -9,7 +9,7 @@ import tiny
 from flax.training import dynamic_scale
 
 from configs import ddim
-from crystaljax import build, parallel, train, training
+from crystaljax import build_training, parallel, train, training
 from crystaljax.data import dataset as datasets
 
 
@@ -28,8 +28,8 @@ def test_overflow_of_gradients_skips_the_step_and_lowers_the_scale(dataset_path)
     config.train.ema_decay = 0.0
     dataset = datasets.open_dataset(dataset_path)
     batch = datasets.gather(dataset, np.arange(8), 12)
-    scale = build.build_scaling(config, batch.lattice, batch.energy)
-    trainee = build.build_trainee(config, scale, 4)
+    scale = build_training.build_scaling(config, batch.lattice, batch.energy)
+    trainee = build_training.build_trainee(config, scale, 4)
     state = training.init_state(trainee, 0, parallel.build_mesh())
     largest = 2.0**127
     state = state.replace(loss_scale=dynamic_scale.DynamicScale(scale=largest))

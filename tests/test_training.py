@@ -18,7 +18,7 @@ from flax.training.dynamic_scale import DynamicScale
 
 from configs import ddim, modify_diffusion
 from crystaljax import (
-    build,
+    build_training,
     evaluate,
     generation,
     parallel,
@@ -210,8 +210,8 @@ def test_padding_cannot_change_the_loss(dataset_path):
     config = tiny_config(dataset_path)
     dataset = datasets.open_dataset(dataset_path)
     batch = datasets.gather(dataset, np.arange(8), 12)
-    scale = build.build_scaling(config, batch.lattice, batch.energy)
-    trainee = build.build_trainee(config, scale, 4)
+    scale = build_training.build_scaling(config, batch.lattice, batch.energy)
+    trainee = build_training.build_trainee(config, scale, 4)
     params = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),
         training.init_params(trainee.model, 16, 0),
@@ -226,11 +226,11 @@ def test_padding_cannot_change_the_loss(dataset_path):
 def test_accumulated_gradients_are_those_of_the_whole_batch(dataset_path):
     config = tiny_config(dataset_path)
     batch = datasets.gather(datasets.open_dataset(dataset_path), np.arange(8), 12)
-    scale = build.build_scaling(config, batch.lattice, batch.energy)
+    scale = build_training.build_scaling(config, batch.lattice, batch.energy)
     keys = jax.random.split(jax.random.key(2), 8)
     found = []
     for config.train.accumulation_steps in (1, 4):
-        trainee = build.build_trainee(config, scale, 4)
+        trainee = build_training.build_trainee(config, scale, 4)
         gradient_fn = jax.jit(functools.partial(training.compute_gradients, trainee))
         state = training.init_state(trainee, 0, parallel.build_mesh())
         found.append(gradient_fn(state, batch, keys))

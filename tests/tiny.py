@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from crystaljax import build, elements, runs, structure, training
+from crystaljax import build, build_training, elements, runs, structure, training
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 
@@ -71,7 +71,7 @@ def shrink(config, dataset_path, num_steps=4):
 
 def build_network(config):
     """A model, its units, and random parameters, where nothing has to be trained."""
-    scale = build.build_scaling(
+    scale = build_training.build_scaling(
         config, 4 * np.eye(3) + np.zeros((2, 1, 1)), np.array([-0.1, 0.1])
     )
     model = build.build_model(config)

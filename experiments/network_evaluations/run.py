@@ -17,6 +17,7 @@ from typing import Any
 
 from crystaljax import (
     build,
+    build_sampling,
     evaluation,
     generation,
     matching,
@@ -69,12 +70,12 @@ def measure(
     """Match rate of one sampler at one number of evaluations."""
     mesh = parallel.build_mesh()
     run = runs.load_run(workdir, mesh)
-    config = build.override_sampler(run.config, num_steps, name=sampler)
+    config = build_sampling.override_sampler(run.config, num_steps, name=sampler)
     dataset = datasets.open_dataset(args.dataset or run.vocabulary["dataset"])
     indices = dataset.indices(args.split)[: args.num_structures]
     sites = structure.max_sites(config.data.rows)
     generate_fn = generation.build_generate_fn(
-        run.model, build.build_sampler(config), run.scale, mesh
+        run.model, build_sampling.build_sampler(config), run.scale, mesh
     )
     result = evaluation.evaluate_samples(
         run.params,

@@ -1,0 +1,128 @@
+"""From a config to its sampler."""
+
+from typing import Any
+
+from crystaljax import build, defaults, processes, samplers, schedules
+from crystaljax.generation import SampleFn
+
+
+def override_sampler(
+    config: Any,
+    num_steps: int | None = None,
+    eta: float | None = None,
+    name: str | None = None,
+    preset: str | None = None,
+) -> Any:
+    """A copy of a config with other sampler settings; None keeps the config's.
+
+    Args:
+        config: of the run.
+        num_steps: network evaluations.
+        eta: of DDIM.
+        name: of the sampler.
+        preset: one of `defaults.PRESETS`; the other arguments change it.
+
+    Raises:
+        ValueError: a setting that the sampler does not have, or an unknown preset.
+    """
+    config = config.copy_and_resolve_references()
+    if preset is not None:
+        if preset not in defaults.PRESETS:
+            raise ValueError(
+                f"unknown preset {preset!r}; expected one of {tuple(defaults.PRESETS)}"
+            )
+        # A process that is unknown is refused below.
+        config.sampler.name, config.sampler.num_steps = defaults.PRESETS[preset].get(
+            config.process.name, (config.sampler.name, config.sampler.num_steps)
+        )
+        config.sampler.eta = 0.0
+    if name is not None:
+        config.sampler.name = name
+    _require_fitting_sampler(config)
+    name = config.sampler.name
+    if num_steps is not None:
+        if name == "regression" and num_steps != 1:
+            raise ValueError(
+                f"num_steps is {num_steps}, but regression answers in one network "
+                "evaluation; leave --num_steps out"
+            )
+        config.sampler.num_steps = num_steps
+    if eta is not None:
+        if name != "ddim":
+            raise ValueError(
+                f"eta is {eta}, but it belongs to DDIM, and the sampler is {name!r}; "
+                "leave --eta out" + (" or set --sampler=ddim" if name == "ddpm" else "")
+            )
+        config.sampler.eta = eta
+    return config
+
+
+def _require_fitting_sampler(config: Any) -> None:
+    process, sampler = config.process.name, config.sampler.name
+    if process not in defaults.SAMPLERS:
+        raise ValueError(
+            f"unknown process.name {process!r}; expected one of "
+            f"{tuple(defaults.SAMPLERS)}"
+        )
+    if sampler not in defaults.SAMPLERS[process]:
+        raise ValueError(
+            f"sampler.name is {sampler!r}, but a network trained with process.name="
+            f"{process!r} is sampled by {' or '.join(defaults.SAMPLERS[process])}"
+        )
+
+
+def is_deterministic(config: Any) -> bool:
+    """Whether the same conditions always lead to the same sample, whatever the key."""
+    if config.process.name == "flow_matching":
+        return config.process.start == "source"
+    return config.process.name == "regression"
+
+
+def build_sampler(config: Any) -> SampleFn:
+    """The sampler, from the keys of the samples to the samples.
+
+    Raises:
+        ValueError: an unknown name, one that does not fit the process, or settings out
+            of range.
+    """
+    _require_fitting_sampler(config)
+    name, num_steps, eta = (
+        config.sampler.name,
+        config.sampler.num_steps,
+        config.sampler.eta,
+    )
+    if config.process.name == "diffusion":
+        schedule = build.build_schedule(config)
+        # Raises where the number of steps is out of range.
+        if name == "dpm_solver":
+            schedules.log_snr_times(schedule, num_steps)
+        else:
+            schedules.leading_times(schedule.num_times, num_steps)
+
+        def sample(predict_fn, keys, rows, mask, source):
+            noise = samplers.sample_noise(keys, rows)
+            settings = {"schedule": schedule, "num_steps": num_steps, "mask": mask}
+            if name == "dpm_solver":
+                return samplers.sample_dpm_solver(predict_fn, noise, **settings)
+            if name == "ddpm":
+                return samplers.sample_ddpm(predict_fn, noise, keys, **settings)
+            return samplers.sample_ddim(predict_fn, noise, keys, eta=eta, **settings)
+
+    elif config.process.name == "flow_matching":
+        sampler = samplers.sample_heun if name == "heun" else samplers.sample_euler
+        noise_fn = build.build_noise_fn(config)
+
+        def sample(predict_fn, keys, rows, mask, source):
+            if noise_fn is None:
+                start = processes.require_source(source)
+            else:
+                start = samplers.sample_noise(keys, rows, noise_fn)
+            return sampler(predict_fn, start, num_steps=num_steps, mask=mask)
+
+    else:
+
+        def sample(predict_fn, keys, rows, mask, source):
+            start = processes.require_source(source)
+            return samplers.sample_regression(predict_fn, start, mask=mask)
+
+    return sample
