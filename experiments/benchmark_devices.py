@@ -46,13 +46,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "The batch size is that of one device, not of all.",
         flag_values=values,
     )
-    flags.DEFINE_integer(
-        "steps_per_dispatch",
-        None,
-        "Steps a call; the config's by default.",
-        1,
-        flag_values=values,
-    )
+    command.define_steps_flag(values)
 
 
 def run(values: flags.FlagValues) -> dict[str, Any]:
@@ -63,12 +57,7 @@ def run(values: flags.FlagValues) -> dict[str, Any]:
             raise SystemExit(simulate_devices(max(counts)))
         print(f"note: leaving out more devices than the {jax.device_count()} here")
         counts = [count for count in counts if count <= jax.device_count()]
-    config = ours.adjust_config(
-        values.config,
-        batch_size=values.batch_size,
-        rows=values.rows,
-        dtype=values.dtype,
-    )
+    config = command.adjust_config(values, values.config)
     batch_size = config.train.batch_size
     steps = values.steps_per_dispatch or config.train.steps_per_dispatch
     is_simulated = _SIMULATE in os.environ.get("XLA_FLAGS", "")
@@ -80,13 +69,9 @@ def run(values: flags.FlagValues) -> dict[str, Any]:
         found.append(measure(values, workload, steps))
     record = {
         "benchmark": "devices",
-        "config": command.config_name(values),
-        "config_overrides": command.config_overrides(values),
-        **timing.describe_machine(),
+        **command.describe(values, config),
         "simulated": is_simulated,
         "scaled": values.scaled,
-        "dtype": ours.resolve_dtype(config),
-        "rows": config.data.rows,
         "steps_per_call": steps,
         "devices": found,
         **timing.describe_software(),
@@ -95,9 +80,7 @@ def run(values: flags.FlagValues) -> dict[str, Any]:
     kind = ("simulated",) if is_simulated else ()
     kind += ("scaled",) if values.scaled else ()
     parts = ("devices", *kind, f"b{batch_size}", f"r{config.data.rows}")
-    path = command.output_path(values, *parts, record["dtype"])
-    timing.write_record(path, record)
-    print(f"written: {path}")
+    command.finish(values, record, *parts, record["dtype"])
     return record
 
 

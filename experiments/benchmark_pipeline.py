@@ -32,22 +32,15 @@ def define_flags(values: flags.FlagValues) -> None:
     """Flags beside --config."""
     command.define_workload_flags(values, repeats=5)
     flags.DEFINE_string("dataset", None, "Data set directory.", flag_values=values)
-    flags.DEFINE_integer(
-        "steps_per_dispatch",
-        None,
-        "Steps whose batches are read together; the config's by default.",
-        1,
-        flag_values=values,
-    )
+    command.define_steps_flag(values)
 
 
 def run(values: flags.FlagValues) -> dict[str, Any]:
     """Measures, prints and writes the record."""
     if values.dataset is None:
         raise ValueError("--dataset is missing; give a folder made by prepare")
-    config = values.config or defaults.paper("generation")
-    config = ours.adjust_config(
-        config, batch_size=values.batch_size, rows=values.rows, dtype=values.dtype
+    config = command.adjust_config(
+        values, values.config or defaults.paper("generation")
     )
     steps = values.steps_per_dispatch or config.train.steps_per_dispatch
     config.train.steps_per_dispatch = steps
@@ -93,9 +86,7 @@ def run(values: flags.FlagValues) -> dict[str, Any]:
         f"b{batch_size}",
         f"r{rows}",
     )
-    path = command.output_path(values, *parts)
-    timing.write_record(path, record)
-    print(f"written: {path}")
+    command.finish(values, record, *parts)
     return record
 
 

@@ -7,7 +7,8 @@ times the compiled sampler of any config (`generation.build_generate_fn`), condi
 and crystals on the device, and sampling from end to end: conditions on the host in,
 extxyz and tables out. Weights are random, crystals too. Writes JSON; with
 ``--peer=torch`` the last line is our throughput over the peer's, both on the device.
-See experiments/throughput/README.md.
+``--peer_rows`` and ``--peer_num_steps`` have the peer make the same crystals in more
+rows and with more evaluations, as the paper does. See experiments/throughput/README.md.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from absl import flags
 from throughput import command, ours, report, timing
 
-from crystaljax import build, defaults
+from crystaljax import build_sampling, defaults
 
 
 def main() -> None:
@@ -48,90 +49,73 @@ def define_flags(values: flags.FlagValues) -> None:
         0,
         flag_values=values,
     )
+    for name, text in {
+        "peer_rows": "Rows in which the peer makes the same crystals; ours by default.",
+        "peer_num_steps": "Network evaluations of the peer; ours by default.",
+    }.items():
+        flags.DEFINE_integer(name, None, text, 1, flag_values=values)
 
 
 def run(values: flags.FlagValues) -> dict[str, Any]:
     """Measures, prints and writes the record."""
     if values.peer:
         command.share_memory()
-    config = ours.adjust_config(
-        build.override_sampler(
+    values.batch_size = values.batch_size or values.config.evaluation.batch_size
+    config = command.adjust_config(
+        values,
+        build_sampling.override_sampler(
             values.config, num_steps=values.num_steps, name=values.sampler
         ),
-        batch_size=values.batch_size or values.config.evaluation.batch_size,
-        rows=values.rows,
-        dtype=values.dtype,
     )
     workload = ours.build_workload(config, seed=values.seed)
-    dtype = ours.resolve_dtype(config)
+    peer_workload = ours.widen(
+        workload, rows=values.peer_rows, num_steps=values.peer_num_steps
+    )
     sampler = ours.sampling_program(
         workload, seed=values.seed, num_batches=values.num_batches
     )
-    program = sampler.device
-    program.run(1)
-    memory = timing.peak_memory()
-
-    contenders, peer = {"ours": program.run}, None
-    if values.peer:
-        # Only needed for a comparison.
-        from throughput import torch_peer
-
-        peer = torch_peer.build_contender(
-            "sampling", workload, steps=1, compile_network=values.peer_compile
-        )
-        contenders["peer"] = peer.run
-    seconds = timing.take_turns(
-        contenders, repeats=values.repeats, min_seconds=values.min_seconds
-    )
-
-    found = report.describe_program(program, seconds["ours"], dtype)
     record = {
         "benchmark": "sampling",
-        "config": command.config_name(values),
-        "config_overrides": command.config_overrides(values),
-        **timing.describe_machine(),
-        "dtype": dtype,
+        **command.describe(values, config),
         "batch_size": workload.batch_size,
-        "rows": config.data.rows,
         "sampler": config.sampler.name,
         "network_evaluations": config.sampler.num_steps,
-        "samples_per_second": found["items_per_second"],
-        **found,
-        "peak_memory": memory,
     }
+    dtype = record["dtype"]
     print(
         f"sampling of {record['config']} on {timing.device_name()}: "
-        f"{record['num_params']:,} parameters, {config.sampler.name} with "
-        f"{config.sampler.num_steps} evaluations, batch {workload.batch_size}, "
-        f"{config.data.rows} rows, {dtype}\n"
-        f"init {record['init_seconds']:.1f} s, compile "
-        f"{record['trace_seconds'] + record['compile_seconds']:.1f} s, "
-        f"{record['share_of_peak']:.1%} of the peak, {report.gigabytes(memory)}"
+        f"{sampler.device.costs['num_params']:,} parameters, {config.sampler.name} "
+        f"with {config.sampler.num_steps} evaluations, batch {workload.batch_size}, "
+        f"{config.data.rows} rows, {dtype}"
     )
-    report.print_speed("ours", found, program.items, "samples")
+    found = report.compare(
+        values,
+        "sampling",
+        sampler.device,
+        peer_workload,
+        dtype=dtype,
+        peer_flops=ours.sampling_flops(peer_workload),
+    )
+    record |= {"samples_per_second": found["items_per_second"], **found}
+    if values.peer:
+        theirs = peer_workload.config
+        asked = (theirs.data.rows, theirs.sampler.num_steps)
+        record["peer"] |= dict(zip(("rows", "network_evaluations"), asked, strict=True))
+        if asked != (config.data.rows, config.sampler.num_steps):
+            print(f"       torch: {asked[0]} rows, {asked[1]} evaluations")
     if sampler.num_batches:
         record["end_to_end"] = measure_end_to_end(values, sampler)
         print(
             f"       from conditions to files: "
             f"{record['end_to_end']['samples_per_second']:,.1f} samples/s"
         )
-    if peer is not None:
-        theirs = report.describe_peer(program, seconds["ours"], seconds["peer"])
-        record["peer"] = theirs | peer.describe()
-        report.print_speed("torch", theirs, program.items, "samples")
     record |= timing.describe_software("torch", "diffusers")
-    parts = (
-        "sampling",
-        f"{config.sampler.name}{config.sampler.num_steps}",
-        f"b{workload.batch_size}",
-        f"r{config.data.rows}",
-        dtype,
-    )
-    path = command.output_path(values, *parts)
-    timing.write_record(path, record)
-    print(f"written: {path}")
-    if peer is not None:
-        print(f"ratio to peer: {record['peer']['ratio']:.2f}")
+    size = f"b{workload.batch_size}"
+    steps = f"{config.sampler.name}{config.sampler.num_steps}"
+    parts = ["sampling", steps, size, f"r{config.data.rows}", dtype]
+    if values.peer_rows or values.peer_num_steps:
+        parts.append("peer-as-in-the-paper")
+    command.finish(values, record, *parts)
     return record
 
 

@@ -23,6 +23,7 @@ def main() -> None:
 def define_flags(values: flags.FlagValues) -> None:
     """Flags beside --config."""
     command.define_workload_flags(values, repeats=10)
+    command.define_steps_flag(values)
     command.define_peer_flags(values)
     flags.DEFINE_enum(
         "task",
@@ -31,87 +32,40 @@ def define_flags(values: flags.FlagValues) -> None:
         "Training steps, or forward passes of the network.",
         flag_values=values,
     )
-    flags.DEFINE_integer(
-        "steps_per_dispatch",
-        None,
-        "Steps a call; the config's by default.",
-        1,
-        flag_values=values,
-    )
 
 
 def run(values: flags.FlagValues) -> dict[str, Any]:
     """Measures, prints and writes the record."""
     if values.peer:
         command.share_memory()
-    config = ours.adjust_config(
-        values.config,
-        batch_size=values.batch_size,
-        rows=values.rows,
-        dtype=values.dtype,
-    )
+    config = command.adjust_config(values, values.config)
     workload = ours.build_workload(config, seed=values.seed)
-    dtype = ours.resolve_dtype(config)
-    is_training = values.task == "training"
-    if is_training:
+    if values.task == "training":
         steps = values.steps_per_dispatch or config.train.steps_per_dispatch
         program = ours.training_program(workload, steps)
     else:
         program = ours.forward_program(workload)
-    program.run(1)
-    memory = timing.peak_memory()
-
-    contenders, peer = {"ours": program.run}, None
-    if values.peer:
-        # Only needed for a comparison.
-        from throughput import torch_peer
-
-        peer = torch_peer.build_contender(
-            values.task,
-            workload,
-            steps=program.steps,
-            compile_network=values.peer_compile,
-        )
-        contenders["peer"] = peer.run
-    seconds = timing.take_turns(
-        contenders, repeats=values.repeats, min_seconds=values.min_seconds
-    )
-
-    found = report.describe_program(program, seconds["ours"], dtype)
     record = {
         "benchmark": values.task,
-        "config": command.config_name(values),
-        "config_overrides": command.config_overrides(values),
-        **timing.describe_machine(),
-        "dtype": dtype,
+        **command.describe(values, config),
         "batch_size": workload.batch_size,
-        "rows": config.data.rows,
         "steps_per_call": program.steps,
+    }
+    dtype = record["dtype"]
+    print(
+        f"{values.task} of {record['config']} on {timing.device_name()}: "
+        f"{program.costs['num_params']:,} parameters, batch {workload.batch_size}, "
+        f"{config.data.rows} rows, {dtype}"
+    )
+    found = report.compare(values, values.task, program, workload, dtype=dtype)
+    record |= {
         "seconds_per_step": found["seconds_per_call"]["median"] / program.steps,
         "structures_per_second": found["items_per_second"],
         **found,
-        "peak_memory": memory,
+        **timing.describe_software("torch", "diffusers"),
     }
-    print(
-        f"{values.task} of {record['config']} on {timing.device_name()}: "
-        f"{record['num_params']:,} parameters, batch {workload.batch_size}, "
-        f"{config.data.rows} rows, {dtype}\n"
-        f"init {record['init_seconds']:.1f} s, compile "
-        f"{record['trace_seconds'] + record['compile_seconds']:.1f} s, "
-        f"{record['share_of_peak']:.1%} of the peak, {report.gigabytes(memory)}"
-    )
-    report.print_speed("ours", found, program.steps, "structures")
-    if peer is not None:
-        theirs = report.describe_peer(program, seconds["ours"], seconds["peer"])
-        record["peer"] = theirs | peer.describe()
-        report.print_speed("torch", theirs, program.steps, "structures")
-    record |= timing.describe_software("torch", "diffusers")
     parts = (values.task, f"b{workload.batch_size}", f"r{config.data.rows}", dtype)
-    path = command.output_path(values, *parts)
-    timing.write_record(path, record)
-    print(f"written: {path}")
-    if peer is not None:
-        print(f"ratio to peer: {record['peer']['ratio']:.2f}")
+    command.finish(values, record, *parts)
     return record
 
 

@@ -13,7 +13,7 @@ import tiny
 import torch
 from torch.utils import flop_counter
 
-from crystaljax import build, defaults, samplers, training
+from crystaljax import build_sampling, defaults, samplers, structure, training
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -144,7 +144,7 @@ def test_peer_samples_like_ours(config_file, sampler):
     """The loops, from the same start with the same answers."""
     config = defaults.load_config_file(ROOT / "configs" / f"{config_file}.py", "smoke")
     num_steps = 1 if sampler == "regression" else 5
-    config = build.override_sampler(config, num_steps=num_steps, name=sampler)
+    config = build_sampling.override_sampler(config, num_steps=num_steps, name=sampler)
     start = np.random.default_rng(0).normal(size=(2, 16, 3)).astype(np.float32)
     mask = np.ones((2, 16), bool)
     mask[0, 4:13] = False
@@ -153,7 +153,7 @@ def test_peer_samples_like_ours(config_file, sampler):
     source = jnp.asarray(start) if sampler == "regression" else None
     if source is None:
         start = np.array(samplers.sample_noise(keys, 16))
-    found = build.build_sampler(config)(
+    found = build_sampling.build_sampler(config)(
         lambda x, t: jnp.sin(x) + t[:, None, None] / 1000,
         keys,
         16,
@@ -227,6 +227,50 @@ def test_last_line_is_the_ratio_to_pytorch(script, monkeypatch, capsys, tmp_path
     if script is benchmark_sampling:
         assert record["network_evaluations"] == 2
         assert record["end_to_end"]["num_samples"] == 4
+
+
+def test_peer_makes_the_same_crystals_in_more_rows_with_more_evaluations(
+    monkeypatch, capsys, tmp_path
+):
+    _, record = run_script(
+        monkeypatch,
+        capsys,
+        benchmark_sampling,
+        tmp_path / "record.json",
+        config_flag("ddim"),
+        *TINY,
+        "--num_steps=1",
+        "--num_batches=0",
+        "--peer=torch",
+        "--config.model.element_rows=24",
+        "--peer_rows=24",
+        "--peer_num_steps=3",
+    )
+    peer = record["peer"]
+    assert (record["rows"], record["network_evaluations"]) == (16, 1)
+    assert (peer["rows"], peer["network_evaluations"]) == (24, 3)
+    operations = peer["tflops"] * peer["seconds_per_call"]["median"] * 1e12
+    assert operations > record["flops_per_call"]
+
+
+def test_wider_workload_has_the_same_crystals():
+    config = defaults.load_config_file(ROOT / "configs" / "ddim.py", "smoke")
+    config.train.batch_size, config.model.element_rows = 4, 64
+    workload = ours.build_workload(config)
+    wider = ours.widen(workload, rows=config.data.rows + 8)
+    assert wider.batch.atomic_numbers.shape[1] == config.data.rows + 4
+
+    def encode(workload):
+        batch, rows = workload.batch, workload.config.data.rows
+        cells = structure.CellBatch(batch.frac_coords, batch.lattice)
+        return workload.trainee.scale.encode_cells(cells, batch.num_sites, rows)
+
+    narrow, wide = encode(workload), encode(wider)
+    sites = structure.max_sites(config.data.rows)
+    np.testing.assert_array_equal(wide[:, :sites], narrow[:, :sites])
+    np.testing.assert_array_equal(wide[:, -3:], narrow[:, -3:])
+    with pytest.raises(ValueError, match="as many"):
+        ours.widen(workload, rows=8)
 
 
 def test_forward_pass_alone(monkeypatch, capsys, tmp_path):

@@ -4,12 +4,12 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import flags, logging
 from ml_collections import config_flags
-from throughput import timing
+from throughput import ours, timing
 
 from crystaljax import command_line
 
@@ -104,6 +104,17 @@ def define_workload_flags(values: flags.FlagValues, repeats: int) -> None:
     )
 
 
+def define_steps_flag(values: flags.FlagValues) -> None:
+    """``--steps_per_dispatch``."""
+    flags.DEFINE_integer(
+        "steps_per_dispatch",
+        None,
+        "Training steps a call; the config's by default.",
+        1,
+        flag_values=values,
+    )
+
+
 def define_peer_flags(values: flags.FlagValues) -> None:
     """Flags of what ours is compared with."""
     flags.DEFINE_enum(
@@ -115,6 +126,13 @@ def define_peer_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_bool(
         "peer_compile", False, "Give the peer torch.compile.", flag_values=values
+    )
+
+
+def adjust_config(values: flags.FlagValues, config: Any) -> Any:
+    """A copy of a config as the flags want it measured."""
+    return ours.adjust_config(
+        config, batch_size=values.batch_size, rows=values.rows, dtype=values.dtype
     )
 
 
@@ -135,6 +153,27 @@ def config_overrides(values: flags.FlagValues) -> dict[str, Any]:
         name: list(value) if isinstance(value, tuple) else value
         for name, value in found.items()
     }
+
+
+def describe(values: flags.FlagValues, config: Any) -> dict[str, Any]:
+    """The head of a record: what is measured, and on what."""
+    return {
+        "config": config_name(values),
+        "config_overrides": config_overrides(values),
+        **timing.describe_machine(),
+        "dtype": ours.resolve_dtype(config),
+        "convolution": config.model.convolution,
+        "rows": config.data.rows,
+    }
+
+
+def finish(values: flags.FlagValues, record: Mapping[str, Any], *parts: Any) -> None:
+    """Writes a record; the last line is the ratio to the peer, where there is one."""
+    path = output_path(values, *parts)
+    timing.write_record(path, record)
+    print(f"written: {path}")
+    if "peer" in record:
+        print(f"ratio to peer: {record['peer']['ratio']:.2f}")
 
 
 def output_path(values: flags.FlagValues, *parts: Any) -> pathlib.Path:

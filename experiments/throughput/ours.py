@@ -15,6 +15,8 @@ from throughput import flops, timing
 import crystaljax.conditions as conditions_lib
 from crystaljax import (
     build,
+    build_sampling,
+    build_training,
     generation,
     parallel,
     samples,
@@ -91,6 +93,51 @@ def adjust_config(
     return config
 
 
+def widen(
+    workload: Workload, *, rows: int | None = None, num_steps: int | None = None
+) -> Workload:
+    """The same crystals in more rows, sampled with another number of evaluations.
+
+    Raises:
+        ValueError: fewer rows than the workload has, or than the model is built for.
+    """
+    config = workload.config.copy_and_resolve_references()
+    config.sampler.num_steps = num_steps or config.sampler.num_steps
+    more = (rows or config.data.rows) - config.data.rows
+    if more < 0:
+        raise ValueError(
+            f"rows is {rows}, but the crystals have {config.data.rows}; expected as "
+            "many at least"
+        )
+    config.data.rows += more
+    build.build_model(config)
+
+    def pad(array: np.ndarray) -> np.ndarray:
+        return np.pad(array, [(0, 0), (0, more)] + [(0, 0)] * (array.ndim - 2))
+
+    batch = workload.batch
+    source = batch.source
+    if source is not None:
+        source = source.replace(frac_coords=pad(source.frac_coords))
+    batch = batch.replace(
+        atomic_numbers=pad(batch.atomic_numbers),
+        frac_coords=pad(batch.frac_coords),
+        source=source,
+    )
+    trainee = dataclasses.replace(workload.trainee, rows=config.data.rows)
+    return Workload(config, trainee, batch, workload.mesh)
+
+
+def sampling_flops(workload: Workload) -> int:
+    """Operations of sampling one batch."""
+    model, rows = workload.trainee.model, workload.config.data.rows
+    evaluations = workload.config.sampler.num_steps
+    return workload.batch_size * (
+        flops.encoding_flops(model, rows)
+        + evaluations * flops.evaluation_flops(model, rows)
+    )
+
+
 def build_workload(config: Any, *, seed: int = 0, mesh: Mesh | None = None) -> Workload:
     """The trainee of an adjusted config, and crystals for it.
 
@@ -105,8 +152,8 @@ def build_workload(config: Any, *, seed: int = 0, mesh: Mesh | None = None) -> W
         seed=seed,
         with_source=build.is_modification(config),
     )
-    scale = build.build_scaling(config, batch.lattice, batch.energy)
-    trainee = build.build_trainee(config, scale, NUM_STEPS)
+    scale = build_training.build_scaling(config, batch.lattice, batch.energy)
+    trainee = build_training.build_trainee(config, scale, NUM_STEPS)
     return Workload(config, trainee, batch, mesh)
 
 
@@ -264,11 +311,7 @@ def sampling_program(workload: Workload, *, seed: int, num_batches: int) -> Samp
                 samples.write_samples(made, pathlib.Path(folder), cifs="none")
 
     costs = {"num_params": num_params(params), "init_seconds": init_seconds, **costs}
-    flops_per_call = size * (
-        flops.encoding_flops(trainee.model, rows)
-        + config.sampler.num_steps * flops.evaluation_flops(trainee.model, rows)
-    )
-    device = Program(run, size, 1, flops_per_call, costs)
+    device = Program(run, size, 1, sampling_flops(workload), costs)
     return Sampler(device, run_end_to_end, num_batches)
 
 
@@ -276,7 +319,9 @@ def build_generate_fn(
     model: Any, config: Any, scale: scaling.Scaling, mesh: Mesh
 ) -> Callable[..., Any]:
     """The package's compiled sampler; the only place here that builds one."""
-    return generation.build_generate_fn(model, build.build_sampler(config), scale, mesh)
+    return generation.build_generate_fn(
+        model, build_sampling.build_sampler(config), scale, mesh
+    )
 
 
 def generate(
