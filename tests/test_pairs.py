@@ -35,9 +35,15 @@ def validation_columns(sizes, **options):
     return made
 
 
+def build_sampler(**settings):
+    """For cells of any size."""
+    [sampler] = pairs.build_pair_samplers(**settings)
+    return sampler
+
+
 def build(sizes, *, num_sites=None, seed=0, **options):
     made = columns(sizes, num_sites=num_sites)
-    return pairs.build_pair_sampler(**made, seed=seed, **options), made
+    return build_sampler(**made, seed=seed, **options), made
 
 
 def ranks(made):
@@ -83,7 +89,7 @@ def test_pairs_never_go_up_in_a_group_and_none_comes_twice(
 ):
     num_sites = np.random.default_rng(seed).integers(1, 4, len(sizes))
     made = columns(sizes, num_sites=num_sites, seed=seed)
-    sampler = pairs.build_pair_sampler(
+    sampler = build_sampler(
         **made, seed=seed, pairs_per_group=pairs_per_group, balance_num_sites=balance
     )
     drawn = sampler.epoch(epoch)
@@ -273,7 +279,7 @@ def test_epochs_depend_on_the_seed_and_their_number_alone():
 def test_order_of_indices_does_not_matter():
     made = columns([7, 12, 30])
     turned = made | {"indices": made["indices"][::-1]}
-    one, other = (pairs.build_pair_sampler(**c, seed=0) for c in (made, turned))
+    one, other = (build_sampler(**c, seed=0) for c in (made, turned))
     np.testing.assert_array_equal(one.epoch(0), other.epoch(0))
 
 
@@ -300,7 +306,7 @@ def test_samplers_by_size_take_what_one_takes_of_all(balance_num_sites):
     num_sites = [2] * 60 + [3] * 30 + [4] * 10
     made = columns([30] * 100, num_sites=num_sites)
     options = {"seed": 0, "balance_num_sites": balance_num_sites}
-    whole = pairs.build_pair_sampler(**made, **options)
+    whole = build_sampler(**made, **options)
     parts = pairs.build_pair_samplers(**made, **options, site_limits=(1, 2, 4, 9))
     counts = [pairs_by_num_sites(part, made, 20) for part in parts if len(part)]
     assert [len(part) > 0 for part in parts] == [False, True, True, False]
@@ -341,7 +347,7 @@ def test_quotas_that_add_up_to_whole_pairs_lose_none_to_rounding():
 def test_only_structures_of_the_split_are_drawn():
     made = columns([20] * 30)
     made["indices"] = np.flatnonzero(np.random.default_rng(1).random(600) < 0.3)
-    sampler = pairs.build_pair_sampler(**made, seed=0)
+    sampler = build_sampler(**made, seed=0)
     drawn = np.concatenate([sampler.epoch(epoch) for epoch in range(20)])
     assert np.isin(drawn, made["indices"]).all()
     # The lowest of a group is the lowest within the split.
@@ -364,7 +370,7 @@ def test_no_formula_is_in_training_and_in_validation_pairs():
         np.flatnonzero(sides == datasets.SPLITS.index(name))
         for name in ("train", "val")
     )
-    sampler = pairs.build_pair_sampler(**made | {"indices": train}, seed=0)
+    sampler = build_sampler(**made | {"indices": train}, seed=0)
     training = np.concatenate([sampler.epoch(epoch) for epoch in range(20)])
     del made["num_sites"]
     validation = pairs.lowest_energy_pairs(
@@ -428,7 +434,7 @@ def test_an_epoch_without_pairs_is_refused():
 def test_splits_without_polymorphs_are_refused(num_chosen):
     made = columns([1, 1, 1]) | {"indices": np.arange(num_chosen)}
     with pytest.raises(ValueError, match=r"no polymorphs among .*min_group_size"):
-        pairs.build_pair_sampler(**made, seed=0)
+        build_sampler(**made, seed=0)
     del made["num_sites"]
     with pytest.raises(ValueError, match="no polymorphs"):
         pairs.lowest_energy_pairs(**made, seed=0)
@@ -443,7 +449,7 @@ def dataset(tmp_path_factory):
 
 
 def sampler_of(dataset, seed=3):
-    return pairs.build_pair_sampler(
+    return build_sampler(
         group=dataset.group,
         energy=dataset.formation_energy,
         num_sites=dataset.num_sites,

@@ -63,7 +63,7 @@ class _Quota:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairSampler:
-    """Draws the training pairs of an epoch; made by `build_pair_sampler`.
+    """Draws the training pairs of an epoch; made by `build_pair_samplers`.
 
     An epoch is a function of the seed and its number alone, and every epoch has
     ``len(sampler)`` pairs.
@@ -92,28 +92,6 @@ class PairSampler:
 
         where = np.concatenate([lowest, non_lowest])
         return self.groups.members[where[rng.permutation(len(where))]]
-
-
-def build_pair_sampler(
-    *,
-    group: Integer[np.ndarray, " structures"],
-    energy: Float[np.ndarray, " structures"],
-    num_sites: Integer[np.ndarray, " structures"],
-    indices: Integer[np.ndarray, " split"],
-    seed: int,
-    pairs_per_group: float | int = 5.0,
-    balance_num_sites: bool = False,
-) -> PairSampler:
-    """`build_pair_samplers` for cells of any size in one."""
-    return build_pair_samplers(
-        group=group,
-        energy=energy,
-        num_sites=num_sites,
-        indices=indices,
-        seed=seed,
-        pairs_per_group=pairs_per_group,
-        balance_num_sites=balance_num_sites,
-    )[0]
 
 
 def build_pair_samplers(

@@ -69,8 +69,8 @@ def main() -> None:
     fused_batches = epoch_batches // 8 * 8
     fused = rate(structures(8, fused_batches), args.batch_size * 8)
 
-    sampler_seconds, sampler = timed(
-        lambda: pairs.build_pair_sampler(
+    sampler_seconds, [sampler] = timed(
+        lambda: pairs.build_pair_samplers(
             group=dataset.group,
             energy=dataset.formation_energy,
             num_sites=dataset.num_sites,

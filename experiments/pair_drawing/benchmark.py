@@ -64,7 +64,7 @@ def measure(columns: dict[str, np.ndarray], *, balance_num_sites: bool) -> dict:
     """Seconds, pairs and memory of building a sampler and drawing epochs."""
     before = resident_mib()
     start = time.perf_counter()
-    sampler = pairs.build_pair_sampler(
+    [sampler] = pairs.build_pair_samplers(
         **columns, seed=0, balance_num_sites=balance_num_sites
     )
     build_seconds = time.perf_counter() - start
