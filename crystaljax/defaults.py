@@ -127,8 +127,7 @@ def paper(task: str) -> Any:
     config.model.time_scale = 1.0
     # How convolutions are computed, with the same parameters and results: "unfold" (one
     # matrix product of shifted copies), "shift" (one for each), "xla" (the backend's
-    # own), "mixed" (its own, with the gradient of "unfold"), or "auto", the fastest
-    # measured. See experiments/throughput.
+    # own), or "auto", the fastest measured. See experiments/throughput.
     config.model.convolution = "auto"
     # Compute the insides of blocks again in the backward pass instead of keeping them:
     # a third more work, and larger batches fit into memory.

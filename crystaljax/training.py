@@ -90,8 +90,8 @@ def param_shapes(model: crystal_unet.CrystalUNet, rows: int) -> Any:
 def init_params(model: crystal_unet.CrystalUNet, rows: int, seed: int) -> Any:
     """Fresh parameters of a network, on the host.
 
-    Drawn as the network's own initialisers do, but with NumPy: to compile these takes
-    40 s for the paper's network on 2 CPU cores.
+    Drawn as the network's own initialisers do, but with NumPy: compiling those of a
+    thousand arrays takes longer than a training run's first steps.
     """
     rng = np.random.default_rng(seed)
 
