@@ -1,4 +1,4 @@
-"""Energy above the convex hull, by pymatgen's phase diagrams, and a figure of a hull.
+"""Energy above the convex hull, by pymatgen's phase diagrams.
 
 Energies are formation energies in eV/atom; the elements are at 0. A hull knows the
 energy model its entries were computed with, and refuses energies of any other: numbers
@@ -9,31 +9,17 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib.axes
 import numpy as np
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition, Element
 
-# A formula such as "Cu3Au1", or the atomic numbers of all sites.
-Formula = str | Sequence[int] | np.ndarray
+from crystaljax import compositions, hull_entries
 
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One known compound of a hull.
-
-    Attributes:
-        composition: its composition.
-        formation_energy: eV/atom, against the elements.
-        id: where it came from.
-    """
-
-    composition: Composition
-    formation_energy: float
-    id: str
+Formula = compositions.Formula
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,13 +29,15 @@ class Hull:
     Attributes:
         entries: the compounds; the elements, at 0, come by themselves.
         energy_model: what computed the energies, such as "ASE EMT".
+        left_out: what its source had that cannot be used, in words.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[hull_entries.Entry, ...]
     energy_model: str
+    left_out: tuple[str, ...] = ()
 
     @functools.cached_property
-    def entries_by_system(self) -> dict[frozenset[Element], list[Entry]]:
+    def entries_by_system(self) -> dict[frozenset[Element], list[hull_entries.Entry]]:
         """The entries with exactly these elements; in a large hull few are needed."""
         systems = collections.defaultdict(list)
         for entry in self.entries:
@@ -65,15 +53,92 @@ def build_hull(
     Raises:
         ValueError: an energy is not finite, or a formula cannot be read.
     """
-    checked = []
-    for formula, energy, entry_id in entries:
-        if not np.isfinite(energy):
-            raise ValueError(
-                f"entry {entry_id!r} has formation energy {energy}; expected a finite "
-                "number of eV/atom: leave entries without energy out"
-            )
-        checked.append(Entry(parse_composition(formula), float(energy), str(entry_id)))
-    return Hull(tuple(checked), energy_model)
+    built = [hull_entries.build_entry(*entry) for entry in entries]
+    return Hull(tuple(built), energy_model)
+
+
+def load_hull(
+    spec: str,
+    formulas: Sequence[Formula] = (),
+    *,
+    energy_model: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> Hull:
+    """Hull of the entries in a file or data set, or of AFLOW.
+
+    Args:
+        spec: ``FILE.csv``, ``FILE.json``, ``dataset:PATH``, ``builtin``,
+            ``aflow:B-Ta-W`` or ``aflow``; see `hull_entries.read_entries`.
+        formulas: only entries within the chemical systems of these; all if empty.
+        energy_model: what computed the energies, in the words of the user: taken where
+            the source does not say, and in place of what it says.
+        cache: directory for what AFLOW sends; ``~/.cache/crystaljax`` if None.
+
+    Raises:
+        FileNotFoundError: there is no such file or data set.
+        ValueError: see `hull_entries.read_entries`.
+    """
+    read = hull_entries.read_entries(
+        spec, formulas, energy_model=energy_model, cache=cache
+    )
+    return Hull(read.entries, read.energy_model, read.left_out)
+
+
+def restrict(hull: Hull, formulas: Sequence[Formula]) -> Hull:
+    """The same hull, with the entries within the chemical systems of formulas only.
+
+    Raises:
+        ValueError: a formula cannot be read.
+    """
+    systems = compositions.chemical_systems(formulas)
+    kept = [
+        entry
+        for entry in hull.entries
+        if compositions.is_within(compositions.symbols_of(entry.composition), systems)
+    ]
+    return dataclasses.replace(hull, entries=tuple(kept))
+
+
+def to_dict(hull: Hull, formulas: Sequence[Formula] = ()) -> dict[str, Any]:
+    """Hull → JSON values: what ``hull.json`` of a screening holds.
+
+    Args:
+        hull: what to write.
+        formulas: only entries within the chemical systems of these; all if empty.
+    """
+    if len(formulas):
+        hull = restrict(hull, formulas)
+    return {
+        "energy_model": hull.energy_model,
+        "entries": [
+            {
+                "formula": compositions.format_composition(entry.composition),
+                "formation_energy": entry.formation_energy,
+                "id": entry.id,
+            }
+            for entry in hull.entries
+        ],
+    }
+
+
+def from_dict(value: Mapping[str, Any]) -> Hull:
+    """What `to_dict` gave → hull.
+
+    Raises:
+        ValueError: a key is missing, or an entry cannot be read.
+    """
+    try:
+        rows = [
+            (str(entry["formula"]), float(entry["formation_energy"]), str(entry["id"]))
+            for entry in value["entries"]
+        ]
+        energy_model = value["energy_model"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"no hull: {error!r}; expected energy_model, and entries with formula, "
+            "formation_energy and id"
+        ) from error
+    return build_hull(rows, str(energy_model))
 
 
 def energy_above_hull(
@@ -101,7 +166,8 @@ def energy_above_hull(
     if energy_model != hull.energy_model:
         raise ValueError(
             f"candidates have energies of {energy_model!r}, the hull has those of "
-            f"{hull.energy_model!r}; compute both with one energy model"
+            f"{hull.energy_model!r}; compute both with one energy model (if they are "
+            "the same under two names, say so with --hull_energy_model)"
         )
     if len(formulas) != len(formation_energies):
         raise ValueError(
@@ -110,7 +176,7 @@ def energy_above_hull(
     hull_energies: dict[Composition, float] = {}
     result = np.empty(len(formulas))
     for i, formula in enumerate(formulas):
-        composition = parse_composition(formula).fractional_composition
+        composition = compositions.parse_composition(formula).fractional_composition
         if composition not in hull_energies:
             hull_energies[composition] = hull_energy(hull, composition)
         result[i] = formation_energies[i] - hull_energies[composition]
@@ -143,89 +209,3 @@ def phase_diagram(hull: Hull, chemical_system: str) -> PhaseDiagram:
         for entry in hull.entries_by_system.get(frozenset(subset), ())
     ]
     return PhaseDiagram(references + entries)
-
-
-def parse_composition(formula: Formula) -> Composition:
-    """A formula such as "Cu3Au1", or atomic numbers of all sites → composition.
-
-    Raises:
-        ValueError: it cannot be read, or holds no atom.
-    """
-    if isinstance(formula, str):
-        composition = Composition(formula)
-    else:
-        numbers, counts = np.unique(np.asarray(formula, dtype=int), return_counts=True)
-        composition = Composition(
-            {
-                Element.from_Z(int(n)): int(count)
-                for n, count in zip(numbers, counts, strict=True)
-            }
-        )
-    if composition.num_atoms == 0:
-        raise ValueError(f"{formula!r} holds no atom; expected one such as 'Cu3Au1'")
-    return composition
-
-
-def plot_binary_hull(
-    ax: matplotlib.axes.Axes,
-    hull: Hull,
-    elements: tuple[str, str],
-    candidate_formulas: Sequence[Formula] = (),
-    candidate_energies: Sequence[float] | np.ndarray = (),
-    *,
-    candidate_label: str = "candidates",
-) -> None:
-    """Draws formation energy against composition: first element left, second right.
-
-    Args:
-        ax: where to draw.
-        hull: entries of other systems are left out.
-        elements: two symbols.
-        candidate_formulas: those of other systems are left out.
-        candidate_energies: formation energies, eV/atom; NaN is left out.
-        candidate_label: for the legend.
-
-    Raises:
-        ValueError: not two different elements, or the candidates' lengths differ.
-    """
-    first, second = (Element(symbol) for symbol in elements)
-    if first == second:
-        raise ValueError(f"elements are {elements}; expected two different ones")
-    system = {first, second}
-    diagram = phase_diagram(hull, "-".join(sorted(elements)))
-
-    def fraction(composition: Composition) -> float:
-        return composition.get_atomic_fraction(second)
-
-    def draw(points: Iterable[tuple[Composition, float]], **style: Any) -> None:
-        inside = [(fraction(c), e) for c, e in points if system.issuperset(c.elements)]
-        if inside:
-            ax.scatter(*zip(*inside, strict=True), **style)
-
-    draw(
-        [
-            (entry.composition, entry.formation_energy)
-            for elements_here, entries in hull.entries_by_system.items()
-            if system.issuperset(elements_here)
-            for entry in entries
-        ],
-        s=12,
-        color="0.6",
-        label="known",
-    )
-    stable = sorted(
-        (fraction(entry.composition), entry.energy_per_atom)
-        for entry in diagram.stable_entries
-    )
-    ax.plot(*zip(*stable, strict=True), "-", color="black", linewidth=1, label="hull")
-    candidates = [
-        (parse_composition(formula), energy)
-        for formula, energy in zip(candidate_formulas, candidate_energies, strict=True)
-        if np.isfinite(energy)
-    ]
-    draw(candidates, s=28, marker="x", color="tab:red", label=candidate_label)
-    ax.set_xlabel(f"x in {first.symbol}$_{{1-x}}${second.symbol}$_x$")
-    ax.set_ylabel("formation energy (eV/atom)")
-    ax.set_xlim(-0.03, 1.03)
-    ax.set_title(f"{first.symbol}-{second.symbol}, {hull.energy_model}")
-    ax.legend(frameon=False, fontsize="small")

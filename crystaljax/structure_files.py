@@ -1,4 +1,4 @@
-"""Writes crystals and tables as files that other tools read: extxyz, CIF, CSV, Parquet.
+"""Writes crystals and tables as files that other tools read: extxyz, CIF, tables.
 
 Every writer writes beside its target first and renames at the end, so that a file that
 is there is whole; none overwrites unless told to. A crystal that no file can hold (a
@@ -6,14 +6,11 @@ number that is not finite, a cell without volume) is left out, and the writer's 
 value says so, for the caller's table.
 """
 
-import contextlib
 import os
 import pathlib
 import re
-import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ase.io
@@ -22,7 +19,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from crystaljax import bridge, elements, structure, validity
+from crystaljax import bridge, elements, replacing, structure, validity
 
 # ASE takes these out of a frame's info and makes a calculator of them: a requested
 # energy would be read as a computed one, in eV for the whole cell.
@@ -71,13 +68,13 @@ def write_extxyz(
     frames = []
     left_out = []
     for index, (crystal, info) in enumerate(zip(crystals, infos, strict=True)):
-        if not _is_writable(crystal):
+        if not is_writable(crystal):
             left_out.append(str(info.get("name", index)))
             continue
         atoms = bridge.to_ase(crystal)
         atoms.info = _clean_info(info)
         frames.append(atoms)
-    with _replacing(path, overwrite) as temporary:
+    with replacing.file(path, overwrite) as temporary:
         # ASE writes no file for no frames.
         temporary.touch()
         if frames:
@@ -160,10 +157,10 @@ def write_cifs(
     written = []
     used: set[str] = set()
     for crystal, name in zip(crystals, names, strict=True):
-        if not _is_writable(crystal):
+        if not is_writable(crystal):
             left_out.append(name)
             continue
-        stems.append(_unique_stem(name, used))
+        stems.append(unique_stem(name, used))
         written.append(crystal)
     contents = (
         (f"{stem}.cif", cif_text(crystal, stem))
@@ -171,7 +168,7 @@ def write_cifs(
     )
     if path.suffix == ".zip":
         with (
-            _replacing(path, overwrite) as temporary,
+            replacing.file(path, overwrite) as temporary,
             zipfile.ZipFile(temporary, "w") as archive,
         ):
             for file_name, text in contents:
@@ -181,10 +178,14 @@ def write_cifs(
                 entry.external_attr = 0o644 << 16
                 archive.writestr(entry, text)
     else:
-        with _replacing_folder(path, overwrite) as temporary:
+        with replacing.folder(path, overwrite, _is_cif, "CIFs") as temporary:
             for file_name, text in contents:
                 (temporary / file_name).write_text(text, encoding="ascii")
     return left_out
+
+
+def _is_cif(path: pathlib.Path) -> bool:
+    return path.suffix == ".cif"
 
 
 def cif_text(crystal: structure.Crystal, name: str) -> str:
@@ -197,14 +198,9 @@ def cif_text(crystal: structure.Crystal, name: str) -> str:
         crystal: finite, with a volume.
         name: of the data block, without blanks.
     """
-    lattice = np.asarray(crystal.lattice, dtype=np.float64)
-    coords = np.asarray(crystal.frac_coords, dtype=np.float64)
-    if np.linalg.det(lattice) < 0:
-        # Lengths and angles describe right-handed cells only; inverting vectors and
-        # coordinates together moves no atom.
-        lattice, coords = -lattice, -coords
-    coords = np.round(coords - np.floor(coords), 8) % 1
-    lengths_and_angles = structure.lattice_parameters(lattice)
+    crystal = right_handed(crystal)
+    coords = np.round(crystal.frac_coords - np.floor(crystal.frac_coords), 8) % 1
+    lengths_and_angles = structure.lattice_parameters(crystal.lattice)
     numbers = np.asarray(crystal.atomic_numbers)
     symbols = [elements.symbol(int(number)) for number in numbers]
     species = elements.cell_formula(numbers)
@@ -219,7 +215,7 @@ def cif_text(crystal: structure.Crystal, name: str) -> str:
             f"_cell_{tag} {value:.8f}"
             for tag, value in zip(tags, lengths_and_angles, strict=True)
         ),
-        f"_cell_volume {np.linalg.det(lattice):.8f}",
+        f"_cell_volume {np.linalg.det(crystal.lattice):.8f}",
         f"_chemical_formula_sum '{formula}'",
         "loop_",
         "_symmetry_equiv_pos_site_id",
@@ -241,6 +237,50 @@ def cif_text(crystal: structure.Crystal, name: str) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def poscar_text(crystal: structure.Crystal, comment: str) -> str:
+    """One crystal as a POSCAR of VASP 5: sites grouped by species, direct coordinates.
+
+    Args:
+        crystal: finite, with a volume; species in whatever order.
+        comment: the first line.
+    """
+    crystal = right_handed(crystal)
+    numbers = np.asarray(crystal.atomic_numbers)
+    symbols = np.array([elements.symbol(int(number)) for number in numbers])
+    order = np.argsort(symbols, kind="stable")
+    species, counts = np.unique(symbols, return_counts=True)
+    coords = (crystal.frac_coords - np.floor(crystal.frac_coords))[order]
+    lines = [
+        " ".join(comment.split()),
+        "1.0",
+        *(
+            "".join(f" {value:20.14f}" for value in row)
+            for row in crystal.lattice.tolist()
+        ),
+        " ".join(species.tolist()),
+        " ".join(map(str, counts.tolist())),
+        "Direct",
+        *(
+            "".join(f" {value:18.14f}" for value in row) + f" {symbol}"
+            for row, symbol in zip(coords.tolist(), symbols[order], strict=True)
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def right_handed(crystal: structure.Crystal) -> structure.Crystal:
+    """The same atoms in a right-handed cell, in float64.
+
+    Lengths and angles describe no other, and VASP takes no other.
+    """
+    lattice = np.asarray(crystal.lattice, dtype=np.float64)
+    coords = np.asarray(crystal.frac_coords, dtype=np.float64)
+    if np.linalg.det(lattice) < 0:
+        # Inverting vectors and coordinates together moves no atom.
+        lattice, coords = 0.0 - lattice, 0.0 - coords
+    return structure.Crystal(crystal.atomic_numbers, coords, lattice)
 
 
 def write_table(
@@ -272,7 +312,7 @@ def write_table(
         }
     )
     if path.suffix == ".parquet":
-        with _replacing(path, overwrite) as temporary:
+        with replacing.file(path, overwrite) as temporary:
             pyarrow.parquet.write_table(table, temporary)
         return
     nested = [field.name for field in table.schema if pa.types.is_nested(field.type)]
@@ -282,11 +322,12 @@ def write_table(
             "column per entry"
         )
     options = pyarrow.csv.WriteOptions(quoting_style="needed")
-    with _replacing(path, overwrite) as temporary:
+    with replacing.file(path, overwrite) as temporary:
         pyarrow.csv.write_csv(table, temporary, options)
 
 
-def _is_writable(crystal: structure.Crystal) -> bool:
+def is_writable(crystal: structure.Crystal) -> bool:
+    """Whether a file can hold the crystal: numbers are finite, and there is a cell."""
     # Flat and gigantic cells can be written; what cannot be is a cell without volume,
     # which no reader could turn back into fractional coordinates.
     return (
@@ -304,7 +345,14 @@ def _require_same_length(**sequences: Sequence[Any] | np.ndarray) -> None:
         )
 
 
-def _unique_stem(name: str, used: set[str]) -> str:
+def unique_stem(name: str, used: set[str]) -> str:
+    """A name → a file name without suffix, safe on all systems and not used before.
+
+    Args:
+        name: of a crystal; what is not a letter, digit, ``.``, ``+`` or ``-`` becomes
+            ``_``.
+        used: what was given out, in small letters; the new one is added.
+    """
     stem = re.sub(r"[^A-Za-z0-9.+-]+", "_", name)[:_MAX_NAME_LENGTH].strip("._")
     stem = stem or "crystal"
     candidate, count = stem, 1
@@ -314,49 +362,3 @@ def _unique_stem(name: str, used: set[str]) -> str:
         candidate = f"{stem}-{count}"
     used.add(candidate.lower())
     return candidate
-
-
-def _require_absent(path: pathlib.Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise FileExistsError(
-            f"{path} is there already; choose another path, remove it, or pass "
-            "overwrite"
-        )
-
-
-@contextlib.contextmanager
-def _replacing(path: str | os.PathLike[str], overwrite: bool) -> Iterator[pathlib.Path]:
-    """A path to write to, which takes the place of ``path`` if all goes well."""
-    path = pathlib.Path(path)
-    _require_absent(path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _replacing_folder(path: pathlib.Path, overwrite: bool) -> Iterator[pathlib.Path]:
-    """A folder to write to, which takes the place of ``path`` if all goes well."""
-    _require_absent(path, overwrite)
-    if path.exists():
-        others = [each.name for each in path.iterdir() if each.suffix != ".cif"]
-        if others:
-            raise FileExistsError(
-                f"{path} holds other files than CIFs, such as {others[0]!r}, and is "
-                "not replaced; choose another folder"
-            )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        # mkdtemp's folders are closed to others, as no result should be.
-        temporary.chmod(0o755)
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

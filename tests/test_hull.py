@@ -1,4 +1,7 @@
-import matplotlib.figure
+import json
+
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from pymatgen.analysis.phase_diagram import PDEntry
@@ -96,14 +99,57 @@ def test_entry_without_energy_is_named():
         hull.build_hull([("Cu1Au1", float("nan"), "bad")], MODEL)
 
 
-def test_figure_draws_entries_hull_and_candidates():
-    ax = matplotlib.figure.Figure().subplots()
-    known = binary_hull()
-    formulas = ["Cu1Au3", "Ni1Au1", "Cu1Au1"]
-    hull.plot_binary_hull(ax, known, ("Cu", "Au"), formulas, [0.02, 0.0, np.nan])
-    entries, candidates = (np.asarray(c.get_offsets()) for c in ax.collections)
-    np.testing.assert_allclose(entries, [[0.5, -0.1], [0.25, -0.03], [0.5, 0.2]])
-    np.testing.assert_allclose(candidates, [[0.75, 0.02]])
-    line = ax.lines[0].get_xydata()
-    np.testing.assert_allclose(line, [[0, 0], [0.5, -0.1], [1, 0]])
-    assert "test model" in ax.get_title()
+def test_unknown_element_is_refused():
+    with pytest.raises(ValueError, match="unknown element 'Xx'"):
+        above(binary_hull(), ["Xx2"], [0.0])
+    with pytest.raises(ValueError, match=r"entry 'odd'.*'cu3au'"):
+        hull.build_hull([("cu3au", 0.0, "odd")], MODEL)
+
+
+@hypothesis.given(
+    st.lists(
+        st.tuples(
+            st.dictionaries(
+                st.sampled_from(["B", "Ta", "W", "O"]), st.integers(1, 9), min_size=1
+            ),
+            st.floats(-2, 2),
+            st.text(st.characters(codec="utf-8"), max_size=5),
+        ),
+        max_size=6,
+    )
+)
+def test_hull_round_trips_through_json(rows):
+    rows = [
+        ("".join(f"{symbol}{count}" for symbol, count in counts.items()), energy, name)
+        for counts, energy, name in rows
+    ]
+    known = hull.build_hull(rows, MODEL)
+    found = hull.from_dict(json.loads(json.dumps(hull.to_dict(known))))
+    assert found.entries == known.entries
+    assert found.energy_model == MODEL
+
+
+def test_restricted_hull_gives_the_same_numbers():
+    rows = [("Cu1Au1", -0.1, "a"), ("Cu1Ni1", -0.2, "b"), ("Ni3Au1", -0.3, "c")]
+    rows += [("Cu1Ni1Au1", -0.4, "d"), ("Pt1Au1", -0.5, "e")]
+    known = hull.build_hull(rows, MODEL)
+    wanted = ["Cu2Au3", "Ni1Au4"]
+    few = hull.to_dict(known, wanted)
+    assert [entry["id"] for entry in few["entries"]] == ["a", "c"]
+    np.testing.assert_array_equal(
+        above(hull.from_dict(few), wanted, [0.0, 0.0]), above(known, wanted, [0.0, 0.0])
+    )
+
+
+def test_json_that_is_no_hull_is_refused():
+    for value in ({"entries": []}, {"energy_model": "x", "entries": [{"id": "a"}]}):
+        with pytest.raises(ValueError, match="expected energy_model, and entries"):
+            hull.from_dict(value)
+
+
+def test_hull_is_loaded_from_a_file(tmp_path):
+    path = tmp_path / "known.csv"
+    path.write_text("formula,energy,id\nCu1Au1,-0.1,a\nNi1Pt1,-0.2,b\n")
+    known = hull.load_hull(str(path), ["Au3Cu1"], energy_model=MODEL)
+    assert above(known, ["Au3Cu1"], [0.0]) == pytest.approx([0.05])
+    assert [entry.id for entry in known.entries] == ["a"]

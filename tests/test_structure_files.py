@@ -38,6 +38,40 @@ def assert_same_crystal(found, expected, atol=1e-6):
     np.testing.assert_allclose(difference, np.round(difference), atol=atol)
 
 
+def test_poscar_is_read_back_by_pymatgen_whatever_the_order_of_sites():
+    rng = np.random.default_rng(0)
+    for seed in range(5):
+        crystal = triclinic(seed, 6)
+        order = rng.permutation(6)
+        shuffled = structure.Crystal(
+            crystal.atomic_numbers[order], crystal.frac_coords[order], crystal.lattice
+        )
+        text = structure_files.poscar_text(shuffled, "two\nlines")
+        assert text.startswith("two lines\n")
+        found = bridge.from_pymatgen(Structure.from_str(text, "poscar"))
+        # Blocks of species, by symbol: Au before Cu.
+        assert (
+            sorted(found.atomic_numbers, reverse=True) == found.atomic_numbers.tolist()
+        )
+        expected = bridge.to_pymatgen(crystal)
+        np.testing.assert_allclose(
+            np.sort(bridge.to_pymatgen(found).distance_matrix, axis=None),
+            np.sort(expected.distance_matrix, axis=None),
+            atol=1e-9,
+        )
+
+
+def test_poscar_of_a_left_handed_cell_is_right_handed():
+    crystal = triclinic()
+    mirrored = structure.Crystal(
+        crystal.atomic_numbers, -crystal.frac_coords, -crystal.lattice
+    )
+    text = structure_files.poscar_text(mirrored, "x")
+    found = bridge.from_pymatgen(Structure.from_str(text, "poscar"))
+    assert np.linalg.det(found.lattice) > 0
+    np.testing.assert_allclose(found.lattice, crystal.lattice, atol=1e-12)
+
+
 def test_extxyz_round_trips_triclinic_crystals_and_infos(tmp_path):
     path = tmp_path / "new" / "samples.extxyz"
     crystals = [triclinic(seed, seed + 1) for seed in range(5)]
@@ -183,7 +217,7 @@ def test_zip_is_the_same_for_the_same_crystals(tmp_path):
 @hypothesis.given(st.lists(st.text(max_size=200), max_size=8))
 def test_stems_are_safe_and_unique(names):
     used = set()
-    stems = [structure_files._unique_stem(name, used) for name in names]
+    stems = [structure_files.unique_stem(name, used) for name in names]
     assert len({stem.lower() for stem in stems}) == len(names)
     for stem in stems:
         assert stem.isascii()

@@ -1,0 +1,232 @@
+"""Files with the entries of a hull: CSV, pymatgen's entries as JSON, our hull.json.
+
+A hull file is a reference, not a batch of samples: an entry that cannot be read is an
+error that names it, since a hull without it would look just as good.
+"""
+
+import collections
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from pymatgen.core import Composition
+
+from crystaljax import compositions
+from crystaljax.data.sources import csv_rows, json_items, record
+
+# No allotrope lies that far below the reference state; a total energy does.
+_LOWEST_ELEMENT = -1.0  # eV/atom
+
+
+class Row(NamedTuple):
+    """One entry as a source has it.
+
+    Attributes:
+        formula: of its composition.
+        formation_energy: eV/atom.
+        id: the source's name for it.
+        energy_model: what computed the energy; "" where the entry does not say.
+    """
+
+    formula: str
+    formation_energy: float
+    id: str
+    energy_model: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """All entries of a source.
+
+    Attributes:
+        rows: the entries.
+        energy_model: of those that do not say; "" where the source does not either.
+        left_out: what the source had that cannot be used, in words.
+    """
+
+    rows: Sequence[Row]
+    energy_model: str
+    left_out: tuple[str, ...] = ()
+
+
+class _Total(NamedTuple):
+    composition: Composition
+    energy: float  # eV, of the whole composition
+    id: str
+    energy_model: str
+
+
+def read_csv(path: str) -> Rows:
+    """Reads ``formula``, ``formation_energy`` or ``energy``, ``id``, ``energy_model``.
+
+    Raises:
+        ValueError: a column or cell is missing, an energy is not finite or seems to be
+            a total energy, or the file is a table of samples.
+    """
+    header = csv_rows.read_header(path)
+    better = [name for name in header if name.startswith("formation_energy_")]
+    if "formation_energy" in header and better:
+        # Our own tables of samples: nobody computed what was asked for.
+        raise ValueError(
+            f"{path} has the columns 'formation_energy' and {better[0]!r}: a table of "
+            "samples, whose formation_energy is what was asked for; write a CSV with "
+            "the columns formula and energy, or give its hull.json"
+        )
+    energy_column = "formation_energy" if "formation_energy" in header else "energy"
+    csv_rows.require_columns(path, ["formula", energy_column])
+    optional = [name for name in ("id", "energy_model") if name in header]
+    columns = ["formula", energy_column, *optional]
+    rows = []
+    for number, cells in enumerate(csv_rows.read_rows(path, columns), start=1):
+        where = f"{path}, row {number}"
+        row = dict(zip(columns, cells, strict=True))
+        if row["formula"] is None:
+            raise ValueError(f"{where}: cells are missing or too many; mend the row")
+        entry_id = row.get("id") or where
+        energy = _parse_energy(row[energy_column], entry_id)
+        is_element = len(compositions.symbols_of(row["formula"])) == 1
+        if is_element and energy < _LOWEST_ELEMENT:
+            raise ValueError(
+                f"entry {entry_id!r} has {energy:g} eV/atom for the element "
+                f"{row['formula']}, which total energies look like; expected formation "
+                "energies: give total energies as entries of pymatgen in JSON"
+            )
+        model = row.get("energy_model") or ""
+        rows.append(Row(row["formula"], energy, entry_id, model))
+    return Rows(rows, "")
+
+
+def read_json(path: str, systems: set[frozenset[str]]) -> Rows:
+    """Reads entries of pymatgen (total energies, eV), or what `hull.to_dict` gives.
+
+    Total energies, with their corrections, become formation energies against the
+    lowest entry of each element.
+
+    Args:
+        path: a list or mapping of entries, or ``{"entries": …}`` with an optional
+            ``energy_model``; or an entry a line (.jsonl).
+        systems: total energies outside these need no elements; all are read if empty.
+
+    Raises:
+        ValueError: an item is no entry, an element is missing, or total and formation
+            energies are mixed.
+    """
+    model = ""
+    ours: list[Row] = []
+    totals: list[_Total] = []
+    for number, (key, text) in enumerate(json_items.read_items(path, "entries")):
+        where = f"{path}, entry {number}" if key is None else key
+        try:
+            item = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{where} is no JSON: {error}") from error
+        if key == "energy_model" and isinstance(item, str):
+            model = item
+            continue
+        if isinstance(item, dict) and "computed_structure_entry" in item:
+            item = item["computed_structure_entry"]
+        if not isinstance(item, dict):
+            raise ValueError(
+                f"{where} is a {type(item).__name__}; expected an entry of pymatgen, "
+                "or formula, formation_energy and id"
+            )
+        entry_id, own_model = _find_id(item, where), _find_model(item)
+        if "formation_energy" in item and "formula" in item:
+            energy = _parse_energy(item["formation_energy"], entry_id)
+            ours.append(Row(str(item["formula"]), energy, entry_id, own_model))
+            continue
+        total = _parse_computed_entry(item, entry_id, own_model)
+        symbols = compositions.symbols_of(total.composition)
+        if not systems or compositions.is_within(symbols, systems):
+            totals.append(total)
+    if ours and totals:
+        raise ValueError(
+            f"{path} mixes formation energies and total energies; split it in two"
+        )
+    return Rows(ours or _formation_energies(totals, path), model)
+
+
+def _parse_energy(value: object, entry_id: str) -> float:
+    try:
+        return record.parse_energy(value)
+    except ValueError as error:
+        raise ValueError(
+            f"entry {entry_id!r} has the energy {value!r}; expected a finite number: "
+            "leave entries without energy out"
+        ) from error
+
+
+def _find_id(item: Mapping[str, Any], otherwise: str) -> str:
+    data = item.get("data")
+    data = data if isinstance(data, dict) else {}
+    names = (item.get("id"), item.get("entry_id"), data.get("material_id"))
+    named = [name for name in (*names, item.get("name")) if name]
+    return str(named[0]) if named else otherwise
+
+
+def _find_model(item: Mapping[str, Any]) -> str:
+    data = item.get("data")
+    places = (item, data) if isinstance(data, dict) else (item,)
+    return next((str(p["energy_model"]) for p in places if p.get("energy_model")), "")
+
+
+def _parse_computed_entry(
+    item: Mapping[str, Any], entry_id: str, energy_model: str
+) -> _Total:
+    """Composition and total energy, corrections included.
+
+    Read as plain data, so that no file can name a class whose code would run.
+    """
+    amounts = item.get("composition")
+    if not isinstance(amounts, dict | str) or "energy" not in item:
+        raise ValueError(
+            f"entry {entry_id!r} has no 'composition' or no 'energy'; expected an "
+            "entry of pymatgen (its as_dict()), or formula, formation_energy and id"
+        )
+    if item.get("energy_adjustments") and item.get("correction") is None:
+        raise ValueError(
+            f"entry {entry_id!r} has energy_adjustments but no 'correction', their "
+            "sum; write it again with pymatgen's as_dict()"
+        )
+    try:
+        composition = Composition(amounts).element_composition
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"entry {entry_id!r} has the composition {amounts!r}: {error}"
+        ) from error
+    if not composition.num_atoms:
+        raise ValueError(f"entry {entry_id!r} holds no atom")
+    energy = _parse_energy(item["energy"], entry_id)
+    energy += _parse_energy(item.get("correction") or 0, entry_id)
+    return _Total(composition, energy, entry_id, energy_model)
+
+
+def _formation_energies(totals: Sequence[_Total], path: str) -> list[Row]:
+    """Against the lowest entry of each element."""
+    references: dict[str, float] = {}
+    found: collections.Counter[str] = collections.Counter()
+    for total in totals:
+        symbols = compositions.symbols_of(total.composition)
+        found.update(symbols)
+        if len(symbols) == 1:
+            (symbol,) = symbols
+            per_atom = total.energy / total.composition.num_atoms
+            references[symbol] = min(per_atom, references.get(symbol, np.inf))
+    missing = sorted(found.keys() - references.keys())
+    if missing:
+        raise ValueError(
+            f"{path} has total energies but no entry of {', '.join(missing)}; "
+            "formation energies need those of the elements: add them to the file"
+        )
+    rows = []
+    for composition, energy, entry_id, model in totals:
+        reference = sum(
+            amount * references[element.symbol]
+            for element, amount in composition.items()
+        )
+        formula = compositions.format_composition(composition)
+        formation_energy = float((energy - reference) / composition.num_atoms)
+        rows.append(Row(formula, formation_energy, entry_id, model))
+    return rows
