@@ -1,0 +1,267 @@
+"""Results of DFT beside what was predicted: hull, structure, space group."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crystaljax import (
+    dft_energies,
+    dft_runs,
+    elements,
+    handover,
+    matching,
+    validity,
+    workers,
+)
+from crystaljax import hull as hulls
+
+SYMPRECS = (0.1, 0.01)
+# A process takes seconds to start.
+_MIN_RUNS_FOR_WORKERS = 20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Analysis:
+    """One run beside what was handed over.
+
+    Attributes:
+        run: what became of it.
+        handed: what the manifest says; None where there is none.
+        rms: displacement from the crystal handed over, in units of
+            (volume per site)^(1/3); None where they do not match or cannot be compared.
+        space_groups: of the result, at ``SYMPRECS``.
+    """
+
+    run: dft_runs.Run
+    handed: handover.Handed | None
+    rms: float | None
+    space_groups: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OnHull:
+    """Results on the hull of known entries.
+
+    Attributes:
+        above: energy above the hull, eV/atom; NaN where there is none.
+        problems: why there is none although there is a formation energy, or "".
+        hull: the known entries with the converged results; None without known entries.
+    """
+
+    above: Sequence[float] | np.ndarray
+    problems: Sequence[str]
+    hull: hulls.Hull | None
+
+
+class _Task(NamedTuple):
+    folder: str
+    path: pathlib.Path | None
+    handed: handover.Handed | None
+
+
+def analyze_runs(
+    root: pathlib.Path,
+    *,
+    num_workers: int | None = None,
+    description: str | None = None,
+) -> list[Analysis]:
+    """Reads all runs below a folder, and finds those that were handed over but not run.
+
+    Args:
+        root: see `dft_runs.find_runs`; manifests may be anywhere in it.
+        num_workers: processes; None for all CPUs, or this one if there is little to do.
+        description: label of a progress bar; none if None.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: there are no runs, or a manifest cannot be read.
+    """
+    found = dft_runs.find_runs(root)
+    handed = {
+        path.parent / each.folder: each
+        for path in sorted(root.rglob(handover.MANIFEST))
+        for each in handover.read_manifest(path.parent)
+    }
+    tasks = []
+    seen = set()
+    for folder, path in found:
+        place = root / folder
+        # A run may be in a folder of its own below the one that was handed over.
+        owner = next((p for p in (place, *place.parents) if p in handed), None)
+        seen.add(owner)
+        tasks.append(_Task(folder, path, handed[owner] if owner else None))
+    for place, each in handed.items():
+        if place not in seen:
+            tasks.append(_Task(place.relative_to(root).as_posix(), None, each))
+    if not tasks:
+        raise ValueError(
+            f"{root} holds no runs: neither vasprun.xml nor INCAR in any folder below "
+            "it"
+        )
+    if num_workers is None and len(tasks) < _MIN_RUNS_FOR_WORKERS:
+        num_workers = 1
+    return list(
+        workers.map_in_workers(
+            _analyze, tasks, num_workers=num_workers, description=description
+        )
+    )
+
+
+def _analyze(task: _Task) -> Analysis:
+    run = dft_runs.read_run((task.folder, task.path))
+    rms = None
+    predicted = task.handed and task.handed.crystal
+    if predicted is not None and run.crystal.num_sites:
+        tolerance = matching.TOLERANCES["paper"]
+        rms = matching.match(run.crystal, predicted, [tolerance]).rms[0]
+    groups = tuple(validity.find_space_group(run.crystal, s) for s in SYMPRECS)
+    return Analysis(run, task.handed, rms, groups)
+
+
+def put_on_hull(
+    runs: Sequence[dft_runs.Run],
+    formations: Sequence[dft_energies.Formation],
+    spec: str | None,
+    energy_model: str | None = None,
+) -> OnHull:
+    """Energies above the hull of known entries with the same energy model.
+
+    Args:
+        runs: of candidates and elements.
+        formations: their formation energies.
+        spec: of the known entries, see `hull.load_hull`; None for none.
+        energy_model: what computed these, in the words of the user.
+
+    Raises:
+        FileNotFoundError: there are no such entries.
+        ValueError: they cannot be read, or none of the runs has their energy model.
+    """
+    above = np.full(len(runs), np.nan)
+    problems = [""] * len(runs)
+    with_energy = [i for i, each in enumerate(formations) if np.isfinite(each.energy)]
+    if spec is None:
+        return OnHull(above, problems, None)
+    formulas = [runs[i].crystal.atomic_numbers for i in with_energy]
+    known = hulls.load_hull(spec, formulas, energy_model=energy_model)
+    fit = [i for i in with_energy if runs[i].energy_model == known.energy_model]
+    if with_energy and not fit:
+        models = sorted({runs[i].energy_model for i in with_energy})
+        raise ValueError(
+            f"the runs have energies of {', '.join(map(repr, models))}, the hull "
+            f"{spec} has those of {known.energy_model!r}; energies of two models do "
+            "not mix. If they are one under two names, say so: "
+            f"--hull_energy_model={models[0]!r}"
+        )
+    for i in sorted(set(with_energy) - set(fit)):
+        problems[i] = (
+            f"not on the hull: its energy is of {runs[i].energy_model!r}, the hull's "
+            f"of {known.energy_model!r}"
+        )
+    above[fit] = hulls.energy_above_hull(
+        known,
+        [runs[i].crystal.atomic_numbers for i in fit],
+        [formations[i].energy for i in fit],
+        known.energy_model,
+    )
+    results = hulls.build_hull(
+        [
+            (runs[i].crystal.atomic_numbers, formations[i].energy, runs[i].folder)
+            for i in fit
+            if runs[i].converged
+        ],
+        known.energy_model,
+    )
+    both = dataclasses.replace(known, entries=known.entries + results.entries)
+    return OnHull(above, problems, both)
+
+
+def build_table(
+    analyses: Sequence[Analysis],
+    formations: Sequence[dft_energies.Formation],
+    on_hull: OnHull,
+    tolerance: float,
+) -> dict[str, list[Any]]:
+    """Columns with one row per run, lowest above the hull first.
+
+    Args:
+        analyses: the runs.
+        formations: their formation energies.
+        on_hull: their energies above the hull.
+        tolerance: eV/atom above the hull up to which a converged run holds.
+    """
+    above = np.asarray(on_hull.above, float)
+    energies = np.array([each.energy for each in formations])
+    # NaN is sorted to the end.
+    order = np.lexsort((energies, above)).tolist()
+    rows = []
+    for i in order:
+        run = analyses[i].run
+        problems = [run.problem, formations[i].problem, on_hull.problems[i]]
+        told = _identify(analyses[i])
+        holds = None
+        # Elements hold by definition, and without a hull nobody can tell.
+        if on_hull.hull is not None and told["kind"] != "reference":
+            # NaN is below nothing.
+            holds = run.converged and bool(above[i] <= tolerance)
+        rows.append(
+            {
+                **told,
+                "converged": run.converged,
+                "holds": holds,
+                "problem": "; ".join(each for each in problems if each),
+                "formation_energy_dft": energies[i],
+                "energy_above_hull_dft": above[i],
+                "energy_model_dft": run.energy_model,
+                **_compare(analyses[i]),
+                "total_energy_dft": run.energy,
+                "max_force_dft": run.max_force,
+                "ionic_steps": run.num_steps,
+                "cutoff": run.cutoff,
+                "potentials": ", ".join(run.potentials.values()),
+            }
+        )
+    return {key: [row[key] for row in rows] for key in rows[0]}
+
+
+def _identify(analysis: Analysis) -> dict[str, Any]:
+    run, handed = analysis.run, analysis.handed
+    told: Mapping[str, Any] = handed.row if handed else {}
+    formula = told.get("formula") or ""
+    if run.crystal.num_sites:
+        formula = elements.cell_formula(run.crystal.atomic_numbers)
+    return {
+        "name": told.get("name") or run.folder,
+        "folder": run.folder,
+        "kind": told.get("kind") or "",
+        "formula": formula,
+    }
+
+
+def _compare(analysis: Analysis) -> dict[str, Any]:
+    """What was predicted, and whether the structure still is what it was."""
+    crystal, handed = analysis.run.crystal, analysis.handed
+    told: Mapping[str, Any] = handed.row if handed else {}
+    is_comparable = handed is not None and handed.crystal is not None
+    volume = validity.cell_volume(crystal) if crystal.num_sites else np.nan
+    return {
+        "formation_energy_predicted": _number(told.get("formation_energy_relaxed")),
+        "energy_above_hull_predicted": _number(told.get("energy_above_hull")),
+        "energy_model_predicted": told.get("energy_model_relaxed") or "",
+        "same_structure": analysis.rms is not None
+        if is_comparable and crystal.num_sites
+        else None,
+        "structure_rms": _number(analysis.rms),
+        "space_group_asked": told.get("space_group"),
+        **{
+            f"space_group_dft_{symprec:g}": group
+            for symprec, group in zip(SYMPRECS, analysis.space_groups, strict=True)
+        },
+        "volume_per_atom_dft": volume / max(crystal.num_sites, 1),
+    }
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")

@@ -1,0 +1,319 @@
+"""Hands candidates over to DFT: input folders for VASP or pw.x, or structure files.
+
+    python -m crystaljax.export --candidates=screening --top=50 --format=vasp \
+        --output=dft
+
+``--candidates`` is a folder of `crystaljax.screen` (best first) or crystals in other
+files. The output folder has one folder of inputs per candidate (``vasp``, ``qe``) or
+one file (``cif``, ``poscar``, all in one for ``extxyz``), and
+
+* ``manifest.csv``: a row per candidate with its folder, its energies and conditions,
+  and the reason where it could not be written;
+* ``candidates.extxyz``: the crystals as they were handed over.
+
+`crystaljax.collect` reads both beside the results. Formation energies need the elements
+computed with the same settings: ``--references=elements`` adds folders for those whose
+reference structure ASE knows, ``--references=PATH`` takes crystals of your own.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from crystaljax import command_line
+
+# pymatgen and ASE take seconds to import, and --help does without them.
+if TYPE_CHECKING:
+    import crystaljax.dft
+    import crystaljax.handover
+
+_PACKAGES = ("crystaljax", "pymatgen", "ase")
+FORMATS = ("vasp", "qe", "poscar", "cif", "extxyz")
+# What an export may replace; results of a DFT code are not among it.
+_OUR_NAMES = ("INCAR", "KPOINTS", "POSCAR", "POTCAR", "POTCAR.spec", "pw.in")
+_OUR_NAMES += ("manifest.csv", "export.json")
+_OUR_SUFFIXES = (".cif", ".vasp", ".extxyz")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What to hand over; see the flags of the command.
+
+    Attributes:
+        candidates: folder of a screening, or anything `candidates.read_candidates`
+            reads.
+        output: the folder to make.
+        format: one of ``FORMATS``.
+        top: how many, best first; all if None.
+        structures: "relaxed", "symmetrized" (the symmetry found within 0.1 Å) or
+            "as_generated" (before the relaxation of a screening).
+        max_above_hull: leave out what lies higher, eV/atom; no limit if None.
+        new_only: leave out what is known already (``known_as``).
+        preset: of `dft.PRESETS`, for VASP.
+        incar: ``TAG=value`` texts that replace tags of the preset.
+        pseudopotentials: for pw.x, see `dft.load_potentials`.
+        espresso: ``name=value`` texts that replace entries of pw.x's namelists.
+        references: "elements", or crystals of the elements; none if None.
+        overwrite: replace an export that is there, unless it holds results.
+    """
+
+    candidates: str
+    output: str
+    format: str = "vasp"
+    top: int | None = 50
+    structures: str = "relaxed"
+    max_above_hull: float | None = None
+    new_only: bool = False
+    preset: str = "paper"
+    incar: tuple[str, ...] = ()
+    pseudopotentials: str = "{element}.upf"
+    espresso: tuple[str, ...] = ()
+    references: str | None = None
+    overwrite: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """What all candidates share, checked."""
+
+    incar: Mapping[str, Any]
+    potentials: "Mapping[str, crystaljax.dft.Potential]"
+    espresso: Mapping[str, Any]
+
+
+def export(options: ExportOptions) -> dict[str, list[Any]]:
+    """Writes input files for candidates.
+
+    Returns:
+        The manifest: columns with one row per candidate, then per reference. Where
+        ``problem`` is not empty, nothing was written.
+
+    Raises:
+        FileNotFoundError: there are no candidates, references or pseudopotentials.
+        FileExistsError: the output is there, and is not to be or cannot be replaced.
+        ValueError: an option is wrong, or no candidate is left.
+    """
+    from crystaljax import handover, replacing
+
+    output = pathlib.Path(options.output)
+    replacing.require_absent(output, options.overwrite)
+    settings = _check(options)
+    items = handover.read_items(
+        pathlib.Path(options.candidates),
+        top=options.top,
+        structures=options.structures,
+        max_above_hull=options.max_above_hull,
+        new_only=options.new_only,
+    )
+    if options.references is not None:
+        items += handover.reference_items(options.references, items)
+    built = [_build(item, options, settings) for item in items]
+    manifest = handover.build_manifest(
+        items,
+        [place for place, _, _ in built],
+        [problem for _, _, problem in built],
+    )
+    manifest["structures"] = [options.structures] * len(items)
+    manifest["notes"] = ["; ".join(inputs.notes) for _, inputs, _ in built]
+    with replacing.folder(output, options.overwrite, _is_ours, "inputs") as folder:
+        for _, inputs, _ in built:
+            for name, text in inputs.files.items():
+                path = folder / name
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+        handover.write_records(folder, items, manifest)
+        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+        request = {"request": dataclasses.asdict(options), "versions": versions}
+        text = json.dumps(request, indent=2)
+        (folder / "export.json").write_text(f"{text}\n", encoding="utf-8")
+    return manifest
+
+
+def _check(options: ExportOptions) -> _Settings:
+    """Raises ValueError for options that make no sense, before anything is read."""
+    from crystaljax import dft, handover
+
+    for name, value, known in (
+        ("format", options.format, FORMATS),
+        ("structures", options.structures, handover.STRUCTURES),
+        ("preset", options.preset, dft.PRESETS),
+    ):
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}; expected one of {known}")
+    for name, used_by in (("incar", "vasp"), ("espresso", "qe")):
+        if getattr(options, name) and options.format != used_by:
+            raise ValueError(
+                f"--{name} goes with --format={used_by}; leave it out for "
+                f"{options.format}"
+            )
+    is_espresso = options.format == "qe"
+    return _Settings(
+        dft.parse_incar(options.incar),
+        dft.load_potentials(options.pseudopotentials) if is_espresso else {},
+        dft.parse_espresso(options.espresso),
+    )
+
+
+def _build(
+    item: "crystaljax.handover.Item", options: ExportOptions, settings: _Settings
+) -> "tuple[str, crystaljax.dft.Inputs, str]":
+    """Folder or file of a candidate, its files, and why there are none."""
+    from crystaljax import dft
+
+    if item.problem:
+        return "", dft.Inputs({}), item.problem
+    # pymatgen and ASE raise many kinds of errors; each is this candidate's alone.
+    try:
+        place, inputs = _build_inputs(item, options, settings)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if not isinstance(error, ValueError):
+            reason = f"{type(error).__name__}: {reason}"
+        return "", dft.Inputs({}), reason
+    return place, inputs, ""
+
+
+def _build_inputs(
+    item: "crystaljax.handover.Item", options: ExportOptions, settings: _Settings
+) -> "tuple[str, crystaljax.dft.Inputs]":
+    from crystaljax import dft, handover, structure_files, validity
+
+    stem, crystal = item.stem, item.crystal
+    if options.format in ("vasp", "qe"):
+        if options.format == "vasp":
+            inputs = dft.vasp_inputs(crystal, options.preset, settings.incar)
+        else:
+            inputs = dft.espresso_inputs(
+                crystal, settings.potentials, settings.espresso
+            )
+        files = {f"{stem}/{name}": text for name, text in inputs.files.items()}
+        return stem, dataclasses.replace(inputs, files=files)
+    if problem := validity.find_cell_problem(crystal):
+        raise ValueError(problem)
+    if options.format == "cif":
+        place, text = f"{stem}.cif", structure_files.cif_text(crystal, stem)
+    elif options.format == "poscar":
+        place, text = f"{stem}.vasp", structure_files.poscar_text(crystal, stem)
+    else:
+        # All in the file of the records.
+        return handover.CANDIDATES, dft.Inputs({})
+    return place, dft.Inputs({place: text})
+
+
+def _is_ours(path: pathlib.Path) -> bool:
+    return path.name in _OUR_NAMES or path.suffix in _OUR_SUFFIXES
+
+
+def report(manifest: Mapping[str, list[Any]], options: ExportOptions) -> str:
+    """What the command prints."""
+    from crystaljax import dft
+
+    failed = [
+        (name, problem)
+        for name, problem in zip(manifest["name"], manifest["problem"], strict=True)
+        if problem
+    ]
+    kinds = [
+        kind
+        for kind, problem in zip(manifest["kind"], manifest["problem"], strict=True)
+        if not problem
+    ]
+    lines = [
+        f"{options.output}: {kinds.count('candidate')} candidates and "
+        f"{kinds.count('reference')} reference structures as {options.format}"
+        + (f", preset {options.preset}" if options.format == "vasp" else "")
+    ]
+    lines += [f"not written: {name}: {problem}" for name, problem in failed]
+    notes = dict.fromkeys(note for note in manifest["notes"] if note)
+    lines += [f"note: {note}" for note in notes]
+    if options.format == "vasp" and not dft.has_potcars():
+        lines.append(
+            "POTCAR.spec names the potentials: pymatgen is not configured for POTCARs "
+            "(PMG_VASP_PSP_DIR)"
+        )
+    if options.format in ("vasp", "qe") and options.references is None:
+        lines.append(
+            "formation energies need the elements with the same settings: "
+            "--references=elements writes those that ASE knows"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line."""
+    defaults = ExportOptions(candidates="", output="")
+    values = {
+        "candidates": flags.DEFINE_string(
+            "candidates", None, "Folder of a screening, or crystals in other files."
+        ),
+        "output": flags.DEFINE_string("output", None, "Folder to make."),
+        "format": flags.DEFINE_enum(
+            "format", defaults.format, FORMATS, "What to write."
+        ),
+        "top": flags.DEFINE_integer(
+            "top", defaults.top, "How many, best first; 0: all.", 0
+        ),
+        "structures": flags.DEFINE_enum(
+            "structures",
+            defaults.structures,
+            ["relaxed", "symmetrized", "as_generated"],
+            "As relaxed in the screening, with the symmetry that they nearly have "
+            "(0.1 Å), or as they were before.",
+        ),
+        "max_above_hull": flags.DEFINE_float(
+            "max_above_hull", None, "Leave out what lies higher, eV/atom."
+        ),
+        "new_only": flags.DEFINE_bool(
+            "new_only", defaults.new_only, "Leave out crystals that are known."
+        ),
+        # Not an enum of dft.PRESETS: that brings pymatgen.
+        "preset": flags.DEFINE_string(
+            "preset",
+            defaults.preset,
+            "vasp: 'paper' (PBE, 500 eV, EDIFF 1e-5, EDIFFG -0.01) or 'mp' "
+            "(pymatgen's MPRelaxSet).",
+        ),
+        "incar": flags.DEFINE_list(
+            "incar",
+            [],
+            "INCAR tags instead of the preset's, such as ENCUT=600,ISPIN=1.",
+        ),
+        "pseudopotentials": flags.DEFINE_string(
+            "pseudopotentials",
+            defaults.pseudopotentials,
+            "qe: file names by a pattern with {element}, or a JSON file that maps "
+            "symbols to file names (the SSSP library's has cutoffs too).",
+        ),
+        "espresso": flags.DEFINE_list(
+            "espresso", [], "qe: entries instead of the defaults, such as ecutwfc=80."
+        ),
+        "references": flags.DEFINE_string(
+            "references",
+            None,
+            "Write reference structures of the elements too: 'elements' (those that "
+            "ASE knows), or crystals of your own.",
+        ),
+        "overwrite": flags.DEFINE_bool(
+            "overwrite", False, "Replace an export at --output that holds no results."
+        ),
+    }
+    flags.mark_flags_as_required(["candidates", "output"])
+
+    def command():
+        chosen = {name: flag.value for name, flag in values.items()}
+        chosen["top"] = chosen["top"] or None
+        for name in ("incar", "espresso"):
+            chosen[name] = tuple(chosen[name])
+        options = ExportOptions(**chosen)
+        print(report(export(options), options))
+
+    command_line.run(command, uses_devices=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+"""What goes to DFT and comes back: candidates, reference structures, the manifest."""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from crystaljax import (
+    candidates,
+    elements,
+    references,
+    structure,
+    structure_files,
+    symmetrization,
+)
+
+MANIFEST = "manifest.csv"
+CANDIDATES = "candidates.extxyz"
+STRUCTURES = ("relaxed", "symmetrized", "as_generated")
+# Columns that every manifest has.
+_FIXED = ("folder", "kind", "name", "formula", "problem")
+# Where reference structures come from if the user has none.
+ELEMENTS = "elements"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Item:
+    """One crystal to hand over.
+
+    Attributes:
+        stem: name of its folder or file.
+        kind: "candidate" or "reference".
+        name: as the screening has it; of a reference, its element.
+        crystal: the crystal; `candidates.NO_CRYSTAL` where there is none.
+        problem: why it cannot be handed over; "" if it can.
+        row: what is known of it.
+    """
+
+    stem: str
+    kind: str
+    name: str
+    crystal: structure.Crystal
+    problem: str
+    row: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Handed:
+    """What a manifest says of one folder.
+
+    Attributes:
+        folder: relative to the manifest.
+        row: its columns.
+        crystal: as it was handed over; None if that is not on record.
+    """
+
+    folder: str
+    row: Mapping[str, Any]
+    crystal: structure.Crystal | None
+
+
+def read_items(
+    path: pathlib.Path,
+    *,
+    top: int | None = None,
+    structures: str = "relaxed",
+    max_above_hull: float | None = None,
+    new_only: bool = False,
+) -> list[Item]:
+    """Candidates, best first: by rank, else by energy above the hull, else as they are.
+
+    Args:
+        path: folder of a screening, or anything `candidates.read_candidates` reads.
+        top: how many; all if None.
+        structures: "relaxed", "symmetrized" (the symmetry found within 0.1 Å) or
+            "as_generated" (before the relaxation of a screening).
+        max_above_hull: leave out what lies higher, eV/atom; no limit if None.
+        new_only: leave out what is known already (``known_as``).
+
+    Raises:
+        FileNotFoundError: there are no candidates.
+        ValueError: none is left, or their samples are not on record.
+    """
+    is_screening = (path / CANDIDATES).is_file()
+    found = candidates.read_candidates(path / CANDIDATES if is_screening else path)
+    rows = _rows(path, found)
+    crystals, problems = found.crystals, found.problems
+    if structures == "as_generated" and is_screening:
+        crystals, problems = _find_generated(path, found.names)
+    order = _order(rows)
+    chosen = [i for i in order if _is_wanted(rows[i], max_above_hull, new_only)][:top]
+    if not chosen:
+        raise ValueError(
+            f"none of the {len(rows)} candidates in {path} is left; raise "
+            "--max_above_hull, or pass --nonew_only"
+        )
+    ranks = {i: int(rows[i].get("rank") or place) for place, i in enumerate(order, 1)}
+    digits = max(3, len(str(max(ranks.values()))))
+    used: set[str] = set()
+    return [
+        Item(
+            stem=structure_files.unique_stem(
+                f"{ranks[i]:0{digits}d}_{found.names[i]}", used
+            ),
+            kind="candidate",
+            name=found.names[i],
+            crystal=symmetrization.symmetrize(crystals[i])
+            if structures == "symmetrized" and not problems[i]
+            else crystals[i],
+            problem=problems[i],
+            row=rows[i],
+        )
+        for i in chosen
+    ]
+
+
+def _rows(path: pathlib.Path, found: candidates.Candidates) -> list[dict[str, Any]]:
+    """What is known of each: the screening's table, else what stands in the file."""
+    table = path / "screening.parquet"
+    if table.is_file():
+        by_name = {
+            str(row["name"]): row
+            for row in pyarrow.parquet.read_table(table).to_pylist()
+        }
+        if by_name.keys() >= set(found.names):
+            return [by_name[name] for name in found.names]
+    columns = found.table()
+    return [
+        dict(zip(columns, values, strict=True))
+        for values in zip(*columns.values(), strict=True)
+    ]
+
+
+def _find_generated(
+    path: pathlib.Path, names: Sequence[str]
+) -> tuple[list[structure.Crystal], list[str]]:
+    """Crystals of these names before the relaxation, and why there are none."""
+    try:
+        request = json.loads((path / "screening.json").read_text(encoding="utf-8"))
+        samples = request["request"]["samples"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} does not say which samples it screened ({error!r}); export these "
+            "with --candidates themselves, or pass --structures=relaxed"
+        ) from error
+    generated = candidates.read_candidates(samples)
+    index = {name: i for i, name in enumerate(generated.names)}
+    crystals, problems = [], []
+    for name in names:
+        i = index.get(name)
+        crystals.append(candidates.NO_CRYSTAL if i is None else generated.crystals[i])
+        missing = f"{samples} holds no crystal {name!r}"
+        problems.append(missing if i is None else generated.problems[i])
+    return crystals, problems
+
+
+def _order(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    for key in ("rank", "energy_above_hull"):
+        values = [row.get(key) for row in rows]
+        numbers = [v for v in values if isinstance(v, int | float) and np.isfinite(v)]
+        if len(numbers) == len(rows):
+            return sorted(range(len(rows)), key=numbers.__getitem__)
+    return list(range(len(rows)))
+
+
+def _is_wanted(
+    row: Mapping[str, Any], max_above_hull: float | None, new_only: bool
+) -> bool:
+    if new_only and row.get("known_as"):
+        return False
+    if max_above_hull is None:
+        return True
+    above = row.get("energy_above_hull")
+    return isinstance(above, int | float) and above <= max_above_hull
+
+
+def reference_items(given: str, items: Sequence[Item]) -> list[Item]:
+    """Reference structures of the elements that the candidates have.
+
+    Args:
+        given: "elements" for the structures of ASE's tables, or a file or folder of
+            crystals, which come before these.
+        items: the candidates.
+
+    Raises:
+        FileNotFoundError: there is nothing at the path.
+        ValueError: it cannot be read, or holds energies.
+    """
+    crystals: Mapping[int, Sequence[structure.Crystal]] = {}
+    if given != ELEMENTS:
+        read = references.load_references(given)
+        if read.energies:
+            raise ValueError(
+                f"--references={given} holds energies; expected crystals of the "
+                "elements: give energies to `python -m crystaljax.collect`"
+            )
+        crystals = read.crystals
+    numbers = {int(n) for item in items for n in np.unique(item.crystal.atomic_numbers)}
+    found = []
+    for number in sorted(numbers):
+        symbol = elements.symbol(number)
+        choices, problem = list(crystals.get(number, ())), ""
+        if not choices:
+            try:
+                choices = [references.reference_crystal(number)]
+            except ValueError as error:
+                choices, problem = [candidates.NO_CRYSTAL], str(error)
+        for count, crystal in enumerate(choices, start=1):
+            name = symbol if len(choices) == 1 else f"{symbol}-{count}"
+            stem = f"reference_{name}"
+            row = {"formula": symbol}
+            found.append(Item(stem, "reference", name, crystal, problem, row))
+    return found
+
+
+def build_manifest(
+    items: Sequence[Item], folders: Sequence[str], problems: Sequence[str]
+) -> dict[str, list[Any]]:
+    """Columns with one row per item: where it is, why it is not, what is known of it.
+
+    Args:
+        items: what was handed over.
+        folders: folder or file of each; "" where nothing was written.
+        problems: why nothing was written; "" where it was.
+    """
+    fixed: dict[str, list[Any]] = {
+        "folder": list(folders),
+        "kind": [item.kind for item in items],
+        "name": [item.name for item in items],
+        "formula": [
+            elements.cell_formula(item.crystal.atomic_numbers)
+            if item.crystal.num_sites
+            else str(item.row.get("formula") or "")
+            for item in items
+        ],
+        "problem": list(problems),
+    }
+    keys = dict.fromkeys(key for item in items for key in item.row)
+    return fixed | {
+        key: [item.row.get(key) for item in items] for key in keys if key not in fixed
+    }
+
+
+def write_records(
+    folder: pathlib.Path, items: Sequence[Item], manifest: Mapping[str, list[Any]]
+) -> None:
+    """Writes ``manifest.csv``, and the crystals as they were handed over.
+
+    Args:
+        folder: of the export.
+        items: what was handed over.
+        manifest: of `build_manifest`, and further columns.
+    """
+    structure_files.write_table(folder / MANIFEST, manifest)
+    # extxyz has no dots in the names of what stands beside a lattice.
+    keys = {
+        key: re.sub(r"\W", "_", key)
+        for key in manifest
+        if key not in structure_files.RESERVED_INFO_KEYS
+    }
+    written = [i for i, problem in enumerate(manifest["problem"]) if not problem]
+    infos = [
+        {
+            name: manifest[key][i]
+            for key, name in keys.items()
+            if not _is_missing(manifest[key][i])
+        }
+        for i in written
+    ]
+    crystals = [items[i].crystal for i in written]
+    structure_files.write_extxyz(folder / CANDIDATES, crystals, infos)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def read_manifest(folder: pathlib.Path) -> list[Handed]:
+    """What was handed over in a folder; nothing where there is no manifest.
+
+    Raises:
+        ValueError: the manifest cannot be read.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return []
+    # A name such as 007 is no number.
+    texts = dict.fromkeys(_FIXED, pa.string())
+    options = pyarrow.csv.ConvertOptions(column_types=texts)
+    try:
+        rows = pyarrow.csv.read_csv(path, convert_options=options).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if rows and not set(_FIXED) <= rows[0].keys():
+        raise ValueError(
+            f"{path} has the columns {', '.join(rows[0])}; expected "
+            f"{', '.join(_FIXED)} among them, as `python -m crystaljax.export` writes "
+            "them"
+        )
+    rows = [row for row in rows if not row["problem"]]
+    crystals: list[structure.Crystal] = []
+    if (folder / CANDIDATES).is_file():
+        crystals, _ = structure_files.read_extxyz(folder / CANDIDATES)
+    # In the order of the rows; a file that somebody changed is of no use.
+    is_whole = len(crystals) == len(rows)
+    return [
+        Handed(row["folder"], row, crystals[i] if is_whole else None)
+        for i, row in enumerate(rows)
+    ]

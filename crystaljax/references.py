@@ -1,0 +1,235 @@
+"""Total energies → formation energies: what the elements are measured against.
+
+The reference state of an element is the structure that ASE's tables give it at room
+temperature, relaxed with the same calculator, where that is a simple one (fcc, bcc,
+hcp, diamond, simple cubic); of any other element the user gives the energy or the
+structure.
+"""
+
+import csv
+import dataclasses
+import functools
+import math
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import ase.build
+import ase.data
+import numpy as np
+
+from crystaljax import bridge, elements, inputs, relaxation, structure
+
+_SIMPLE = ("fcc", "bcc", "hcp", "diamond", "sc")
+# Tighter than for compounds: an error here shifts every formation energy.
+_SETTINGS = relaxation.RelaxationSettings(fmax=1e-3, max_steps=300)
+# Single-precision potentials have noise of 1e-3 eV/Å in their forces. The error of the
+# energy is of second order: at this force it is far below 1 meV/atom.
+_GOOD_ENOUGH = 0.02  # eV/Å
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class References:
+    """What a user gives of the elements.
+
+    Attributes:
+        energies: total energy by atomic number, eV/atom, by the calculator in use.
+        crystals: candidates for the reference structure by atomic number; they are
+            relaxed, and the lowest in energy counts.
+    """
+
+    energies: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    crystals: Mapping[int, Sequence[structure.Crystal]] = dataclasses.field(
+        default_factory=dict
+    )
+
+
+def load_references(path: str | os.PathLike[str]) -> References:
+    """Reads energies from a CSV, or structures from anything `inputs` reads.
+
+    Args:
+        path: a ``.csv`` with the columns ``element`` and ``energy`` (eV/atom, total
+            energies of the calculator in use), or crystals of pure elements: a file, or
+            a folder of them.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``.
+        ValueError: a column is missing, a symbol or number cannot be read, an element
+            stands there twice, or a crystal has several elements.
+    """
+    path = pathlib.Path(path)
+    if path.suffix.lower() == ".csv":
+        return References(energies=_read_energies(path))
+    found, problems = inputs.read_inputs(path)
+    if problems:
+        raise ValueError(f"reference {problems[0].name}: {problems[0].reason}")
+    crystals: dict[int, list[structure.Crystal]] = {}
+    for each in found:
+        numbers = {int(number) for number in each.crystal.atomic_numbers}
+        if len(numbers) != 1:
+            raise ValueError(
+                f"reference {each.path} is "
+                f"{elements.cell_formula(each.crystal.atomic_numbers)}; expected "
+                "crystals of one element each"
+            )
+        crystals.setdefault(numbers.pop(), []).append(each.crystal)
+    return References(crystals=crystals)
+
+
+def element_energies(
+    calculator: str,
+    atomic_numbers: Iterable[int],
+    given: References | None = None,
+    *,
+    num_workers: int | None = None,
+    cluster: str | None = None,
+    description: str | None = None,
+) -> tuple[dict[int, float], dict[int, str]]:
+    """Energies of the elements in their reference states, eV/atom.
+
+    Args:
+        calculator: see `calculators.build_calculator`.
+        atomic_numbers: of the elements.
+        given: what the user gives; it comes before ASE's tables.
+        num_workers: processes; all CPUs if None.
+        cluster: address of a Dask scheduler.
+        description: label of a progress bar; none if None.
+
+    Returns:
+        The energies by atomic number, and for the elements without one the reason.
+    """
+    given = given or References()
+    energies: dict[int, float] = {}
+    problems: dict[int, str] = {}
+    owners: list[int] = []
+    crystals: list[structure.Crystal] = []
+    for number in sorted(set(atomic_numbers)):
+        if number in given.energies:
+            energies[number] = given.energies[number]
+            continue
+        try:
+            candidates = given.crystals.get(number) or [reference_crystal(number)]
+        except ValueError as error:
+            problems[number] = str(error)
+            continue
+        owners += [number] * len(candidates)
+        crystals += candidates
+    for index, relaxed in relaxation.relax_each(
+        crystals,
+        calculator,
+        _SETTINGS,
+        num_workers=num_workers,
+        cluster=cluster,
+        description=description,
+    ):
+        number = owners[index]
+        if _is_relaxed(relaxed):
+            energies[number] = min(relaxed.energy, energies.get(number, math.inf))
+        else:
+            problems[number] = _did_not_relax(number, calculator, relaxed)
+    return energies, {n: why for n, why in problems.items() if n not in energies}
+
+
+def reference_crystal(atomic_number: int) -> structure.Crystal:
+    """Unrelaxed reference structure of an element by ASE's tables.
+
+    Raises:
+        ValueError: it is not a simple one, or there is none.
+    """
+    name = ase.data.chemical_symbols[atomic_number]
+    state = ase.data.reference_states[atomic_number]
+    if state is None or state["symmetry"] not in _SIMPLE:
+        raise ValueError(
+            f"{name} has no reference structure that ASE can build; expected an "
+            f"element that is {', '.join(_SIMPLE)}. Give its energy or its crystal "
+            "with --references"
+        )
+    return bridge.from_ase(ase.build.bulk(name))
+
+
+@functools.cache
+def relax_element(calculator: str, atomic_number: int) -> relaxation.Relaxation:
+    """The relaxed element in its reference state, computed here and once per process.
+
+    Raises:
+        ValueError: see `reference_crystal`; the calculator does not know the element,
+            or the relaxation fails.
+    """
+    relaxed = relaxation.relax(
+        reference_crystal(atomic_number),
+        calculator,
+        fmax=_SETTINGS.fmax,
+        max_steps=_SETTINGS.max_steps,
+    )
+    if not _is_relaxed(relaxed):
+        raise ValueError(_did_not_relax(atomic_number, calculator, relaxed))
+    return relaxed
+
+
+def elemental_energy(calculator: str, atomic_number: int) -> float:
+    """Energy of the relaxed element in its reference state, eV/atom.
+
+    Raises:
+        ValueError: as `relax_element`.
+    """
+    return relax_element(calculator, atomic_number).energy
+
+
+def formation_energy(
+    energies: Mapping[int, float],
+    atomic_numbers: Sequence[int] | np.ndarray,
+    energy: float,
+) -> float:
+    """Total energy (eV/atom) → formation energy (eV/atom) against the elements.
+
+    Args:
+        energies: of the elements by atomic number, eV/atom, by the same calculator.
+        atomic_numbers: of all sites.
+        energy: total energy, eV/atom, such as ``Relaxation.energy``.
+
+    Raises:
+        KeyError: an element has no reference energy.
+    """
+    return float(energy - np.mean([energies[int(n)] for n in atomic_numbers]))
+
+
+def _is_relaxed(relaxed: relaxation.Relaxation) -> bool:
+    return not relaxed.failure and relaxed.max_force < _GOOD_ENOUGH
+
+
+def _did_not_relax(
+    atomic_number: int, calculator: str, relaxed: relaxation.Relaxation
+) -> str:
+    name = ase.data.chemical_symbols[atomic_number]
+    reason = relaxed.failure or f"out of steps at {relaxed.max_force:.2g} eV/Å"
+    return (
+        f"the reference structure of {name} did not relax with {calculator}: {reason}"
+    )
+
+
+def _read_energies(path: pathlib.Path) -> dict[int, float]:
+    if not path.exists():
+        raise FileNotFoundError(f"no references at {path}")
+    energies: dict[int, float] = {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        if not {"element", "energy"} <= set(reader.fieldnames or ()):
+            raise ValueError(
+                f"{path} has the columns {reader.fieldnames}; expected element and "
+                "energy (eV/atom)"
+            )
+        for row in reader:
+            number = elements.atomic_number((row["element"] or "").strip())
+            try:
+                energy = float(row["energy"])
+            except (TypeError, ValueError):
+                energy = math.nan
+            if not math.isfinite(energy):
+                raise ValueError(
+                    f"{path}: {row['element']} has the energy {row['energy']!r}; "
+                    "expected a number of eV/atom"
+                )
+            if number in energies:
+                raise ValueError(f"{path} has {row['element']} twice")
+            energies[number] = energy
+    return energies

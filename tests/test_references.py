@@ -1,0 +1,96 @@
+import ase.build
+import numpy as np
+import pytest
+import scipy.optimize
+from ase.calculators.emt import EMT
+
+from crystaljax import bridge, references, relaxation, structure, structure_files
+
+
+def emt_energy(symbol, a):
+    """EMT energy (eV/atom) of the fcc metal at its lowest."""
+
+    def energy(a):
+        atoms = ase.build.bulk(symbol, "fcc", a=a)
+        atoms.calc = EMT()
+        return atoms.get_potential_energy()
+
+    return scipy.optimize.minimize_scalar(energy, bounds=(a - 0.1, a + 0.1)).fun
+
+
+def l1_2():
+    sites = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    numbers = np.array([79, 29, 29, 29])
+    return structure.Crystal(numbers, np.array(sites, float), np.eye(3) * 3.7)
+
+
+def write(path, symbol, crystalstructure, a):
+    crystal = bridge.from_ase(ase.build.bulk(symbol, crystalstructure, a=a))
+    path.write_text(structure_files.cif_text(crystal, symbol))
+
+
+def test_formation_energy_is_against_the_relaxed_elements():
+    relaxed = relaxation.relax(l1_2(), "emt", fmax=0.005)
+    energies, problems = references.element_energies("emt", [79, 29], num_workers=1)
+    assert problems == {}
+    expected = relaxed.energy - 0.75 * emt_energy("Cu", 3.6)
+    expected -= 0.25 * emt_energy("Au", 4.06)
+    found = references.formation_energy(energies, [79, 29, 29, 29], relaxed.energy)
+    assert found == pytest.approx(expected, abs=5e-4)
+    assert found < 0
+    for number, energy in energies.items():
+        assert energy == references.elemental_energy("emt", number)
+
+
+def test_elements_without_a_reference_are_named_and_cost_no_other():
+    energies, problems = references.element_energies("emt", [25, 29], num_workers=1)
+    assert list(energies) == [29]
+    assert "Mn has no reference structure" in problems[25]
+    with pytest.raises(ValueError, match="Mn has no reference structure"):
+        references.elemental_energy("emt", 25)
+
+
+def test_energies_of_a_file_come_first(tmp_path):
+    path = tmp_path / "elements.csv"
+    path.write_text("element, energy\nMn, -8.9\nCu, -3.5\n")
+    given = references.load_references(path)
+    energies, problems = references.element_energies("emt", [25, 29], given)
+    assert (energies, problems) == ({25: -8.9, 29: -3.5}, {})
+
+
+def test_lowest_of_the_crystals_of_an_element_counts(tmp_path):
+    # bcc is above fcc, also in EMT.
+    write(tmp_path / "bcc.cif", "Cu", "bcc", 2.9)
+    write(tmp_path / "fcc.cif", "Cu", "fcc", 3.7)
+    given = references.load_references(tmp_path)
+    energies, problems = references.element_energies("emt", [29], given, num_workers=1)
+    assert problems == {}
+    assert energies[29] == pytest.approx(emt_energy("Cu", 3.6), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("symbol,energy\nCu,1\n", "expected element and energy"),
+        ("element,energy\nXx,1\n", "unknown element 'Xx'"),
+        ("element,energy\nCu,low\n", "Cu has the energy 'low'"),
+        ("element,energy\nCu\n", "Cu has the energy None"),
+        ("element,energy\nCu,nan\n", "Cu has the energy 'nan'"),
+        ("element,energy\nCu,1\nCu,2\n", "has Cu twice"),
+    ],
+)
+def test_files_that_make_no_sense_are_refused(tmp_path, text, problem):
+    path = tmp_path / "elements.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=problem):
+        references.load_references(path)
+
+
+def test_compounds_are_no_references(tmp_path):
+    (tmp_path / "alloy.cif").write_text(structure_files.cif_text(l1_2(), "alloy"))
+    with pytest.raises(
+        ValueError, match=r"alloy.cif is Au1Cu3; expected crystals of o"
+    ):
+        references.load_references(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        references.load_references(tmp_path / "nothing.csv")
