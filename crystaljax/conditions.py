@@ -1,17 +1,20 @@
 """Conditions: what is asked of each sample, parsed, combined and checked."""
 
-import math
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.struct
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 
-from crystaljax import elements, structure, symmetry
+from crystaljax import elements, structure, symmetry, wyckoff
 
-# More energies than anybody means to ask for; 0:1:1e-9 is a slip.
-_MAX_ENERGIES = 100_000
+# What to do with combinations of formula and space group that cannot exist.
+INFEASIBLE = ("mark", "drop", "keep")
+
+# Conditions are made in memory, some 100 bytes each.
+_MAX_SAMPLES = 100_000_000
 
 
 @flax.struct.dataclass
@@ -48,47 +51,6 @@ def conditions_of(batch: structure.CrystalBatch) -> Conditions:
         batch.energy,
         batch.source,
     )
-
-
-def parse_energies(text: str) -> list[float]:
-    """Formation energies (eV/atom): values and ranges, separated by commas.
-
-    A range is ``start:stop:step`` with both ends included, so ``-0.1:0.1:0.1`` is
-    three energies.
-
-    Raises:
-        ValueError: not a number, not finite, or a step that does not lead to the end.
-    """
-    energies: list[float] = []
-    for part in text.split(","):
-        try:
-            values = [float(number) for number in part.split(":")]
-        except ValueError:
-            values = []
-        if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
-            raise ValueError(
-                f"energies: {part!r} in {text!r} is neither a number nor a range; "
-                "expected eV/atom such as -0.05 or start:stop:step such as "
-                "-0.05:0.05:0.01"
-            )
-        if len(values) == 1:
-            energies.append(values[0])
-            continue
-        start, stop, step = values
-        if step == 0 or (stop - start) / step < 0:
-            raise ValueError(
-                f"energies: the step {step:g} of {part!r} does not lead from {start:g} "
-                f"to {stop:g}; expected a step of the right sign, not 0"
-            )
-        # Half a thousandth of a step absorbs rounding: 0.1 / 0.01 is below 10.
-        count = math.floor((stop - start) / step + 5e-4) + 1
-        if count > _MAX_ENERGIES:
-            raise ValueError(
-                f"energies: {part!r} is {count} energies; expected at most "
-                f"{_MAX_ENERGIES}"
-            )
-        energies += [round(start + i * step, 10) for i in range(count)]
-    return energies
 
 
 def parse_space_groups(text: str, vocabulary: dict[str, Any]) -> list[int]:
@@ -146,8 +108,7 @@ def outside_training(conditions: Conditions, vocabulary: dict[str, Any]) -> list
     if unseen:
         notes.append(
             f"{len(unseen)} of the space groups asked for were never seen in training: "
-            + ", ".join(map(str, unseen[:12]))
-            + (", …" if len(unseen) > 12 else "")
+            + _list_some(unseen)
         )
     known = "formation_energy" if conditions.source is None else "energy_difference"
     low, high = vocabulary[known]
@@ -167,34 +128,143 @@ def outside_training(conditions: Conditions, vocabulary: dict[str, Any]) -> list
     return notes
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Feasibility:
+    """Which combinations of formula and space group can exist, and which are wanted.
+
+    Attributes:
+        feasible: whether the sites fill Wyckoff positions of the group; None: not
+            looked at.
+        wanted: which combinations to sample.
+        notes: for the user.
+    """
+
+    feasible: Bool[np.ndarray, "formulas groups"] | None
+    wanted: Bool[np.ndarray, "formulas groups"]
+    notes: list[str]
+
+    def columns(self, num_energies: int, num_samples: int) -> dict[str, np.ndarray]:
+        """``feasible`` of each sample, in the order of `combination_indices`."""
+        if self.feasible is None:
+            return {}
+        each = self.feasible[self.wanted]
+        return {"feasible": np.repeat(each, num_energies * num_samples)}
+
+
+def judge_feasibility(
+    formulas: Sequence[str], space_groups: Sequence[int], infeasible: str
+) -> Feasibility:
+    """Finds combinations that cannot exist; see `crystaljax.wyckoff`.
+
+    Args:
+        formulas: of cells.
+        space_groups: 1-230.
+        infeasible: "mark": they are wanted, and a note says how many there are;
+            "drop": they are not; "keep": nothing is looked at.
+
+    Raises:
+        ValueError: an unknown ``infeasible``, or nothing is left.
+    """
+    if infeasible not in INFEASIBLE:
+        raise ValueError(
+            f"unknown --infeasible={infeasible}; expected one of {INFEASIBLE}"
+        )
+    everything = np.ones((len(formulas), len(space_groups)), bool)
+    if infeasible == "keep" or not everything.size:
+        return Feasibility(None, everything, [])
+    feasible = wyckoff.find_feasible(
+        [list(elements.parse_formula(formula).values()) for formula in formulas],
+        space_groups,
+    )
+    if feasible.all():
+        return Feasibility(feasible, everything, [])
+    examples = _describe_infeasible(formulas, space_groups, feasible)
+    if infeasible == "mark":
+        note = (
+            f"{examples}; they are sampled and marked as not feasible "
+            "(--infeasible=drop leaves them out)"
+        )
+        return Feasibility(feasible, everything, [note])
+    if not feasible.any():
+        raise ValueError(
+            f"nothing to sample: {examples}; expected other space groups or formula "
+            "units, or --infeasible=mark to sample them all the same"
+        )
+    notes = [f"{examples}; they are left out"]
+    lost = [formulas[i] for i in np.flatnonzero(~feasible.any(axis=1)).tolist()]
+    if lost:
+        notes.append(
+            f"nothing is left of {len(lost)} of {len(formulas)} formulas, which have "
+            f"none of the space groups: {_list_some(lost)}"
+        )
+    return Feasibility(feasible, feasible, notes)
+
+
+def _describe_infeasible(
+    formulas: Sequence[str], space_groups: Sequence[int], feasible: np.ndarray
+) -> str:
+    """How many combinations cannot exist, with an example and its reason."""
+    impossible = np.argwhere(~feasible)
+    # Examples of different formulas and groups say more than the first ones.
+    spread = np.unique(np.linspace(0, len(impossible) - 1, 4).astype(int))
+    examples = [(formulas[i], space_groups[j]) for i, j in impossible[spread].tolist()]
+    _, group = examples[0]
+    return (
+        f"{len(impossible):,} of {feasible.size:,} combinations of formula and space "
+        "group cannot exist, since the sites do not fill Wyckoff positions, such as "
+        + ", ".join(f"{formula} in {number}" for formula, number in examples)
+        + (", …" if len(impossible) > len(examples) else "")
+        + f" (positions of {group}: {wyckoff.describe_positions(group)})"
+    )
+
+
+def _list_some(names: Sequence[object]) -> str:
+    return ", ".join(map(str, names[:12])) + (", …" if len(names) > 12 else "")
+
+
 def combine(
     formulas: Sequence[str],
     space_groups: Sequence[int],
-    energies: Sequence[float],
+    energies: Sequence[float] | Float[np.ndarray, "formulas energies"],
     num_samples: int,
     sites: int,
+    *,
+    wanted: Bool[np.ndarray, "formulas groups"] | None = None,
 ) -> Conditions:
     """All combinations (paper section 7.1), each ``num_samples`` times.
+
+    The order is that of `combination_indices`.
 
     Args:
         formulas: of cells, such as "Cu3Au1".
         space_groups: 1-230.
-        energies: formation energies, eV/atom.
+        energies: formation energies, eV/atom: the same for all formulas, or those of
+            each.
         num_samples: samples of each combination.
         sites: width to which atomic numbers are padded.
+        wanted: which formulas are combined with which space groups; all if None.
 
     Raises:
-        ValueError: nothing is asked for, or a formula does not fit into ``sites``.
+        ValueError: nothing is asked for, too much, or a formula does not fit into
+            ``sites``.
     """
-    subject, groups, values = _product(
-        "formulas", len(formulas), space_groups, energies, num_samples
+    values = np.asarray(energies, np.float32)
+    if values.ndim == 1:
+        values = np.broadcast_to(values, (len(formulas), len(values)))
+    subject, group, energy = combination_indices(
+        len(formulas), len(space_groups), values.shape[1], num_samples, wanted
     )
     numbers, num_sites = _pad(
         [elements.formula_atomic_numbers(formula) for formula in formulas],
         list(formulas),
         sites,
     )
-    return Conditions(numbers[subject], num_sites[subject], groups, values)
+    return Conditions(
+        numbers[subject],
+        num_sites[subject],
+        np.array(space_groups, np.uint8)[group],
+        values[subject, energy],
+    )
 
 
 def combine_sources(
@@ -204,8 +274,12 @@ def combine_sources(
     energy_differences: Sequence[float],
     num_samples: int,
     sites: int,
+    *,
+    wanted: Bool[np.ndarray, "sources groups"] | None = None,
 ) -> tuple[Conditions, Int[np.ndarray, " samples"]]:
     """All combinations of crystals to modify with what they shall become.
+
+    The order is that of `combination_indices`.
 
     Args:
         sources: crystals, in the form that the model was trained on.
@@ -215,15 +289,17 @@ def combine_sources(
             eV/atom.
         num_samples: samples of each combination.
         sites: width to which sites are padded.
+        wanted: which sources are combined with which space groups; all if None.
 
     Returns:
         Conditions, and the index of each sample's source.
 
     Raises:
-        ValueError: nothing is asked for, or a source does not fit into ``sites``.
+        ValueError: nothing is asked for, too much, or a source does not fit into
+            ``sites``.
     """
-    subject, groups, values = _product(
-        "crystals", len(sources), space_groups, energy_differences, num_samples
+    subject, group, energy = combination_indices(
+        len(sources), len(space_groups), len(energy_differences), num_samples, wanted
     )
     numbers, num_sites = _pad(
         [source.atomic_numbers for source in sources], list(names), sites
@@ -233,34 +309,58 @@ def combine_sources(
         coords[i, : source.num_sites] = source.frac_coords
     lattice = np.array([source.lattice for source in sources], np.float32)
     cells = structure.CellBatch(coords[subject], lattice[subject])
-    conditions = Conditions(numbers[subject], num_sites[subject], groups, values, cells)
+    conditions = Conditions(
+        numbers[subject],
+        num_sites[subject],
+        np.array(space_groups, np.uint8)[group],
+        np.array(energy_differences, np.float32)[energy],
+        cells,
+    )
     return conditions, subject
 
 
-def _product(
-    subjects: str,
+def combination_indices(
     num_subjects: int,
-    space_groups: Sequence[int],
-    energies: Sequence[float],
+    num_groups: int,
+    num_energies: int,
     num_samples: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Subject, space group and energy of every sample; energies vary fastest."""
-    if not (num_subjects and space_groups and energies) or num_samples < 1:
+    wanted: Bool[np.ndarray, "subjects groups"] | None = None,
+) -> tuple[
+    Int[np.ndarray, " samples"],
+    Int[np.ndarray, " samples"],
+    Int[np.ndarray, " samples"],
+]:
+    """Index of the subject, the space group and the energy of every sample.
+
+    Subjects (formulas or crystals) vary slowest, then space groups, then energies; the
+    samples of a combination follow one another.
+
+    Raises:
+        ValueError: nothing is asked for, or more than 100,000,000 samples.
+    """
+    numbers = (num_subjects, num_groups, num_energies, num_samples)
+    words = (
+        f"{num_subjects:,} formulas or crystals, {num_groups:,} space groups, "
+        f"{num_energies:,} energies, {num_samples:,} samples of each"
+    )
+    if min(numbers) < 1:
+        raise ValueError(f"nothing to sample: {words}; expected at least one of each")
+    if wanted is None:
+        wanted = np.ones((num_subjects, num_groups), bool)
+    total = int(wanted.sum()) * num_energies * num_samples
+    if total > _MAX_SAMPLES:
         raise ValueError(
-            f"nothing to sample: {num_subjects} {subjects}, {len(space_groups)} space "
-            f"groups, {len(energies)} energies, {num_samples} samples of each; "
-            "expected at least one of each"
+            f"{words} are {total:,} samples; expected at most {_MAX_SAMPLES:,}: ask "
+            "for fewer, or for parts of them in several outputs"
         )
-    columns = np.meshgrid(
-        np.arange(num_subjects),
-        np.array(space_groups, np.uint8),
-        np.array(energies, np.float32),
-        indexing="ij",
+    subject, group = np.nonzero(wanted)
+    each = num_energies * num_samples
+    energy = np.repeat(np.arange(num_energies), num_samples)
+    return (
+        np.repeat(subject, each),
+        np.repeat(group, each),
+        np.tile(energy, len(subject)),
     )
-    subject, groups, values = (
-        np.repeat(column.ravel(), num_samples) for column in columns
-    )
-    return subject, groups, values
 
 
 def _pad(

@@ -4,9 +4,11 @@
         --energy_difference=-0.05 --space_groups=221,P4/mmm --output=polymorphs
 
 ``--input`` is a CIF, POSCAR or extxyz file, or a folder of them. Every combination of
-crystal, space group and energy difference is sampled ``--num_samples`` times. The
-output folder is that of `crystaljax.sample`, with the crystals that were modified
-beside the samples: ``inputs.extxyz``, and ``inputs/`` with the files as they were.
+crystal, space group and energy difference is sampled ``--num_samples`` times; where the
+sites cannot fill Wyckoff positions of the group, the column ``feasible`` is false
+(``--infeasible=drop`` leaves these out). The output folder is that of
+`crystaljax.sample`, with the crystals that were modified beside the samples:
+``inputs.extxyz``, and ``inputs/`` with the files as they were.
 """
 
 import dataclasses
@@ -23,6 +25,7 @@ from crystaljax import (
     command_line,
     conditions,
     elements,
+    energies,
     inputs,
     parallel,
     runs,
@@ -45,6 +48,8 @@ class ModifyOptions(command_line.SamplingOptions):
             comma-separated.
         formula: of the cell that the inputs are expected to have; any if None.
         num_samples: samples of each combination.
+        infeasible: what to do with space groups that an input's formula cannot have:
+            "mark", "drop" or "keep"; see `conditions.judge_feasibility`.
     """
 
     input: str
@@ -52,6 +57,7 @@ class ModifyOptions(command_line.SamplingOptions):
     space_groups: str = "seen"
     formula: str | None = None
     num_samples: int = 1
+    infeasible: str = "mark"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,7 +120,7 @@ def build_request(
     vocabulary = runs.load_vocabulary(workdir)
     sites = structure.max_sites(config.data.rows)
     space_groups = conditions.parse_space_groups(options.space_groups, vocabulary)
-    differences = conditions.parse_energies(options.energy_difference)
+    differences = energies.parse_differences(options.energy_difference)
 
     usable, sources, problems = _prepare(options, vocabulary, sites)
     if not usable:
@@ -131,6 +137,11 @@ def build_request(
             "differences, or use a model of configs/modify_diffusion.py"
         )
         num_samples = 1
+    feasibility = conditions.judge_feasibility(
+        [elements.cell_formula(source.atomic_numbers) for source in sources],
+        space_groups,
+        options.infeasible,
+    )
     asked, subject = conditions.combine_sources(
         sources,
         [each.name for each in usable],
@@ -138,7 +149,9 @@ def build_request(
         differences,
         num_samples,
         sites,
+        wanted=feasibility.wanted,
     )
+    notes += feasibility.notes
     notes += conditions.outside_training(asked, vocabulary)
     request = samples_lib.Request(
         workdir=workdir,
@@ -151,12 +164,14 @@ def build_request(
             "space_groups": options.space_groups,
             "formula": options.formula,
             "num_samples": options.num_samples,
+            "infeasible": options.infeasible,
         },
         notes=notes,
         seed=options.seed,
         batch_size=options.batch_size,
         checkpoint=options.checkpoint,
         inputs=[usable[i].name for i in subject],
+        columns=feasibility.columns(len(differences), num_samples),
     )
     return request, usable, sources
 
@@ -248,6 +263,13 @@ def main() -> None:
             "formula",
             None,
             "Cell formula that the inputs must have; others are left out.",
+        ),
+        "infeasible": flags.DEFINE_enum(
+            "infeasible",
+            defaults.infeasible,
+            list(conditions.INFEASIBLE),
+            "Space groups whose Wyckoff positions an input's sites cannot fill: 'mark' "
+            "samples and marks them, 'drop' leaves them out, 'keep' does not look.",
         ),
     }
     values |= command_line.define_request_flags(

@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -37,6 +37,7 @@ class Samples:
         provenance: checkpoint, seed and sampler, the same for all.
         inputs: names of the crystals that were modified, one per sample; None in
             generation.
+        columns: what else the table says of each sample, by name.
         first: number of the first sample, where these are a part of a request.
         num_in_all: samples of the request; these if None.
     """
@@ -46,6 +47,7 @@ class Samples:
     notes: list[str]
     provenance: dict[str, Any]
     inputs: list[str] | None = None
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     first: int = 0
     num_in_all: int | None = None
 
@@ -79,8 +81,10 @@ class Samples:
             "space_group": np.asarray(self.conditions.space_group).tolist(),
         }
         if self.inputs is None:
-            return columns | {"formation_energy": energies}
-        return columns | {"energy_difference": energies, "input": self.inputs}
+            columns |= {"formation_energy": energies}
+        else:
+            columns |= {"energy_difference": energies, "input": self.inputs}
+        return columns | {name: each.tolist() for name, each in self.columns.items()}
 
     def table(self) -> dict[str, list[Any]]:
         """Columns with one row per sample: name, conditions, cell, provenance."""
@@ -116,6 +120,7 @@ class Request:
         batch_size: samples at a time; "auto" for what fits, the config's if None.
         checkpoint: step; the newest if None.
         inputs: names of the crystals to modify, one per sample; None in generation.
+        columns: what else the table says of each sample, by name.
     """
 
     workdir: pathlib.Path
@@ -127,6 +132,7 @@ class Request:
     batch_size: int | str | None
     checkpoint: int | None
     inputs: list[str] | None = None
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def load_run(self) -> runs.Run:
         """The network, on the devices of this process.
@@ -256,6 +262,7 @@ def _samples(
         notes=request.notes,
         provenance=request.provenance(run),
         inputs=None if request.inputs is None else request.inputs[part],
+        columns={name: each[part] for name, each in request.columns.items()},
         first=numbers.start,
         num_in_all=len(request.conditions),
     )
