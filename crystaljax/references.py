@@ -18,7 +18,14 @@ import ase.build
 import ase.data
 import numpy as np
 
-from crystaljax import bridge, elements, inputs, relaxation, structure
+from crystaljax import (
+    bridge,
+    calculators,
+    elements,
+    inputs,
+    relaxation,
+    structure,
+)
 
 _SIMPLE = ("fcc", "bcc", "hcp", "diamond", "sc")
 # Tighter than for compounds: an error here shifts every formation energy.
@@ -107,10 +114,15 @@ def element_energies(
         if number in given.energies:
             energies[number] = given.energies[number]
             continue
+        candidates = given.crystals.get(number, ())
         try:
-            candidates = given.crystals.get(number) or [reference_crystal(number)]
+            if calculator == calculators.EMT and not candidates:
+                # Sooner done than a process has started.
+                energies[number] = elemental_energy(calculator, number)
+            candidates = candidates or [reference_crystal(number)]
         except ValueError as error:
             problems[number] = str(error)
+        if number in energies or number in problems:
             continue
         owners += [number] * len(candidates)
         crystals += candidates

@@ -7,21 +7,24 @@ A request that makes no sense (an unknown calculator, an element it does not hav
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 
 import ase
-import ase.build
-import ase.data
 import numpy as np
+from ase import optimize
 from ase.calculators import calculator as ase_calculator
-from ase.calculators import emt
 from ase.filters import FrechetCellFilter
 from ase.geometry import minkowski_reduce
-from ase.optimize import LBFGS
+from ase.optimize.optimize import Optimizer
 
-from crystaljax import bridge, structure, workers
+from crystaljax import bridge, calculators, isolation, structure
 
-MATGL_PREFIX = "matgl:"
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {
+    "LBFGS": optimize.LBFGS,
+    "FIRE": optimize.FIRE,
+    "BFGS": optimize.BFGS,
+}
 
 # What a relaxation may do before it counts as diverged. Generated crystals start with
 # volumes that are off by tens of percent; beyond these factors a crystal has come apart
@@ -37,6 +40,52 @@ MIN_HEIGHT = 1.0  # Å, between opposite faces of the reduced cell
 MAX_VOLUME_PER_SITE = 1000.0  # Å³
 
 
+def _optimizer(name: str) -> type[Optimizer]:
+    if name not in OPTIMIZERS:
+        raise ValueError(
+            f"unknown optimizer {name!r}; expected one of {', '.join(OPTIMIZERS)}"
+        )
+    return OPTIMIZERS[name]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RelaxationSettings:
+    """How crystals are relaxed.
+
+    Attributes:
+        fmax: convergence threshold, eV/Å.
+        max_steps: optimizer steps at most.
+        relax_cell: relax the lattice too (``FrechetCellFilter``), else sites only.
+        optimizer: of `OPTIMIZERS`.
+        timeout: seconds that a crystal may take; then it has failed.
+
+    Raises:
+        ValueError: a number that is not positive, or an unknown optimizer.
+    """
+
+    fmax: float = 0.05
+    max_steps: int = 500
+    relax_cell: bool = True
+    optimizer: str = "LBFGS"
+    timeout: float = 600.0
+
+    def __post_init__(self):
+        for name in ("fmax", "max_steps", "timeout"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise ValueError(f"{name} is {value}; expected a positive number")
+        _optimizer(self.optimizer)
+
+
+# The paper's candidates were relaxed "using the PyMatGen structure relaxation method",
+# with m3gnet "with default parameters" (section 7.1): pymatgen's `Structure.relax` has
+# these. Its calculator was matgl's M3GNet.
+PRESETS = {
+    "default": RelaxationSettings(),
+    "paper": RelaxationSettings(fmax=0.1, max_steps=500, optimizer="FIRE"),
+}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Relaxation:
     """What became of one crystal.
@@ -50,6 +99,7 @@ class Relaxation:
         converged: whether ``max_force`` fell below ``fmax``.
         failure: why it failed; "" if it did not. A crystal that ran out of steps has
             not failed, it is just not converged.
+        seconds: that it took; NaN if nobody measured.
     """
 
     crystal: structure.Crystal
@@ -58,61 +108,7 @@ class Relaxation:
     num_steps: int
     converged: bool
     failure: str = ""
-
-
-def build_calculator(name: str) -> ase_calculator.Calculator:
-    """Name → ASE calculator.
-
-    Args:
-        name: "emt", ASE's effective medium theory for alloys of Al, Ni, Cu, Pd, Ag, Pt
-            and Au; or "matgl:" and the name of a pretrained matgl potential, which is
-            downloaded, or the path of one on disk.
-
-    Raises:
-        ValueError: the name is none of these.
-        ImportError: matgl is not installed.
-    """
-    if name == "emt":
-        return emt.EMT()
-    if name.startswith(MATGL_PREFIX) and name != MATGL_PREFIX:
-        return _build_matgl_calculator(name.removeprefix(MATGL_PREFIX))
-    raise ValueError(
-        f"unknown calculator {name!r}; expected 'emt', or 'matgl:' followed by the "
-        "name or local path of a matgl potential"
-    )
-
-
-def energy_model(calculator: str) -> str:
-    """Name of the energy model behind a calculator, to be recorded beside energies.
-
-    Energies of two different models must never meet in one hull.
-
-    Raises:
-        ValueError: there is no such calculator.
-    """
-    if calculator == "emt":
-        return "ASE EMT"
-    if calculator.startswith(MATGL_PREFIX) and calculator != MATGL_PREFIX:
-        return f"matgl {calculator.removeprefix(MATGL_PREFIX)}"
-    build_calculator(calculator)  # raises with the possible names
-    raise AssertionError(f"{calculator!r} has no energy model")
-
-
-def require_elements(calculator: str, crystals: Iterable[structure.Crystal]) -> None:
-    """Raises ValueError if ``calculator`` has no parameters for an element.
-
-    matgl potentials say so themselves, when they meet the element.
-    """
-    if calculator != "emt":
-        return
-    numbers = {int(n) for crystal in crystals for n in crystal.atomic_numbers}
-    symbols = {ase.data.chemical_symbols[n] for n in sorted(numbers)}
-    missing = sorted(symbols - set(emt.parameters))
-    if missing:
-        raise ValueError(
-            f"EMT has no parameters for {', '.join(missing)}; it has "
-            f"{', '.join(emt.parameters)}. Choose a matgl potential for others"
-        )
+    seconds: float = float("nan")
 
 
 def relax(
@@ -122,33 +118,42 @@ def relax(
     fmax: float = 0.05,
     max_steps: int = 100,
     relax_cell: bool = True,
+    optimizer: str = "LBFGS",
 ) -> Relaxation:
-    """Relaxes one crystal by LBFGS; a bad crystal is a result, not an exception.
+    """Relaxes one crystal, here; a bad crystal is a result, not an exception.
 
     Args:
         crystal: where to start; sites keep their order.
-        calculator: see ``build_calculator``.
+        calculator: see `calculators.build_calculator`.
         fmax: convergence threshold, eV/Å.
         max_steps: optimizer steps at most.
         relax_cell: relax the lattice too (``FrechetCellFilter``), else sites only.
+        optimizer: of `OPTIMIZERS`.
 
     Raises:
-        ValueError: unknown calculator, or it has no parameters for an element.
+        ValueError: unknown calculator or optimizer, or the calculator has no parameters
+            for an element.
         ImportError: the calculator's package is not installed.
     """
-    require_elements(calculator, [crystal])
-    ase_calc = build_calculator(calculator)
-    failure = _unfit_to_start(crystal)
-    if failure:
-        return Relaxation(crystal, np.nan, np.nan, 0, False, failure)
-    # Potentials and optimizers are other people's code, at configurations that nobody
-    # foresaw: whatever they raise is this crystal's result.
-    try:
-        with np.errstate(all="ignore"):
-            return _relax(crystal, ase_calc, fmax, max_steps, relax_cell)
-    except Exception as error:
-        failure = f"{type(error).__name__}: {error}"
-        return Relaxation(crystal, np.nan, np.nan, 0, False, failure)
+    start = time.perf_counter()
+    optimizer_type = _optimizer(optimizer)
+    calculators.require_elements(calculator, [crystal])
+    ase_calc = calculators.build_calculator(calculator)
+    failure = find_start_problem(crystal)
+    result = Relaxation(crystal, np.nan, np.nan, 0, False, failure)
+    if not failure:
+        # Potentials and optimizers are other people's code, at configurations that
+        # nobody foresaw: whatever they raise is this crystal's result.
+        try:
+            with np.errstate(all="ignore"):
+                result = _relax(
+                    crystal, ase_calc, fmax, max_steps, relax_cell, optimizer_type
+                )
+        except Exception as error:
+            calculators.forget_calculators()
+            failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            result = dataclasses.replace(result, failure=failure)
+    return dataclasses.replace(result, seconds=time.perf_counter() - start)
 
 
 def relax_many(
@@ -161,11 +166,11 @@ def relax_many(
     num_workers: int | None = None,
     description: str | None = None,
 ) -> list[Relaxation]:
-    """Relaxes many crystals in worker processes; results in the order given.
+    """Relaxes many crystals in processes of their own; results in the order given.
 
     Args:
         crystals: where to start.
-        calculator: see ``build_calculator``.
+        calculator: see `calculators.build_calculator`.
         fmax: convergence threshold, eV/Å.
         max_steps: optimizer steps at most.
         relax_cell: relax the lattices too.
@@ -177,79 +182,73 @@ def relax_many(
             crystal; before anything is relaxed.
         ImportError: the calculator's package is not installed; likewise.
     """
-    build_calculator(calculator)
-    require_elements(calculator, crystals)
+    settings = RelaxationSettings(fmax=fmax, max_steps=max_steps, relax_cell=relax_cell)
+    relaxed = dict(
+        relax_each(
+            crystals,
+            calculator,
+            settings,
+            num_workers=num_workers,
+            description=description,
+        )
+    )
+    return [relaxed[i] for i in range(len(crystals))]
+
+
+def relax_each(
+    crystals: Sequence[structure.Crystal],
+    calculator: str,
+    settings: RelaxationSettings,
+    *,
+    num_workers: int | None = None,
+    cluster: str | None = None,
+    description: str | None = None,
+) -> Iterator[tuple[int, Relaxation]]:
+    """Yields (index, relaxation) as they are finished.
+
+    A crystal that takes longer than ``settings.timeout``, or whose process dies with
+    it, has failed, and says so.
+
+    Args:
+        crystals: where to start.
+        calculator: see `calculators.build_calculator`.
+        settings: how to relax.
+        num_workers: processes; all CPUs if None.
+        cluster: address of a Dask scheduler that has the processes; see
+            `isolation.map_isolated`.
+        description: label of a progress bar; none if None.
+
+    Raises:
+        ValueError: unknown calculator, it has no parameters for an element of any
+            crystal, or there is no such cluster; before anything is relaxed.
+        ImportError: the calculator's package is not installed, or Dask; likewise.
+    """
+    calculators.build_calculator(calculator)
+    calculators.require_elements(calculator, crystals)
     relax_one = functools.partial(
         relax,
         calculator=calculator,
-        fmax=fmax,
-        max_steps=max_steps,
-        relax_cell=relax_cell,
+        fmax=settings.fmax,
+        max_steps=settings.max_steps,
+        relax_cell=settings.relax_cell,
+        optimizer=settings.optimizer,
     )
-    return list(
-        workers.map_in_workers(
-            relax_one, crystals, num_workers=num_workers, description=description
-        )
-    )
+    for index, result in isolation.map_isolated(
+        relax_one,
+        crystals,
+        timeout=settings.timeout,
+        num_workers=num_workers,
+        cluster=cluster,
+        description=description,
+    ):
+        if isinstance(result, isolation.Lost):
+            result = Relaxation(
+                crystals[index], np.nan, np.nan, 0, False, result.reason
+            )
+        yield index, result
 
 
-@functools.cache
-def relax_element(calculator: str, atomic_number: int) -> Relaxation:
-    """The relaxed element in its reference state, computed once per process.
-
-    The reference state is the structure ASE's tables give the element at room
-    temperature: fcc for Al, Ni, Cu, Pd, Ag, Pt and Au.
-
-    Raises:
-        ValueError: ASE's tables give no simple structure, the calculator does not know
-            the element, or the relaxation fails.
-    """
-    symbol = ase.data.chemical_symbols[atomic_number]
-    state = ase.data.reference_states[atomic_number]
-    simple = ("fcc", "bcc", "hcp", "diamond", "sc")
-    if state is None or state["symmetry"] not in simple:
-        raise ValueError(
-            f"{symbol} has no reference structure that ASE can build; expected an "
-            f"element that is {', '.join(simple)}. Give its energy yourself"
-        )
-    crystal = bridge.from_ase(ase.build.bulk(symbol))
-    # Tighter than for compounds: an error here shifts every formation energy.
-    relaxed = relax(crystal, calculator, fmax=1e-3, max_steps=300)
-    if not relaxed.converged:
-        raise ValueError(
-            f"the reference structure of {symbol} did not relax with {calculator!r}: "
-            f"{relaxed.failure or 'out of steps'}"
-        )
-    return relaxed
-
-
-def elemental_energy(calculator: str, atomic_number: int) -> float:
-    """Energy of the relaxed element in its reference state, eV/atom.
-
-    Raises:
-        ValueError: as ``relax_element``.
-    """
-    return relax_element(calculator, atomic_number).energy
-
-
-def formation_energy(
-    calculator: str, atomic_numbers: Sequence[int] | np.ndarray, energy: float
-) -> float:
-    """Total energy (eV/atom) → formation energy (eV/atom) against the elements.
-
-    Args:
-        calculator: what gave ``energy``; the elements are relaxed with it, once.
-        atomic_numbers: of all sites.
-        energy: total energy, eV/atom, such as ``Relaxation.energy``.
-
-    Raises:
-        ValueError: an element has no reference energy (see ``elemental_energy``).
-    """
-    references = [elemental_energy(calculator, int(n)) for n in atomic_numbers]
-    return float(energy - np.mean(references))
-
-
-def _unfit_to_start(crystal: structure.Crystal) -> str:
+def find_start_problem(crystal: structure.Crystal) -> str:
     """Why a crystal cannot be handed to a potential; "" if it can."""
     if not (
         np.isfinite(crystal.frac_coords).all() and np.isfinite(crystal.lattice).all()
@@ -282,11 +281,12 @@ def _relax(
     fmax: float,
     max_steps: int,
     relax_cell: bool,
+    optimizer_type: type[Optimizer],
 ) -> Relaxation:
     atoms = bridge.to_ase(crystal)
     atoms.calc = ase_calc
     target = _CellFilter(atoms) if relax_cell else atoms
-    optimizer = LBFGS(target, logfile=None)  # type: ignore[arg-type]
+    optimizer = optimizer_type(target, logfile=None)  # type: ignore[arg-type]
     start_volume = atoms.get_volume()
     start_coords = np.asarray(crystal.frac_coords)
     last = Relaxation(crystal, np.nan, np.nan, 0, False)
@@ -342,22 +342,3 @@ def _diverged(atoms: ase.Atoms, start_volume: float, start_coords: np.ndarray) -
     if displacement > MAX_DISPLACEMENT:
         return f"a site moved by {displacement:.1f} Å"
     return ""
-
-
-def _build_matgl_calculator(model: str) -> ase_calculator.Calculator:
-    try:
-        from matgl.ext.ase import PESCalculator  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise ImportError(
-            f"'matgl:{model}' needs matgl, which is not installed; install the "
-            "'relax' extra: pip install 'crystaljax[relax]'"
-        ) from error
-    # Its default is GPa, with which ASE's cell filters go wrong by a factor of 160.
-    return PESCalculator(_load_matgl_potential(model), stress_unit="eV/A3")
-
-
-@functools.lru_cache(maxsize=1)
-def _load_matgl_potential(model: str):
-    import matgl  # type: ignore[import-not-found]
-
-    return matgl.load_model(model)

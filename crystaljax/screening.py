@@ -1,219 +1,334 @@
-"""From generated crystals to a ranked table: check, relax, energy above hull, known.
+"""From crystals to a ranked table: check, compare, relax, energy above hull, known.
 
-Every crystal keeps its row, with the reason why it fell out.
+Every crystal keeps its row, with the stage at which it fell out, and why.
 """
 
-import collections
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import pathlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from crystaljax import (
-    elements,
+    calculators,
     hull,
     matching,
     relaxation,
+    screening_result,
+    screening_stages,
+    screening_work,
     structure,
     validity,
-    workers,
 )
+from crystaljax import references as references_lib
 
-# How alike a relaxed crystal and a known one are to be called the same.
-_SAME = matching.TOLERANCES["paper"]
+# Tighter than the paper's. Of 1,024 pairs of EMT alloys of one composition (relaxed,
+# 5 meV/atom and more apart) StructureMatcher calls 8 equal at 0.2/0.3/5, by which B2
+# hides L1_0, and none at these; of 80 pairs of copies that were disturbed by 0.2 Å a
+# site and 2 % of the cell it still finds 79. A duplicate missed costs a relaxation,
+# after which it is found.
+SAME = matching.Tolerance(0.1, 0.15, 3.0)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Screening:
-    """One entry per crystal, in the order given.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScreeningOptions:
+    """How crystals are screened.
 
     Attributes:
-        relaxed: the relaxed crystals; the crystal as it was where it fell out.
-        formation_energy: of the relaxed crystals, eV/atom; NaN where there is none.
-        above_hull: energy above the hull of the known entries, eV/atom; negative below
-            it; NaN where there is none.
-        space_group: of the relaxed crystals at symprec 0.1, 0 if none was found.
-        converged: whether the relaxation reached its force threshold.
-        known_as: id of the known crystal of the same composition that the relaxed one
-            matches; "" if it is new.
-        duplicate_of: index of the earlier crystal that relaxed to the same; -1 if none.
-        fell_out: why a crystal has no energy; "" if it has one.
-        energy_model: of all energies.
+        settings: of the relaxations.
+        method: "ase" (one at a time, on all cores), "batched" (many at once on the
+            device, for calculators that `batched_relaxation` supports), or "auto":
+            batched where that is possible, there are enough crystals, and no cluster.
+        energy_model: of the calculator, in the words of the user; its own if None.
+        references: energies or structures of elements, in place of ASE's tables.
+        min_distance_ratio: crystals with two atoms closer than this share of the sum of
+            their covalent radii are not relaxed. Bonds are at 0.8 and more; samples
+            with 0.5 to 0.8 mostly relax to something sound, below potentials are asked
+            for what they never saw, and answer with anything.
+        tolerance: of what counts as equal.
+        relax_duplicates: relax crystals too that equal an earlier or a known one as
+            they are; equal ones are looked for among the relaxed only.
+        num_workers: processes; all CPUs if None.
+        cluster: address of a Dask scheduler that relaxes; None: this machine.
+        show_progress: print progress bars.
     """
 
-    relaxed: list[structure.Crystal]
-    formation_energy: np.ndarray
-    above_hull: np.ndarray
-    space_group: np.ndarray
-    converged: np.ndarray
-    known_as: list[str]
-    duplicate_of: np.ndarray
-    fell_out: list[str]
-    energy_model: str
+    settings: relaxation.RelaxationSettings = relaxation.PRESETS["default"]
+    method: str = "ase"
+    energy_model: str | None = None
+    references: references_lib.References | None = None
+    min_distance_ratio: float = 0.5
+    tolerance: matching.Tolerance = SAME
+    relax_duplicates: bool = False
+    num_workers: int | None = None
+    cluster: str | None = None
+    show_progress: bool = False
 
-    def ranking(self) -> np.ndarray:
-        """Indices of distinct crystals with an energy, lowest above the hull first."""
-        distinct = np.isfinite(self.above_hull) & (self.duplicate_of < 0)
-        indices = np.flatnonzero(distinct)
-        return indices[np.argsort(self.above_hull[indices], kind="stable")]
+    def label(self, text: str) -> str | None:
+        """Of a progress bar."""
+        return text if self.show_progress else None
 
-    def table(self) -> dict[str, list[Any]]:
-        """Columns with one row per crystal."""
-        return {
-            "formation_energy_relaxed": self.formation_energy.tolist(),
-            "energy_above_hull": self.above_hull.tolist(),
-            "energy_model_relaxed": [self.energy_model] * len(self.relaxed),
-            "space_group_relaxed": self.space_group.tolist(),
-            "relaxation_converged": self.converged.tolist(),
-            "known_as": self.known_as,
-            "duplicate_of": self.duplicate_of.tolist(),
-            "fell_out": self.fell_out,
-        }
+
+def find_energy_model(
+    calculator: str, known_hull: hull.Hull | None, claimed: str | None = None
+) -> str:
+    """Energy model of a calculator, made sure to be that of the hull.
+
+    Args:
+        calculator: see `calculators.build_calculator`.
+        known_hull: what its energies are to be compared with, if anything.
+        claimed: energy model in the words of the user, in place of the calculator's.
+
+    Raises:
+        ValueError: an unknown calculator, a claim that is not so, or a hull of another
+            energy model.
+    """
+    own = calculators.energy_model(calculator)
+    if calculator == calculators.EMT and claimed not in (None, own):
+        raise ValueError(
+            f"EMT's energies are {own!r}, and comparable with no others; leave "
+            f"--energy_model={claimed!r} out"
+        )
+    energy_model = claimed or own
+    if known_hull is not None and known_hull.energy_model != energy_model:
+        raise ValueError(
+            f"{calculator} gives energies of {energy_model!r}, the hull has those of "
+            f"{known_hull.energy_model!r}, and energies of two models make no hull; "
+            "take another calculator, or a hull of entries computed with this one. If "
+            "the calculator was made to reproduce the hull's energies, say so: "
+            f"--energy_model={known_hull.energy_model!r}"
+        )
+    return energy_model
 
 
 def screen(
     crystals: Sequence[structure.Crystal],
     calculator: str,
-    known_hull: hull.Hull,
-    known: Sequence[tuple[str, structure.Crystal]],
+    known_hull: hull.Hull | None,
+    known: Sequence[tuple[str, structure.Crystal]] = (),
+    options: ScreeningOptions | None = None,
     *,
-    max_steps: int = 200,
-    num_workers: int | None = None,
-    show_progress: bool = False,
-) -> Screening:
-    """Checks, relaxes and compares crystals.
+    names: Sequence[str] | None = None,
+    problems: Sequence[str] | None = None,
+    work: pathlib.Path | None = None,
+) -> screening_result.Screening:
+    """Checks, compares, relaxes and ranks crystals.
 
     Args:
         crystals: as they were generated.
-        calculator: see `relaxation.build_calculator`.
-        known_hull: of the same energy model as the calculator.
+        calculator: see `calculators.build_calculator`.
+        known_hull: of the same energy model as the calculator; None: crystals are
+            compared with those of their own composition only.
         known: ids and crystals; only those with a composition in question are compared.
-        max_steps: of each relaxation.
-        num_workers: processes; all CPUs if None.
-        show_progress: print progress bars.
+        options: all else.
+        names: of the crystals, unique; their numbers if None.
+        problems: what is known to be wrong with each; "" if nothing.
+        work: folder where what is finished is kept, and found; see `screening_work`.
 
     Raises:
-        ValueError: an unknown calculator, elements it does not have, or a hull of
-            another energy model.
+        ValueError: an unknown calculator, a hull of another energy model, elements that
+            the calculator or the references do not have in all crystals, or names that
+            are not unique.
+        ImportError: what the calculator or the cluster needs is not installed.
     """
-    energy_model = relaxation.energy_model(calculator)
-    relaxation.require_elements(calculator, crystals)
-    fell_out = [check.reason for check in map(validity.check, crystals)]
-    fit = [i for i, reason in enumerate(fell_out) if not reason]
-    relaxations = relaxation.relax_many(
-        [crystals[i] for i in fit],
-        calculator,
-        max_steps=max_steps,
-        num_workers=num_workers,
-        description="relax" if show_progress else None,
-    )
+    options = options or ScreeningOptions()
+    names = [str(i) for i in range(len(crystals))] if names is None else list(names)
+    if len(set(names)) != len(crystals):
+        raise ValueError(
+            f"{len(set(names))} different names for {len(crystals)} crystals; expected "
+            "one for each"
+        )
+    energy_model = find_energy_model(calculator, known_hull, options.energy_model)
+    calculators.build_calculator(calculator)
+    seconds: dict[str, float] = {}
+    there = {"num_workers": options.num_workers, "cluster": options.cluster}
+    fallen: dict[int, tuple[str, str]] = {}
 
+    def alive() -> list[int]:
+        return [i for i in range(len(crystals)) if i not in fallen]
+
+    def of(indices: Sequence[int], many: Any) -> dict[int, Any]:
+        return {i: many[i] for i in indices}
+
+    # ------------------------------- check -------------------------------------
+    with _timed(seconds, "check"):
+        checks = screening_stages.check(
+            crystals,
+            problems,
+            options.min_distance_ratio,
+            screening_result.SYMPRECS,
+            num_workers=options.num_workers,
+            description=options.label("check"),
+        )
+    for i, reason in enumerate(checks.reasons):
+        if reason:
+            fallen[i] = ("validity", reason)
+
+    # ----------------------------- elements ------------------------------------
+    with _timed(seconds, "references"):
+        numbers = {i: set(map(int, crystals[i].atomic_numbers)) for i in alive()}
+        found = screening_work.remember(
+            work,
+            "references",
+            lambda: screening_stages.find_references(
+                calculator,
+                sorted(set().union(*numbers.values())),
+                options.references,
+                **there,
+                description=options.label("relax elements"),
+            ),
+        )
+        # JSON's keys are strings.
+        reference, missing = ({int(n): v for n, v in each.items()} for each in found)
+    for i, each in numbers.items():
+        reasons = [missing[number] for number in sorted(each) if number in missing]
+        if reasons:
+            fallen[i] = ("energy", "; ".join(reasons))
+    if numbers and not alive():
+        raise ValueError(
+            "the energy of none of the crystals can be computed: "
+            + "; ".join(missing.values())
+        )
+
+    # --------------------------- compare ---------------------------------------
+    known_as = [""] * len(crystals)
+    duplicate_of = np.full(len(crystals), -1)
+    if not options.relax_duplicates:
+        with _timed(seconds, "compare"):
+            for i, (first, known_id) in _compare(
+                work, "generated", of(alive(), crystals), known, options
+            ):
+                duplicate_of[i], known_as[i] = first, known_id
+                if first >= 0:
+                    fallen[i] = ("duplicates", f"equals an earlier one: {names[first]}")
+                elif known_id:
+                    fallen[i] = ("duplicates", f"equals a known one: {known_id}")
+
+    # ---------------------------- relax ----------------------------------------
+    with _timed(seconds, "relax"):
+        relaxations = _relax(work, of(alive(), crystals), calculator, options, there)
     relaxed = list(crystals)
     energy = np.full(len(crystals), np.nan)
-    converged = np.zeros(len(crystals), bool)
-    for i, result in zip(fit, relaxations, strict=True):
-        fell_out[i] = result.failure
-        if not result.failure:
-            relaxed[i] = result.crystal
-            converged[i] = result.converged
-            energy[i] = relaxation.formation_energy(
-                calculator, result.crystal.atomic_numbers, result.energy
-            )
-    above_hull = hull.energy_above_hull(
-        known_hull,
-        [crystal.atomic_numbers for crystal in crystals],
-        energy,
-        energy_model,
-    )
-    space_group = np.array(
-        [
-            validity.find_space_group(crystal, 0.1) if np.isfinite(value) else 0
-            for crystal, value in zip(relaxed, energy, strict=True)
-        ],
-        dtype=int,
-    )
-    known_as, duplicate_of = _compare(
-        relaxed, energy, known, num_workers, "compare" if show_progress else None
-    )
-    return Screening(
+    for i, (result, _) in relaxations.items():
+        if result.failure:
+            fallen[i] = ("relaxation", result.failure)
+            continue
+        if not np.isfinite(result.energy):
+            fallen[i] = ("energy", "the calculator gave no energy")
+            continue
+        relaxed[i] = result.crystal
+        energy[i] = references_lib.formation_energy(
+            reference, result.crystal.atomic_numbers, result.energy
+        )
+
+    # ------------------------ hull, compare again ------------------------------
+    left = alive()
+    above_hull = np.full(len(crystals), np.nan)
+    if known_hull is not None and left:
+        above_hull[left] = hull.energy_above_hull(
+            known_hull,
+            [relaxed[i].atomic_numbers for i in left],
+            energy[left],
+            energy_model,
+        )
+    with _timed(seconds, "compare relaxed"):
+        symprecs = screening_result.RELAXED_SYMPRECS
+        space_groups = np.zeros((len(crystals), len(symprecs)), int)
+        if left:
+            space_groups[left] = validity.check_many(
+                [relaxed[i] for i in left], symprecs, num_workers=options.num_workers
+            ).space_groups
+        # A converged crystal stands for those that are not.
+        left.sort(key=lambda i: (not relaxations[i][0].converged, i))
+        for i, (first, known_id) in _compare(
+            work, "relaxed", of(left, relaxed), known, options, of(left, energy)
+        ):
+            duplicate_of[i], known_as[i] = first, known_id
+            if first >= 0:
+                reason = f"relaxed to the same as another one: {names[first]}"
+                fallen[i] = ("duplicates", reason)
+
+    none = (None, "")
+    return screening_result.Screening(
+        names=names,
+        checks=checks,
         relaxed=relaxed,
+        relaxations=[relaxations.get(i, none)[0] for i in range(len(crystals))],
+        methods=[relaxations.get(i, none)[1] for i in range(len(crystals))],
         formation_energy=energy,
         above_hull=above_hull,
-        space_group=space_group,
-        converged=converged,
+        space_groups=space_groups,
         known_as=known_as,
         duplicate_of=duplicate_of,
-        fell_out=fell_out,
+        fell_out_at=[fallen.get(i, ("", ""))[0] for i in range(len(crystals))],
+        fell_out=[fallen.get(i, ("", ""))[1] for i in range(len(crystals))],
         energy_model=energy_model,
+        has_hull=known_hull is not None,
+        seconds=seconds,
     )
 
 
 def _compare(
-    crystals: Sequence[structure.Crystal],
-    energy: np.ndarray,
+    work: pathlib.Path | None,
+    which: str,
+    crystals: Mapping[int, structure.Crystal],
     known: Sequence[tuple[str, structure.Crystal]],
-    num_workers: int | None,
-    description: str | None,
-) -> tuple[list[str], np.ndarray]:
-    """Which crystals are known, and which are duplicates of an earlier one."""
-    by_formula: dict[str, list[int]] = collections.defaultdict(list)
-    for i, crystal in enumerate(crystals):
-        if np.isfinite(energy[i]):
-            by_formula[elements.reduced_formula(crystal.atomic_numbers)].append(i)
-    known_by_formula = collections.defaultdict(list)
-    for name, crystal in known:
-        formula = elements.reduced_formula(crystal.atomic_numbers)
-        if formula in by_formula:
-            known_by_formula[formula].append((name, crystal))
-    tasks = [
-        (
-            [crystals[i] for i in members],
-            energy[members],
-            known_by_formula[formula],
-        )
-        for formula, members in by_formula.items()
-    ]
-    known_as = [""] * len(crystals)
-    duplicate_of = np.full(len(crystals), -1)
-    results = workers.map_in_workers(
-        _compare_polymorphs, tasks, num_workers=num_workers, description=description
+    options: ScreeningOptions,
+    energy: Mapping[int, float] | None = None,
+) -> list[tuple[int, tuple[int, str]]]:
+    found = screening_work.remember(
+        work,
+        f"compared_{which}",
+        lambda: list(
+            screening_stages.compare(
+                crystals,
+                known,
+                options.tolerance,
+                energy=energy,
+                num_workers=options.num_workers,
+                description=options.label(f"compare {which}"),
+            ).items()
+        ),
     )
-    for members, result in zip(by_formula.values(), results, strict=True):
-        for i, (name, first) in zip(members, result, strict=True):
-            known_as[i] = name
-            duplicate_of[i] = members[first] if first >= 0 else -1
-    return known_as, duplicate_of
+    # JSON has no tuples.
+    return [(i, (first, known_id)) for i, (first, known_id) in found]
 
 
-def _compare_polymorphs(
-    task: tuple[
-        list[structure.Crystal], np.ndarray, list[tuple[str, structure.Crystal]]
-    ],
-) -> list[tuple[str, int]]:
-    """(id of the known crystal or "", position of the earlier one or -1) of each."""
-    crystals, energy, known = task
-    firsts: list[tuple[int, str]] = []
-    results = []
-    for i, crystal in enumerate(crystals):
-        # Energies that differ rule out the same minimum without the slow matcher.
-        earlier = next(
-            (
-                first
-                for first in firsts
-                if abs(energy[first[0]] - energy[i]) < 0.005
-                and _same(crystal, crystals[first[0]])
-            ),
-            None,
-        )
-        if earlier is not None:
-            results.append((earlier[1], earlier[0]))
-            continue
-        name = next((name for name, other in known if _same(crystal, other)), "")
-        firsts.append((i, name))
-        results.append((name, -1))
-    return results
+def _relax(
+    work: pathlib.Path | None,
+    crystals: Mapping[int, structure.Crystal],
+    calculator: str,
+    options: ScreeningOptions,
+    there: Mapping[str, Any],
+) -> dict[int, tuple[relaxation.Relaxation, str]]:
+    """Relaxation and method by number: what is done already, and the rest."""
+    done = screening_work.read_relaxations(work)
+    method = screening_stages.choose_method(
+        options.method,
+        calculator,
+        options.settings.optimizer,
+        len(crystals),
+        options.cluster,
+    )
+    waiting = {i: crystal for i, crystal in crystals.items() if i not in done}
+    for i, relaxed, how in screening_stages.relax(
+        waiting,
+        calculator,
+        options.settings,
+        method,
+        **there,
+        description=options.label("relax"),
+    ):
+        screening_work.append_relaxation(work, i, relaxed, how)
+        done[i] = relaxed, how
+    return done
 
 
-def _same(one: structure.Crystal, other: structure.Crystal) -> bool:
-    return matching.match(one, other, [_SAME]).rms[0] is not None
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start

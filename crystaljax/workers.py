@@ -1,4 +1,4 @@
-"""Worker processes for host work: matching, relaxation, reading files."""
+"""Worker processes for host work: matching, checks, reading files."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -42,19 +42,20 @@ def map_in_workers(
     num_workers = num_workers or default_num_workers()
     if num_workers == 1:
         with threadpoolctl.threadpool_limits(1):
-            yield from _with_progress(map(fn, items), description, total)
+            yield from with_progress(map(fn, items), description, total)
         return
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(
             n_jobs=num_workers, return_as="generator", batch_size="auto"
         )
         results: Iterable[Any] = parallel(joblib.delayed(fn)(item) for item in items)
-        yield from _with_progress(results, description, total)
+        yield from with_progress(results, description, total)
 
 
-def _with_progress(
+def with_progress(
     results: Iterable[Any], description: str | None, total: int | None
 ) -> Iterable[Any]:
+    """The same, with a progress bar of that label; without one if it is None."""
     if description is None:
         return results
     return tqdm.tqdm(results, desc=description, total=total, smoothing=0.05)

@@ -26,11 +26,11 @@ from crystaljax import (
     elements,
     evaluate,
     hull,
+    hull_figures,
     prepare,
-    relaxation,
     sample,
-    screening,
-    structure_files,
+    screen,
+    screening_result,
     train,
 )
 from crystaljax import samples as samples_lib
@@ -101,32 +101,28 @@ def main() -> None:
     samples_lib.write_samples(samples, options.output / "samples", overwrite=True)
 
     print("5/5  relax with EMT, put on the EMT hull, rank")
-    energy_model = dataset.info["energy_model"]
-    all_formulas = dataset.formula.to_pylist()
-    known_hull = hull.build_hull(
-        zip(
-            all_formulas, dataset.formation_energy, dataset.id.to_pylist(), strict=True
+    spec = f"dataset:{options.output / 'dataset'}"
+    screened, table = screen.screen(
+        screen.ScreenOptions(
+            samples=str(options.output / "samples"),
+            calculator="emt",
+            hull=spec,
+            output=str(options.output / "screening"),
+            known=str(options.output / "dataset"),
+            max_steps=200,
+            # How many of the samples relax to the same is worth knowing here.
+            relax_duplicates=True,
+            overwrite=True,
         ),
-        energy_model,
+        show_progress=True,
     )
-    wanted = {elements.format_formula(elements.parse_formula(f)) for f in formulas}
-    known = [
-        (dataset.id[i].as_py(), datasets.crystal(dataset, i))
-        for i, formula in enumerate(all_formulas)
-        if formula in wanted
-    ]
-    screened = screening.screen(
-        samples.crystals, "emt", known_hull, known, show_progress=True
-    )
-    table = samples.table() | screened.table()
-    order = screened.ranking()
-    write_results(options.output, table, screened, order)
+    known_hull = hull.load_hull(spec, formulas)
     plot(options.output / "quickstart.png", table, known_hull, formulas)
-    print_results(table, screened, order)
+    print_results(table, screened)
     print(
-        f"\n{options.output}/: candidates.csv and .parquet (every sample), "
-        "candidates.extxyz and candidates/ (ranked, relaxed), samples/ (as generated), "
-        "quickstart.png\n"
+        f"\n{options.output}/: screening/ (screening.csv and .parquet: every sample; "
+        "candidates.extxyz and candidates/: ranked, relaxed; report.html), samples/ "
+        "(as generated), quickstart.png\n"
         f"{time.perf_counter() - start:.0f} s in all, on {jax.device_count()} "
         f"{jax.devices()[0].device_kind} device(s)"
     )
@@ -181,33 +177,13 @@ def choose_conditions(
     return chosen, space_groups, np.linspace(low, high, 4)
 
 
-def write_results(output, table, screened, order) -> None:
-    """Table of all samples; structure files of the ranked ones, relaxed."""
-    for suffix in ("csv", "parquet"):
-        structure_files.write_table(
-            output / f"candidates.{suffix}", table, overwrite=True
-        )
-    names = [f"{rank:03d}_{table['name'][i]}" for rank, i in enumerate(order, 1)]
-    keys = ("formula", "space_group", "formation_energy", "formation_energy_relaxed")
-    keys += ("energy_above_hull", "space_group_relaxed", "known_as")
-    infos = [
-        {"name": name} | {key: table[key][i] for key in keys}
-        for name, i in zip(names, order, strict=True)
-    ]
-    crystals = [screened.relaxed[i] for i in order]
-    structure_files.write_extxyz(
-        output / "candidates.extxyz", crystals, infos, overwrite=True
-    )
-    structure_files.write_cifs(output / "candidates", crystals, names, overwrite=True)
-
-
 def plot(path, table, known_hull, formulas) -> None:
     """Hull of a binary system among the samples, and requested against obtained."""
     obtained = np.array(table["formation_energy_relaxed"])
     binaries = [f for f in formulas if len(elements.parse_formula(f)) == 2]
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     system = tuple(elements.parse_formula((binaries or formulas)[0]))[:2]
-    hull.plot_binary_hull(
+    hull_figures.plot_binary_hull(
         axes[0],
         known_hull,
         system,
@@ -237,31 +213,18 @@ def plot(path, table, known_hull, formulas) -> None:
     plt.close(figure)
 
 
-def print_results(table, screened, order) -> None:
+def print_results(table, screened) -> None:
     """The ranked table, and how many of the samples got there."""
-    count = len(table["name"])
-    with_energy = int(np.isfinite(screened.formation_energy).sum())
-    asked = np.array(table["formation_energy"])
-    error = np.abs(screened.formation_energy - asked)
-    new = sum(1 for i in order if not screened.known_as[i])
+    counts = screened.counts()
+    obtained = np.array(table["formation_energy_relaxed"])
+    error = np.abs(obtained - np.array(table["formation_energy"]))
     print(
-        f"     {count} samples, {with_energy} relaxed, {len(order)} distinct, {new} of "
-        f"them not among the known polymorphs; |obtained - asked| "
-        f"{np.nanmean(error):.3f} eV/atom on average"
+        f"     {counts['inputs']} samples, {np.isfinite(obtained).sum()} relaxed, "
+        f"{counts['ranked']} distinct, {counts['new']} of them not among the known "
+        f"polymorphs; |obtained - asked| {np.nanmean(error):.3f} eV/atom on average\n"
     )
-    print(
-        f"\n{'rank':>4} {'formula':<14}{'space group':>16}{'energy (eV/atom)':>22}"
-        f"{'above hull':>13}  known as"
-    )
-    print(f"{'':>18}{'asked → found':>17}{'asked → obtained':>22}{'(eV/atom)':>13}")
-    for rank, i in enumerate(order[:NUM_TOP], 1):
-        print(
-            f"{rank:>4} {table['formula'][i]:<14}"
-            f"{table['space_group'][i]:>9} → {screened.space_group[i]:<4}"
-            f"{asked[i]:>12.3f} → {screened.formation_energy[i]:<7.3f}"
-            f"{screened.above_hull[i]:>12.4f}   {screened.known_as[i] or 'new'}"
-        )
-    print(f"     energies: {relaxation.energy_model('emt')}")
+    print(screening_result.format_ranking(table, NUM_TOP))
+    print(f"     energies: {screened.energy_model}")
 
 
 if __name__ == "__main__":

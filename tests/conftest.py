@@ -13,6 +13,8 @@ hypothesis.settings.load_profile("crystaljax")
 # A worker takes whole files: one that starts the longest last works on alone.
 _LONG_FILES = (
     "test_training.py",
+    "test_screen.py",
+    "test_screening.py",
     "test_benchmarks.py",
     "test_precision.py",
     "test_samples.py",

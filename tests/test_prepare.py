@@ -12,7 +12,7 @@ import test_aflow
 from absl import flags
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import prepare, relaxation, structure
+from crystaljax import calculators, prepare, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import selection
 from crystaljax.data.sources import (
@@ -240,7 +240,7 @@ def test_command(table):
 def test_alloys_have_the_energy_model_of_their_calculator(source):
     # Or their hull would refuse what is relaxed with the same calculator.
     built = building.build_source(building.SourceOptions(source=source))
-    assert built.describe()["energy_model"] == relaxation.energy_model("emt")
+    assert built.describe()["energy_model"] == calculators.energy_model("emt")
 
 
 @pytest.mark.parametrize(

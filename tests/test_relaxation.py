@@ -1,13 +1,16 @@
+import inspect
 import sys
-import types
 
 import ase.build
 import ase.calculators.emt
 import numpy as np
+import pymatgen.core
 import pytest
 import scipy.optimize
 
-from crystaljax import bridge, relaxation, structure
+from crystaljax import bridge, calculators, relaxation, structure
+
+ELEMENTS = {"Cu": 3.7, "Ag": 4.0, "Au": 4.2, "Pt": 3.9, "Ni": 3.5}
 
 
 def fcc(symbol, a):
@@ -121,7 +124,7 @@ def test_calculator_that_raises_costs_one_row(monkeypatch):
         def calculate(self, *args, **kwargs):
             raise RuntimeError("no neighbours")
 
-    monkeypatch.setattr(relaxation.emt, "EMT", Broken)
+    monkeypatch.setattr(calculators.emt, "EMT", Broken)
     relaxed = relaxation.relax(l1_2(3.7), "emt")
     assert relaxed.failure == "RuntimeError: no neighbours"
 
@@ -146,49 +149,72 @@ def test_elements_without_emt_parameters_are_named_before_anything_runs():
         relaxation.relax_many([l1_2(3.7), salt], "emt", num_workers=1)
 
 
-@pytest.mark.parametrize("name", ["vasp", "matgl", "matgl:", "EMT"])
-def test_unknown_calculator_lists_what_is_possible(name):
-    for build in (relaxation.build_calculator, relaxation.energy_model):
-        with pytest.raises(ValueError, match="expected 'emt', or 'matgl:'"):
-            build(name)
+def module_calculator(tmp_path, monkeypatch, body):
+    """Writes odd.py with ``build`` into the current directory; gives its name."""
+    (tmp_path / "odd.py").write_text(
+        "import os, time\n"
+        "from ase.calculators import emt\n\n\n"
+        "class Odd(emt.EMT):\n"
+        "    def calculate(self, atoms, *args, **kwargs):\n"
+        f"        {body}\n"
+        "        super().calculate(atoms, *args, **kwargs)\n\n\n"
+        "def build():\n"
+        "    return Odd()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    calculators.forget_calculators()
+    return "odd:build"
 
 
-def test_missing_matgl_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matgl", None)
-    monkeypatch.setitem(sys.modules, "matgl.ext.ase", None)
-    with pytest.raises(ImportError, match="'relax' extra"):
-        relaxation.relax_many([l1_2(3.7)], "matgl:some-model", num_workers=1)
+def test_crystal_that_hangs_or_kills_its_process_costs_one_row(tmp_path, monkeypatch):
+    name = module_calculator(
+        tmp_path,
+        monkeypatch,
+        "symbols = str(atoms.symbols); "
+        "'Ag' in symbols and time.sleep(60); 'Pt' in symbols and os._exit(1)",
+    )
+    crystals = [fcc(symbol, a) for symbol, a in ELEMENTS.items()]
+    settings = relaxation.RelaxationSettings(timeout=3.0)
+    found = dict(relaxation.relax_each(crystals, name, settings, num_workers=2))
+    failures = {symbol: found[i].failure for i, symbol in enumerate(ELEMENTS)}
+    assert failures.pop("Ag") == "timed out after 3 s"
+    assert "died with exit code 1" in failures.pop("Pt")
+    assert set(failures.values()) == {""}
+    for i, symbol in enumerate(ELEMENTS):
+        if symbol in failures:
+            alone = relaxation.relax(crystals[i], "emt", max_steps=500)
+            assert found[i].energy == pytest.approx(alone.energy, abs=1e-9)
+            assert 0 < found[i].seconds < 3
+        else:
+            assert found[i].crystal is crystals[i]
 
 
-def test_matgl_stress_is_in_the_unit_ase_expects(monkeypatch):
-    class FakeCalculator(ase.calculators.emt.EMT):
-        def __init__(self, potential, stress_unit="GPa"):
-            self.made_of = (potential, stress_unit)
-
-    package, module = types.ModuleType("matgl"), types.ModuleType("matgl.ext.ase")
-    package.load_model = lambda name: f"potential {name}"
-    module.PESCalculator = FakeCalculator
-    monkeypatch.setitem(sys.modules, "matgl", package)
-    monkeypatch.setitem(sys.modules, "matgl.ext", types.ModuleType("matgl.ext"))
-    monkeypatch.setitem(sys.modules, "matgl.ext.ase", module)
-    made = relaxation.build_calculator("matgl:some/path")
-    assert made.made_of == ("potential some/path", "eV/A3")
+@pytest.mark.parametrize("optimizer", relaxation.OPTIMIZERS)
+def test_optimizers_find_the_same_minimum(optimizer):
+    crystal = l1_2(3.7)
+    crystal.frac_coords[1] += 0.02
+    relaxed = relaxation.relax(
+        crystal, "emt", fmax=0.01, max_steps=500, optimizer=optimizer
+    )
+    assert relaxed.converged
+    assert relaxed.energy == pytest.approx(emt_minimum(l1_2(3.73))[0], abs=1e-4)
 
 
-def test_energy_models_have_names():
-    assert relaxation.energy_model("emt") == "ASE EMT"
-    assert relaxation.energy_model("matgl:TensorNet-PES") == "matgl TensorNet-PES"
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("fmax", 0.0), ("max_steps", 0), ("timeout", -1.0), ("optimizer", "GPMin")],
+)
+def test_settings_that_make_no_sense_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}.*expected"):
+        relaxation.RelaxationSettings(**{name: value})
 
 
-def test_formation_energy_is_against_the_relaxed_elements():
-    relaxed = relaxation.relax(l1_2(3.7), "emt", fmax=0.005)
-    references = {s: emt_minimum(fcc(s, a))[0] for s, a in [("Cu", 3.6), ("Au", 4.06)]}
-    expected = relaxed.energy - 0.75 * references["Cu"] - 0.25 * references["Au"]
-    found = relaxation.formation_energy("emt", [79, 29, 29, 29], relaxed.energy)
-    assert found == pytest.approx(expected, abs=5e-4)
-    assert found < 0
-
-
-def test_element_without_a_simple_reference_structure_is_named():
-    with pytest.raises(ValueError, match="Mn has no reference structure"):
-        relaxation.elemental_energy("emt", 25)
+def test_paper_preset_is_pymatgens_default():
+    default = inspect.signature(pymatgen.core.Structure.relax).parameters
+    paper = relaxation.PRESETS["paper"]
+    assert paper.fmax == default["fmax"].default
+    assert paper.max_steps == default["steps"].default
+    assert paper.relax_cell == default["relax_cell"].default
+    assert paper.optimizer == default["optimizer"].default

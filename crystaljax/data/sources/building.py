@@ -232,7 +232,7 @@ class RecordSource:
 
 def _build_emt_source(options: SourceOptions) -> RecordSource:
     # ASE's EMT and the prototypes are needed by these two sources only.
-    from crystaljax import relaxation
+    from crystaljax import calculators
     from crystaljax.data.sources import emt
 
     if options.source == "builtin":
@@ -252,7 +252,7 @@ def _build_emt_source(options: SourceOptions) -> RecordSource:
 
     made = {
         "source": "emt",
-        "energy_model": relaxation.energy_model(emt.CALCULATOR),
+        "energy_model": calculators.energy_model(emt.CALCULATOR),
         "seed": options.seed,
     }
     return RecordSource(generate, made | {"num_structures": options.num_structures})

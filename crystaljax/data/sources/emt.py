@@ -24,7 +24,14 @@ import pyarrow as pa
 import spglib
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
-from crystaljax import bridge, relaxation, structure, workers
+from crystaljax import (
+    bridge,
+    calculators,
+    references,
+    relaxation,
+    structure,
+    workers,
+)
 from crystaljax.data.sources import prototypes, record
 
 CALCULATOR = "emt"
@@ -211,8 +218,10 @@ def make_record(decoration: Decoration) -> record.Record | record.Failure:
         id=decoration.id,
         crystal=crystal,
         space_group=int(symmetry.number),
-        formation_energy=relaxation.formation_energy(
-            CALCULATOR, numbers, relaxed.energy
+        formation_energy=references.formation_energy(
+            {int(n): references.elemental_energy(CALCULATOR, int(n)) for n in numbers},
+            numbers,
+            relaxed.energy,
         ),
     )
 
@@ -268,9 +277,9 @@ def save(generated: Generated, path: str | pathlib.Path) -> None:
     records = generated.records
     numbers = {int(n) for item in records for n in item.crystal.atomic_numbers}
     metadata = {
-        "energy_model": relaxation.energy_model(CALCULATOR),
+        "energy_model": calculators.energy_model(CALCULATOR),
         "reference_energies": {
-            ase.data.chemical_symbols[n]: relaxation.elemental_energy(CALCULATOR, n)
+            ase.data.chemical_symbols[n]: references.elemental_energy(CALCULATOR, n)
             for n in sorted(numbers)
         },
         "generator_version": GENERATOR_VERSION,
@@ -338,7 +347,7 @@ def _scale(decoration: Decoration, volume: float) -> structure.Crystal | None:
 @functools.cache
 def _atomic_volume(atomic_number: int) -> float:
     """Volume per atom (Å³) of the fcc metal, relaxed."""
-    relaxed = relaxation.relax_element(CALCULATOR, atomic_number)
+    relaxed = references.relax_element(CALCULATOR, atomic_number)
     return float(abs(np.linalg.det(relaxed.crystal.lattice)))
 
 

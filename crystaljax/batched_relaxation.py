@@ -1,0 +1,324 @@
+"""Relaxation of many crystals at once on the device.
+
+The same as `relaxation.relax_many`, for the potentials that run in JAX: the coordinates
+are those of ASE's ``FrechetCellFilter``, convergence means the same, and the minimiser
+is ASE's L-BFGS, or FIRE, mapped over a batch of crystals in fixed shapes. Crystals that
+are done give their place to waiting ones.
+"""
+
+import collections
+import contextlib
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+from jax.sharding import Mesh
+
+from crystaljax import (
+    batched_places,
+    batched_steps,
+    calculators,
+    minimizers,
+    parallel,
+    relaxation,
+    structure,
+)
+from crystaljax.potentials import emt, tensornet
+from crystaljax.potentials.potential import Potential, padded_sites
+
+# Forces are sums of up to 100 terms of some eV/Å: in float32 they are good to 1e-4.
+_FMAX_OF_FLOAT32 = 0.002
+
+
+def supports(calculator: str) -> bool:
+    """Whether crystals can be relaxed in batches with it: "emt", TensorNets of matgl.
+
+    Args:
+        calculator: see `calculators.build_calculator`. A matgl potential is loaded.
+
+    Raises:
+        ValueError: a matgl potential that cannot be loaded.
+        ImportError: matgl is not installed.
+    """
+    if calculator.startswith(calculators.MATGL_PREFIX):
+        return tensornet.supports(_load_matgl_potential(calculator))
+    return calculator == calculators.EMT
+
+
+def relax_many(
+    crystals: Sequence[structure.Crystal],
+    calculator: str,
+    *,
+    fmax: float = 0.05,
+    max_steps: int = 100,
+    relax_cell: bool = True,
+    optimizer: str = "LBFGS",
+    batch_size: int | None = None,
+    description: str | None = None,
+) -> list[relaxation.Relaxation]:
+    """Relaxes many crystals in batches; results in the order given.
+
+    Args:
+        crystals: where to start; sites keep their order.
+        calculator: one that ``supports`` says yes to.
+        fmax: convergence threshold, eV/Å.
+        max_steps: optimizer steps at most.
+        relax_cell: relax the lattices too, else sites only.
+        optimizer: "LBFGS" or "FIRE".
+        batch_size: see ``relax_each``.
+        description: label of a progress bar; none if None.
+
+    Raises:
+        ValueError, ImportError: as ``relax_each``.
+    """
+    settings = relaxation.RelaxationSettings(
+        fmax=fmax, max_steps=max_steps, relax_cell=relax_cell, optimizer=optimizer
+    )
+    relaxed = dict(
+        relax_each(
+            crystals,
+            calculator,
+            settings,
+            batch_size=batch_size,
+            description=description,
+        )
+    )
+    return [relaxed[i] for i in range(len(crystals))]
+
+
+def relax_each(
+    crystals: Sequence[structure.Crystal],
+    calculator: str,
+    settings: relaxation.RelaxationSettings,
+    *,
+    batch_size: int | None = None,
+    dtype: str | None = None,
+    description: str | None = None,
+) -> Iterator[tuple[int, relaxation.Relaxation]]:
+    """Yields (index, relaxation) as crystals are finished, on the local devices.
+
+    A crystal that cannot be relaxed costs its own row, with the reason. The seconds of
+    a crystal are its share of those of the batches it was in.
+
+    Args:
+        crystals: where to start; sites keep their order.
+        calculator: one that ``supports`` says yes to.
+        settings: how to relax. ``timeout`` means nothing here: a step takes as long for
+            every crystal of a batch.
+        batch_size: crystals on the devices at once; what suits the devices and the
+            number of sites if None.
+        dtype: "float32" or "float64"; if None, float32 where its rounding of the forces
+            is far below ``fmax``.
+        description: label of a progress bar; none if None.
+
+    Raises:
+        ValueError: the calculator or the optimizer cannot run in batches, the
+            calculator has no parameters for an element of any crystal, or an argument
+            makes no sense; before anything is relaxed.
+        ImportError: the calculator's package is not installed; likewise.
+    """
+    minimizers.build(settings.optimizer)
+    dtype = dtype or ("float32" if settings.fmax >= _FMAX_OF_FLOAT32 else "float64")
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+    potential = build_potential(calculator)
+    calculators.require_elements(calculator, crystals)
+    return _relax_each(crystals, potential, settings, batch_size, dtype, description)
+
+
+@functools.lru_cache(maxsize=4)
+def build_potential(calculator: str) -> Potential:
+    """Name → potential on the device; the same object for the same name.
+
+    Raises:
+        ValueError: the calculator cannot run in batches.
+        ImportError: its package is not installed.
+    """
+    if calculator == calculators.EMT:
+        return emt.build()
+    if calculator.startswith(calculators.MATGL_PREFIX):
+        return tensornet.build(_load_matgl_potential(calculator))
+    raise ValueError(
+        f"calculator {calculator!r} cannot relax crystals in batches; expected 'emt', "
+        "or 'matgl:' followed by the name or local path of a TensorNet potential. "
+        "relaxation.relax_many takes any calculator"
+    )
+
+
+def _load_matgl_potential(calculator: str) -> Any:
+    return calculators.build_calculator(calculator).potential  # pyright: ignore
+
+
+def _relax_each(
+    crystals: Sequence[structure.Crystal],
+    potential: Potential,
+    settings: relaxation.RelaxationSettings,
+    batch_size: int | None,
+    dtype: str,
+    description: str | None,
+) -> Iterator[tuple[int, relaxation.Relaxation]]:
+    progress = tqdm.tqdm(
+        desc=description, total=len(crystals), disable=description is None
+    )
+    mesh = parallel.build_local_mesh()
+    groups: dict[int, list[int]] = collections.defaultdict(list)
+    with progress:
+        for i, crystal in enumerate(crystals):
+            problem = relaxation.find_start_problem(crystal)
+            if problem:
+                progress.update()
+                yield i, _failed(crystal, problem)
+            else:
+                groups[padded_sites(crystal.num_sites)].append(i)
+        for sites, members in sorted(groups.items()):
+            size = _batch_size(batch_size, sites, len(members), potential, mesh)
+            with _precision(np.dtype(dtype)):
+                state = batched_steps.empty(size, sites, dtype, settings.optimizer)
+            for result in _relax_group(
+                crystals, members, potential, settings, state, mesh
+            ):
+                progress.update()
+                yield result
+
+
+def _batch_size(
+    wanted: int | None, sites: int, num_crystals: int, potential: Potential, mesh: Mesh
+) -> int:
+    if wanted is None:
+        backend = "cpu" if jax.default_backend() == "cpu" else "gpu"
+        wanted = max(1, potential.sites_at_once[backend] // sites) * mesh.size
+        # A few crystals do not need all the places; two sizes are two programs.
+        if num_crystals <= wanted // 8:
+            wanted //= 8
+    return -(-wanted // mesh.size) * mesh.size
+
+
+def _relax_group(
+    crystals: Sequence[structure.Crystal],
+    members: Sequence[int],
+    potential: Potential,
+    settings: relaxation.RelaxationSettings,
+    state: batched_steps.State,
+    mesh: Mesh,
+) -> Iterator[tuple[int, relaxation.Relaxation]]:
+    """Relaxes crystals in the places of a batch; yields (index, result) as they finish.
+
+    Args:
+        crystals: all of them.
+        members: indices of those to relax here.
+        potential: what gives the energies.
+        settings: how to relax.
+        state: of the empty batch; it has the number of places, the sites of each, and
+            the precision.
+        mesh: devices that the places are split over.
+    """
+    waiting = collections.deque(members)
+    places = batched_places.empty(state)
+    packed = before = None
+    run = batched_steps.build_run(potential, mesh, settings.optimizer)
+    # One layout for all that goes in: with another for what comes from the host than
+    # for what came out before, there would be two programs.
+    layout = parallel.batch_sharding(mesh)
+    while True:
+        start = time.perf_counter()
+        seen = jax.device_get(state.replace(minimizer=None))
+        stopped = ~np.isin(seen.status, (batched_steps.RUNNING, batched_steps.STALE))
+        for place in np.flatnonzero((places.owner >= 0) & stopped):
+            yield _take_out(places, place, crystals, seen, settings)
+        fresh = batched_places.fill(places, waiting, crystals)
+        if (places.owner < 0).all():
+            return
+        stale = (places.owner >= 0) & (seen.status == batched_steps.STALE)
+        unlisted = np.flatnonzero(fresh | stale)
+        coords = np.where(fresh[:, None, None], 0, seen.coords)
+        lost = batched_places.list_neighbors(
+            places, unlisted, crystals, coords, potential.reach
+        )
+        for place, failure in lost.items():
+            known = None if fresh[place] else seen
+            yield _take_out(places, place, crystals, known, settings, failure)
+        occupied = places.owner >= 0
+        if not occupied.any():
+            continue
+        if len(unlisted):
+            packed, before = batched_places.pack(places, potential, mesh.size, before)
+        status = np.where(occupied, batched_steps.RUNNING, batched_steps.EMPTY)
+        inputs = places.cells, packed, state, status.astype(np.int32), fresh
+        with _precision(state.coords.dtype):
+            state = run(
+                *jax.device_put(inputs, layout),
+                settings.fmax,
+                settings.max_steps,
+                settings.relax_cell,
+            )
+        jax.block_until_ready(state.status)
+        places.seconds[occupied] += (time.perf_counter() - start) / occupied.sum()
+
+
+def _precision(dtype: np.dtype) -> contextlib.AbstractContextManager:
+    # Never around a yield: what the caller does meanwhile is none of our business.
+    return jax.enable_x64(True) if dtype == "float64" else contextlib.nullcontext()
+
+
+def _take_out(
+    places: batched_places.Places,
+    place: Any,
+    crystals: Sequence[structure.Crystal],
+    seen: batched_steps.State | None,
+    settings: relaxation.RelaxationSettings,
+    failure: str = "",
+) -> tuple[int, relaxation.Relaxation]:
+    """Frees a place; index of its crystal, and what became of it.
+
+    Args:
+        places: all of them.
+        place: the one.
+        crystals: those of all indices.
+        seen: state of the batch; None where the crystal never was in it.
+        settings: how it was relaxed.
+        failure: why it failed on the host, if it did.
+    """
+    i = int(places.owner[place])
+    places.owner[place], places.lists[place] = -1, None
+    crystal = crystals[i]
+    if seen is None:
+        return i, _failed(crystal, failure)
+    last = seen.last
+    frac, lattice = batched_steps.host_geometry(
+        crystal.frac_coords, crystal.lattice, last.coords[place]
+    )
+    return i, relaxation.Relaxation(
+        crystal=structure.Crystal(
+            crystal.atomic_numbers,
+            frac,
+            lattice if settings.relax_cell else crystal.lattice,
+        ),
+        energy=float(last.energy[place]) / crystal.num_sites,
+        max_force=float(last.max_force[place]),
+        num_steps=int(last.num_steps[place]),
+        converged=bool(seen.status[place] == batched_steps.CONVERGED),
+        failure=failure or _failure_on_device(seen, place),
+        seconds=float(places.seconds[place]),
+    )
+
+
+def _failure_on_device(seen: batched_steps.State, place: Any) -> str:
+    """What went wrong, in the words of `relaxation`; "" if nothing did."""
+    status = seen.status[place]
+    if status == batched_steps.VOLUME:
+        return f"volume went to {seen.survey.volume_ratio[place]:.2g} times what it was"
+    if status == batched_steps.DISPLACEMENT:
+        return f"a site moved by {seen.survey.displacement[place]:.1f} Å"
+    if status == batched_steps.NOT_FINITE:
+        return "positions, energy or forces are not finite"
+    return ""
+
+
+def _failed(crystal: structure.Crystal, failure: str) -> relaxation.Relaxation:
+    return relaxation.Relaxation(crystal, np.nan, np.nan, 0, False, failure)

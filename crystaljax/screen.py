@@ -1,0 +1,435 @@
+"""Screens crystals: checks, relaxes, puts them on the convex hull and ranks them.
+
+    python -m crystaljax.screen --samples=samples --calculator=emt --hull=builtin \
+        --output=screening
+
+``--samples`` is a folder of `crystaljax.sample` or `crystaljax.modify`, or crystals in
+other files. Every one keeps its row in ``screening.csv`` and ``screening.parquet``,
+with the stage at which it fell out, and why; the others are ranked, and written as
+``candidates.extxyz`` and ``candidates/`` (relaxed), and ``symmetrized/`` (the same with
+the symmetry that they nearly have). The same command again goes on where it was
+interrupted; what is finished is in ``work/``.
+"""
+
+import dataclasses
+import pathlib
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from crystaljax import command_line
+
+# These bring pymatgen, ASE and JAX, and --help does without.
+if TYPE_CHECKING:
+    from crystaljax import candidates as candidates_lib
+    from crystaljax import hull as hull_lib
+    from crystaljax import matching, screening, screening_result
+
+NONE = "none"
+_PACKAGES = (
+    "crystaljax",
+    "ase",
+    "pymatgen",
+    "spglib",
+    "numpy",
+    "jax",
+    "torch",
+    "matgl",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScreenOptions:
+    """What to screen; see the flags of the command.
+
+    Attributes:
+        samples: folder or file of crystals; see `candidates.read_candidates`.
+        calculator: see `calculators.build_calculator`.
+        hull: see `hull.load_hull`; "none" for no hull.
+        output: the folder to write.
+        energy_model: of the calculator, in the words of the user; its own if None.
+        hull_energy_model: of the hull, likewise; what it says if None.
+        references: file or folder, see `references.load_references`; ASE's tables if
+            None.
+        known: data set directory; "none"; that of the samples' run if None.
+        preset: of `relaxation.PRESETS`. What follows changes it.
+        fmax: eV/Å.
+        max_steps: of each relaxation.
+        relax_cell: or sites only.
+        optimizer: of `relaxation.OPTIMIZERS`.
+        timeout: seconds per crystal.
+        relaxation: "auto", "ase" or "batched".
+        min_distance_ratio: see `screening.ScreeningOptions`.
+        tolerance: of what counts as equal: ltol/stol/angle_tol of StructureMatcher.
+        relax_duplicates: see `screening.ScreeningOptions`.
+        num_workers: processes; all CPUs if None.
+        dask: address of a Dask scheduler; None: this machine.
+        report: write report.html.
+        overwrite: replace the screening of another request.
+    """
+
+    samples: str
+    calculator: str
+    hull: str
+    output: str
+    energy_model: str | None = None
+    hull_energy_model: str | None = None
+    references: str | None = None
+    known: str | None = None
+    preset: str = "default"
+    fmax: float | None = None
+    max_steps: int | None = None
+    relax_cell: bool | None = None
+    optimizer: str | None = None
+    timeout: float | None = None
+    relaxation: str = "auto"
+    min_distance_ratio: float = 0.5
+    tolerance: str = "0.1/0.15/3"
+    relax_duplicates: bool = False
+    num_workers: int | None = None
+    dask: str | None = None
+    report: bool = True
+    overwrite: bool = False
+
+
+# What has no say in what the results are.
+_FREE = ("output", "num_workers", "dask", "report", "overwrite")
+
+
+def screen(
+    options: ScreenOptions, *, show_progress: bool = False
+) -> "tuple[screening_result.Screening, dict[str, list[Any]]]":
+    """Screens crystals and writes the results; goes on with what is there of them.
+
+    Returns:
+        The result, and the table that was written.
+
+    Raises:
+        FileNotFoundError: no crystals, hull, references or data set.
+        FileExistsError: the folder holds another screening.
+        ValueError: see `candidates.read_candidates`, `screening.screen`,
+            `hull.load_hull` and `references.load_references`.
+        ImportError: what the calculator or the cluster needs is not installed.
+    """
+    from crystaljax import (
+        calculators,
+        candidates,
+        screening,
+        screening_files,
+        screening_work,
+    )
+
+    start = time.perf_counter()
+    calculators.build_calculator(options.calculator)
+    chosen = _screening_options(options, show_progress)
+    rows = candidates.read_candidates(options.samples)
+    known_hull = _load_hull(options, rows)
+    # Before anything is written.
+    screening.find_energy_model(options.calculator, known_hull, options.energy_model)
+    known_path = _find_known(options.known, rows)
+    known = candidates.read_known(known_path, rows.crystals) if known_path else []
+    output = pathlib.Path(options.output)
+    work = screening_work.open_work(
+        output,
+        _request(options, chosen, rows, known_path),
+        overwrite=options.overwrite,
+    )
+    result = screening.screen(
+        rows.crystals,
+        options.calculator,
+        known_hull,
+        known,
+        chosen,
+        names=rows.names,
+        problems=rows.problems,
+        work=work,
+    )
+    table = screening_files.full_table(rows, result)
+    screening_files.write_results(
+        output,
+        result,
+        table,
+        known_hull,
+        {
+            "request": {**dataclasses.asdict(options), "known": known_path or NONE},
+            "calculator": options.calculator,
+            "hull": options.hull,
+            "seconds": {**result.seconds, "all": time.perf_counter() - start},
+        },
+    )
+    if options.report:
+        from crystaljax import html_report
+
+        html_report.write_report(output)
+    return result, table
+
+
+def report(
+    result: "screening_result.Screening", table: dict[str, list[Any]], num_top: int = 10
+) -> str:
+    """What the command prints at the end."""
+    from crystaljax import screening_result
+
+    lines = [screening_result.summarize(result)]
+    if len(result.ranking()):
+        best = screening_result.format_ranking(table, num_top, has_hull=result.has_hull)
+        lines += ["", best]
+    return "\n".join([*lines, f"     energies: {result.energy_model}"])
+
+
+def _screening_options(
+    options: ScreenOptions, show_progress: bool
+) -> "screening.ScreeningOptions":
+    from crystaljax import references, relaxation, screening
+
+    if options.preset not in relaxation.PRESETS:
+        raise ValueError(
+            f"unknown preset {options.preset!r}; expected one of "
+            f"{', '.join(relaxation.PRESETS)}"
+        )
+    names = ("fmax", "max_steps", "relax_cell", "optimizer", "timeout")
+    given = {name: getattr(options, name) for name in names}
+    settings = dataclasses.replace(
+        relaxation.PRESETS[options.preset],
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    return screening.ScreeningOptions(
+        settings=settings,
+        method=options.relaxation,
+        energy_model=options.energy_model,
+        references=(
+            references.load_references(options.references)
+            if options.references
+            else None
+        ),
+        min_distance_ratio=options.min_distance_ratio,
+        tolerance=_parse_tolerance(options.tolerance),
+        relax_duplicates=options.relax_duplicates,
+        num_workers=options.num_workers,
+        cluster=options.dask,
+        show_progress=show_progress,
+    )
+
+
+def _parse_tolerance(text: str) -> "matching.Tolerance":
+    from crystaljax import matching
+
+    try:
+        ltol, stol, angle_tol = (float(each) for each in text.split("/"))
+        usable = min(ltol, stol, angle_tol) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(
+            f"tolerance {text!r}; expected ltol/stol/angle_tol, three positive numbers "
+            "such as 0.2/0.3/5"
+        )
+    return matching.Tolerance(ltol, stol, angle_tol)
+
+
+def _load_hull(
+    options: ScreenOptions, rows: "candidates_lib.Candidates"
+) -> "hull_lib.Hull | None":
+    from crystaljax import candidates, hull
+
+    if options.hull == NONE:
+        return None
+    formulas = sorted({candidates.formula(each) for each in rows.crystals} - {""})
+    loaded = hull.load_hull(
+        options.hull, formulas, energy_model=options.hull_energy_model
+    )
+    for note in loaded.left_out:
+        print(f"note: {note}", file=sys.stderr)
+    return loaded
+
+
+def _find_known(asked: str | None, rows: "candidates_lib.Candidates") -> str | None:
+    """Data set of known crystals: as asked, or that of the samples' run."""
+    from crystaljax import candidates
+
+    if asked is not None:
+        return None if asked == NONE else asked
+    path = candidates.find_dataset(rows)
+    if path is None:
+        print(
+            "note: no data set of known crystals goes with the samples, so that none "
+            "is called known; give one with --known, or --known=none",
+            file=sys.stderr,
+        )
+    return path
+
+
+def _request(
+    options: ScreenOptions,
+    chosen: "screening.ScreeningOptions",
+    rows: "candidates_lib.Candidates",
+    known_path: str | None,
+) -> dict[str, Any]:
+    """All that decides what the results are."""
+    from crystaljax import candidates
+
+    asked = dataclasses.asdict(options)
+    request = {key: value for key, value in asked.items() if key not in _FREE}
+    given = chosen.references
+    return {
+        **request,
+        **dataclasses.asdict(chosen.settings),
+        "known": known_path or NONE,
+        "crystals_fingerprint": candidates.fingerprint(rows),
+        "references": None
+        if given is None
+        else [
+            {str(n): energy for n, energy in sorted(given.energies.items())},
+            {str(n): len(each) for n, each in sorted(given.crystals.items())},
+        ],
+    }
+
+
+def _define_flags(defaults: ScreenOptions) -> dict[str, flags.FlagHolder]:
+    """One flag for each option, by name; which are known is checked where it is."""
+    return {
+        "samples": flags.DEFINE_string(
+            "samples",
+            None,
+            "Crystals: an output folder of crystaljax.sample or crystaljax.modify; an "
+            "extxyz, CIF or POSCAR file; a folder or zip archive of those.",
+        ),
+        "calculator": flags.DEFINE_string(
+            "calculator",
+            None,
+            "What relaxes: emt (alloys of Al, Ni, Cu, Pd, Ag, Pt, Au), matgl:NAME with "
+            "a pretrained potential's name or local path, or module:function, a "
+            "function that returns an ASE calculator.",
+        ),
+        "hull": flags.DEFINE_string(
+            "hull",
+            None,
+            "Known compounds: FILE.csv (formula, formation_energy in eV/atom), "
+            "FILE.json (pymatgen's entries), dataset:PATH, builtin, aflow; or none, "
+            "which ranks within compositions.",
+        ),
+        "output": flags.DEFINE_string(
+            "output",
+            None,
+            "Folder to write. The same command again goes on with what is there.",
+        ),
+        "energy_model": flags.DEFINE_string(
+            "energy_model",
+            None,
+            "Energy model of the calculator, where it was made to reproduce that of "
+            "the hull. That the two can be compared is your claim: nothing here can "
+            "check it.",
+        ),
+        "hull_energy_model": flags.DEFINE_string(
+            "hull_energy_model",
+            None,
+            "What the hull's energies were computed with, where the file does not say.",
+        ),
+        "references": flags.DEFINE_string(
+            "references",
+            None,
+            "Elements that formation energies are measured against: FILE.csv (element, "
+            "energy: total energies of the calculator, eV/atom), or crystals of the "
+            "elements in a file or folder, which are relaxed. By default the "
+            "structures of ASE's tables, for elements that are fcc, bcc, hcp, diamond "
+            "or sc.",
+        ),
+        "known": flags.DEFINE_string(
+            "known",
+            None,
+            "Data set of known crystals, or none; by default that of the samples' run.",
+        ),
+        "preset": flags.DEFINE_string(
+            "preset",
+            defaults.preset,
+            "Settings of the relaxations: default (LBFGS, fmax 0.05, 500 steps) or "
+            "paper (what the paper relaxed with: pymatgen's defaults, FIRE, fmax 0.1, "
+            "500 steps). The cell relaxes in both.",
+        ),
+        "fmax": flags.DEFINE_float(
+            "fmax", None, "Force at which a relaxation has converged, eV/Å; preset's."
+        ),
+        "max_steps": flags.DEFINE_integer(
+            "max_steps", None, "Steps of a relaxation at most; the preset's."
+        ),
+        "relax_cell": flags.DEFINE_bool(
+            "relax_cell", None, "Relax the cell too, or sites only; as in the preset."
+        ),
+        "optimizer": flags.DEFINE_string(
+            "optimizer", None, "LBFGS, FIRE or BFGS; the preset's by default."
+        ),
+        "timeout": flags.DEFINE_float(
+            "timeout", None, "Seconds that a crystal may take to relax; 600 by default."
+        ),
+        "relaxation": flags.DEFINE_string(
+            "relaxation",
+            defaults.relaxation,
+            "ase: one at a time, on all cores. batched: many at once on the devices, "
+            "for emt and TensorNets of matgl. auto: batched where it can be and there "
+            "are more than 32 crystals.",
+        ),
+        "min_distance_ratio": flags.DEFINE_float(
+            "min_distance_ratio",
+            defaults.min_distance_ratio,
+            "Crystals with atoms closer than this share of the sum of their covalent "
+            "radii are not relaxed: bonds have 0.8 and more, and far below potentials "
+            "answer with anything.",
+        ),
+        "tolerance": flags.DEFINE_string(
+            "tolerance",
+            defaults.tolerance,
+            "What counts as the same crystal: ltol/stol/angle_tol of pymatgen's "
+            "StructureMatcher, whose own 0.2/0.3/5 takes some polymorphs for one.",
+        ),
+        "relax_duplicates": flags.DEFINE_bool(
+            "relax_duplicates",
+            defaults.relax_duplicates,
+            "Relax crystals too that equal an earlier or a known one as they are.",
+        ),
+        "num_workers": flags.DEFINE_integer(
+            "num_workers", None, "Processes; all CPUs by default.", 1
+        ),
+        "dask": flags.DEFINE_string(
+            "dask",
+            None,
+            "Address of a Dask scheduler whose workers relax, such as "
+            "tcp://10.0.0.1:8786.",
+        ),
+        "report": flags.DEFINE_bool("report", defaults.report, "Write report.html."),
+        "overwrite": flags.DEFINE_bool(
+            "overwrite", False, "Replace the screening of another request in --output."
+        ),
+    }
+
+
+def main() -> None:
+    """Command line."""
+    values = _define_flags(ScreenOptions(samples="", calculator="", hull="", output=""))
+    flags.mark_flags_as_required(["samples", "calculator", "hull", "output"])
+
+    def command():
+        from crystaljax import startup
+
+        startup.enable_compilation_cache()
+        start = time.perf_counter()
+        options = ScreenOptions(**{name: flag.value for name, flag in values.items()})
+        try:
+            result, table = screen(options, show_progress=True)
+        except ImportError as error:
+            # An extra that is not installed; all else is a bug.
+            if "pip install 'crystaljax[" not in str(error):
+                raise
+            raise SystemExit(f"error: {error}") from error
+        except KeyboardInterrupt:
+            raise SystemExit("stopped; the same command goes on from here") from None
+        print(report(result, table))
+        print(f"\n{options.output}/ after {time.perf_counter() - start:.0f} s")
+
+    # One process: those of the relaxations are its own.
+    command_line.run(command, uses_devices=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The files that a screening leaves."""
+
+import importlib.metadata
+import math
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crystaljax import (
+    candidates,
+    hull,
+    runs,
+    screening_result,
+    structure,
+    structure_files,
+    symmetrization,
+)
+
+_PACKAGES = (
+    "crystaljax",
+    "ase",
+    "pymatgen",
+    "spglib",
+    "numpy",
+    "jax",
+    "torch",
+    "matgl",
+)
+
+
+def full_table(
+    rows: candidates.Candidates, result: screening_result.Screening
+) -> dict[str, list[Any]]:
+    """What is known of the crystals, and what the screening found; one row for each."""
+    table = rows.table()
+    given = table.get("formula") or [None] * len(rows.names)
+    # Where a crystal could not be read, what was asked for says what it was to be.
+    table["formula"] = [
+        candidates.formula(crystal) or str(asked or "")
+        for crystal, asked in zip(rows.crystals, given, strict=True)
+    ]
+    return table | result.table()
+
+
+def write_results(
+    output: pathlib.Path,
+    result: screening_result.Screening,
+    table: dict[str, list[Any]],
+    known_hull: hull.Hull | None,
+    about: Mapping[str, Any],
+) -> None:
+    """Writes the table, the ranked crystals, the hull, and ``screening.json``.
+
+    What is there is replaced.
+
+    Args:
+        output: the folder.
+        result: of the screening.
+        table: from `full_table`.
+        known_hull: that the energies are above; None if there was none.
+        about: what ``screening.json`` says besides: request, calculator, seconds, ….
+    """
+    for suffix in ("csv", "parquet"):
+        structure_files.write_table(
+            output / f"screening.{suffix}", table, overwrite=True
+        )
+    ranked = set(result.ranking().tolist())
+    symmetrized = [
+        symmetrization.symmetrize(crystal) if i in ranked else crystal
+        for i, crystal in enumerate(result.relaxed)
+    ]
+    _write_candidates(output, result.relaxed, symmetrized, table)
+    if known_hull is None:
+        (output / "hull.json").unlink(missing_ok=True)
+    else:
+        runs.write_json(output / "hull.json", hull.to_dict(known_hull))
+    runs.write_json(
+        output / "screening.json",
+        {
+            **about,
+            "energy_model": result.energy_model,
+            "counts": result.counts(),
+            "versions": _versions(),
+        },
+    )
+
+
+def _write_candidates(
+    output: pathlib.Path,
+    crystals: Sequence[structure.Crystal],
+    symmetrized: Sequence[structure.Crystal],
+    table: dict[str, list[Any]],
+) -> None:
+    """The ranked crystals, and their copies with exact symmetry, in order."""
+    order = sorted((rank, row) for row, rank in enumerate(table["rank"]) if rank > 0)
+    rows = [row for _, row in order]
+    names = [f"{rank:03d}_{table['name'][row]}" for rank, row in order]
+    # extxyz has no dots in the names of what stands beside a lattice.
+    keys = {
+        key: re.sub(r"\W", "_", key)
+        for key in table
+        if key not in structure_files.RESERVED_INFO_KEYS
+    }
+    infos = [{keys[key]: table[key][row] for key in keys} for row in rows]
+    structure_files.write_extxyz(
+        output / "candidates.extxyz",
+        [crystals[row] for row in rows],
+        [{key: v for key, v in info.items() if not _is_nan(v)} for info in infos],
+        overwrite=True,
+    )
+    for folder, chosen in (("candidates", crystals), ("symmetrized", symmetrized)):
+        structure_files.write_cifs(
+            output / folder, [chosen[row] for row in rows], names, overwrite=True
+        )
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

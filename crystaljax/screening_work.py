@@ -1,0 +1,127 @@
+"""What a screening has done so far, so that the same command goes on after a kill.
+
+work/request.json        what was asked for: another request is refused
+work/<stage>.json        the result of a finished stage
+work/relaxations.jsonl   one line per crystal, appended as it is finished
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from crystaljax import relaxation, runs, structure
+
+_REQUEST = "request.json"
+_RELAXATIONS = "relaxations.jsonl"
+
+
+def open_work(
+    output: pathlib.Path, request: dict[str, Any], *, overwrite: bool = False
+) -> pathlib.Path:
+    """Prepares the folder of a screening, or finds what was done of it before.
+
+    Args:
+        output: the folder of the screening.
+        request: all that decides what the results are, as JSON values.
+        overwrite: forget what another request did.
+
+    Returns:
+        The folder ``work`` in it.
+
+    Raises:
+        FileExistsError: the folder holds another screening, or something else, and
+            ``overwrite`` is False.
+    """
+    work = output / "work"
+    if (work / _REQUEST).exists():
+        saved = json.loads((work / _REQUEST).read_text())
+        asked = json.loads(json.dumps(request))
+        differences = [
+            f"{key}: {asked.get(key)!r}, {saved.get(key)!r}"
+            for key in [*asked, *(saved.keys() - asked.keys())]
+            if asked.get(key) != saved.get(key)
+        ]
+        if differences and not overwrite:
+            raise FileExistsError(
+                f"{output} holds a screening of another request; pass --overwrite, or "
+                "choose another --output. These differ (asked for now, there):\n  "
+                + "\n  ".join(differences)
+            )
+        if not differences and not overwrite:
+            return work
+    elif not overwrite and (output / "screening.csv").exists():
+        raise FileExistsError(
+            f"{output} holds a screening that cannot be gone on with (no "
+            f"{work / _REQUEST}); pass --overwrite, or choose another --output"
+        )
+    if work.exists():
+        shutil.rmtree(work)
+    work.mkdir(parents=True)
+    runs.write_json(work / _REQUEST, request)
+    return work
+
+
+def remember(work: pathlib.Path | None, stage: str, compute: Callable[[], Any]) -> Any:
+    """The result of a stage (JSON values): from disk, or computed and written there.
+
+    Args:
+        work: the folder; nothing is written if None.
+        stage: name of the stage.
+        compute: gives the result.
+    """
+    path = None if work is None else work / f"{stage}.json"
+    if path is not None and path.exists():
+        return json.loads(path.read_text())
+    result = compute()
+    if path is not None:
+        runs.write_json(path, result)
+    return result
+
+
+def read_relaxations(
+    work: pathlib.Path | None,
+) -> dict[int, tuple[relaxation.Relaxation, str]]:
+    """Relaxation and method by index of the crystal; a last half line is cut off."""
+    if work is None or not (work / _RELAXATIONS).exists():
+        return {}
+    path = work / _RELAXATIONS
+    whole, newline, _ = path.read_bytes().rpartition(b"\n")
+    with path.open("r+b") as file:
+        file.truncate(len(whole) + len(newline))
+    found = {}
+    for line in whole.decode().splitlines():
+        entry = json.loads(line)
+        index, method = entry.pop("index"), entry.pop("method")
+        for key in ("energy", "max_force", "seconds"):
+            entry[key] = float("nan") if entry[key] is None else entry[key]
+        crystal = structure.Crystal(
+            np.array(entry.pop("atomic_numbers"), dtype=int),
+            np.array(entry.pop("frac_coords"), dtype=float).reshape(-1, 3),
+            np.array(entry.pop("lattice"), dtype=float),
+        )
+        found[index] = (relaxation.Relaxation(crystal=crystal, **entry), method)
+    return found
+
+
+def append_relaxation(
+    work: pathlib.Path | None, index: int, relaxed: relaxation.Relaxation, method: str
+) -> None:
+    """Adds one line; floats are written so that they are read back the same."""
+    if work is None:
+        return
+    entry: dict[str, Any] = {"index": index, "method": method}
+    for field in dataclasses.fields(relaxed):
+        if field.name == "crystal":
+            continue
+        value = getattr(relaxed, field.name)
+        is_nan = isinstance(value, float) and np.isnan(value)
+        entry[field.name] = None if is_nan else value
+    for name in ("atomic_numbers", "frac_coords", "lattice"):
+        entry[name] = np.asarray(getattr(relaxed.crystal, name)).tolist()
+    with (work / _RELAXATIONS).open("a") as file:
+        file.write(json.dumps(entry) + "\n")

@@ -1,0 +1,98 @@
+"""Crystals with the symmetry that they nearly have."""
+
+import numpy as np
+import spglib
+
+from crystaljax import structure, validity
+
+
+def symmetrize(crystal: structure.Crystal, symprec: float = 0.1) -> structure.Crystal:
+    """The nearest crystal that has exactly the symmetry found within ``symprec`` (Å).
+
+    Cell and sites are averaged over all operations that spglib finds, so that the cell
+    keeps its sites and their order (spglib's standardised cells have sites of their
+    own, and a supercell would be lost). The lattice is oriented as everywhere in the
+    package. A crystal in which no symmetry is found comes back as it is.
+    """
+    if validity.find_cell_problem(crystal):
+        return crystal
+    lattice = np.asarray(crystal.lattice, dtype=np.float64)
+    coords = np.asarray(crystal.frac_coords, dtype=np.float64)
+    numbers = np.asarray(crystal.atomic_numbers, dtype=int)
+    # Releases of spglib differ in how they fail: None, or an exception of their own.
+    try:
+        found = spglib.get_symmetry_dataset((lattice, coords, numbers), symprec)  # type: ignore[arg-type]
+    except Exception:
+        return crystal
+    if found is None:
+        return crystal
+    if len(set(found.mapping_to_primitive)) < crystal.num_sites:
+        return _symmetrize_supercell(
+            crystal, found.primitive_lattice, found.mapping_to_primitive, symprec
+        )
+    rotations, translations = np.array(found.rotations), np.array(found.translations)
+    # Rotations act on columns of fractional coordinates: R'GR = G for the metric G.
+    metric = np.mean(
+        np.swapaxes(rotations, 1, 2) @ (lattice @ lattice.T) @ rotations, axis=0
+    )
+    symmetric = np.linalg.cholesky(metric)
+    if np.linalg.det(lattice) < 0:
+        symmetric[2] *= [1, 1, -1]
+    return structure.Crystal(
+        numbers, _average(coords, numbers, lattice, rotations, translations), symmetric
+    )
+
+
+def _symmetrize_supercell(
+    crystal: structure.Crystal,
+    primitive_lattice: np.ndarray,
+    site_of_primitive: np.ndarray,
+    symprec: float,
+) -> structure.Crystal:
+    """By way of the primitive cell: a supercell need not have all of its rotations."""
+    lattice = np.asarray(crystal.lattice, dtype=np.float64)
+    multiple = np.round(lattice @ np.linalg.inv(primitive_lattice))
+    coords = np.asarray(crystal.frac_coords, dtype=np.float64) @ multiple
+    classes = np.unique(site_of_primitive, return_inverse=True)[1]
+    firsts = np.unique(classes, return_index=True)[1]
+    apart = coords - coords[firsts][classes]
+    apart -= np.round(apart)
+    shifts = [apart[classes == each].mean(axis=0) for each in range(len(firsts))]
+    primitive = structure.Crystal(
+        np.asarray(crystal.atomic_numbers, dtype=int)[firsts],
+        coords[firsts] + np.array(shifts),
+        np.linalg.solve(multiple, lattice),
+    )
+    symmetric = symmetrize(primitive, symprec)
+    # Each site stays in its own copy of the primitive cell.
+    ours = symmetric.frac_coords[classes]
+    ours = ours + np.round(coords - ours)
+    lattice = multiple @ symmetric.lattice
+    if np.linalg.det(lattice) > 0:
+        lattice = structure.orient(lattice)
+    return structure.Crystal(
+        np.asarray(crystal.atomic_numbers, dtype=int),
+        np.linalg.solve(multiple.T, ours.T).T,
+        lattice,
+    )
+
+
+def _average(
+    coords: np.ndarray,
+    numbers: np.ndarray,
+    lattice: np.ndarray,
+    rotations: np.ndarray,
+    translations: np.ndarray,
+) -> np.ndarray:
+    """Mean of what all operations carry to each site."""
+    shifts = np.zeros_like(coords)
+    is_other = np.where(numbers[:, None] == numbers, 0.0, np.inf)
+    for rotation, translation in zip(rotations, translations, strict=True):
+        images = coords @ rotation.T + translation
+        # From every site to every image; the nearest one is what came to it.
+        apart = images[None] - coords[:, None]
+        apart -= np.round(apart)
+        distances = np.sum((apart @ lattice) ** 2, axis=-1) + is_other
+        nearest = np.argmin(distances, axis=1)
+        shifts += apart[np.arange(len(coords)), nearest]
+    return coords + shifts / len(rotations)

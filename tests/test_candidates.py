@@ -1,0 +1,173 @@
+import zipfile
+
+import numpy as np
+import pytest
+import tiny
+
+from crystaljax import candidates, structure, structure_files
+from crystaljax.data import dataset as datasets
+
+
+def crystal(a=3.6, numbers=(29, 79)):
+    coords = np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]])
+    return structure.Crystal(np.array(numbers), coords, np.eye(3) * a)
+
+
+def flat():
+    return structure.Crystal(
+        crystal().atomic_numbers, np.zeros((2, 3)), np.zeros((3, 3))
+    )
+
+
+def write_cif(path, a=3.6):
+    path.write_text(structure_files.cif_text(crystal(a), path.stem))
+
+
+def write_samples(folder, part, names, written):
+    """What `crystaljax.sample` leaves of a shard."""
+    structure_files.write_table(
+        folder / f"samples{part}.parquet",
+        {
+            "name": names,
+            "formula": ["Au1Cu1"] * len(names),
+            "space_group": list(range(200, 200 + len(names))),
+            "formation_energy": [-0.1] * len(names),
+            "written": written,
+        },
+    )
+    infos = [{"name": n} for n, w in zip(names, written, strict=True) if w]
+    crystals = [crystal(3.0 + int(info["name"][-1]) / 10) for info in infos]
+    structure_files.write_extxyz(folder / f"samples{part}.extxyz", crystals, infos)
+
+
+def lengths(rows):
+    return [round(float(each.lattice[0, 0]), 3) for each in rows.crystals]
+
+
+def test_samples_of_all_shards_keep_their_conditions(tmp_path):
+    write_samples(tmp_path, "-00000-of-00002", ["s0", "s1"], [True, False])
+    write_samples(tmp_path, "-00001-of-00002", ["s2", "s3"], [True, True])
+    rows = candidates.read_candidates(tmp_path)
+    assert rows.names == ["s0", "s1", "s2", "s3"]
+    np.testing.assert_equal(lengths(rows), [3.0, np.nan, 3.2, 3.3])
+    assert [bool(each) for each in rows.problems] == [False, True, False, False]
+    assert rows.table() == {
+        "name": rows.names,
+        "formula": ["Au1Cu1"] * 4,
+        "space_group": [200, 201, 200, 201],
+        "formation_energy": [-0.1] * 4,
+    }
+
+
+def test_samples_that_do_not_fit_their_table_are_refused(tmp_path):
+    write_samples(tmp_path, "", ["s0", "s1"], [True, True])
+    structure_files.write_extxyz(
+        tmp_path / "samples.extxyz", [crystal()], [{"name": "s0"}], overwrite=True
+    )
+    with pytest.raises(ValueError, match=r"2 crystals .* which holds 1"):
+        candidates.read_candidates(tmp_path)
+
+
+def test_info_of_an_extxyz_file_is_the_table(tmp_path):
+    infos = [
+        {"name": "x", "seed": 3, "energy_goal": 1},
+        {"note": "b", "energy_goal": 0.5},
+    ]
+    path = tmp_path / "mine.extxyz"
+    structure_files.write_extxyz(path, [crystal(), crystal(4.0)], infos)
+    rows = candidates.read_candidates(path)
+    assert rows.names == ["x", "mine-1"]
+    assert rows.table()["energy_goal"] == [1.0, 0.5]
+    assert rows.table()["seed"] == [3, None]
+    assert rows.table()["note"] == [None, "b"]
+
+
+def test_bad_frame_costs_itself(tmp_path):
+    path = tmp_path / "mine.extxyz"
+    structure_files.write_extxyz(path, [crystal(), crystal(4.0)], [{}, {}])
+    text = path.read_text()
+    bad = text.replace("3.6 0.0 0.0 0.0 3.6", "nan 0.0 0.0 0.0 3.6")
+    no_cell = text.replace('pbc="T T T"', 'pbc="F F F"')
+    for broken in (bad, no_cell):
+        path.write_text(broken + text)
+        rows = candidates.read_candidates(path)
+        assert len(rows.names) == 4
+        assert lengths(rows)[2:] == [3.6, 4.0]
+    assert rows.problems[0] and rows.problems[1] and not rows.problems[2]
+    path.write_text(text + "2\nwhat is this\nCu 0 0\n")
+    rows = candidates.read_candidates(path)
+    assert rows.problems[-1] and "can be read" in rows.problems[-1]
+
+
+def test_folder_and_zip_of_files_keep_the_unreadable(tmp_path):
+    folder = tmp_path / "crystals"
+    folder.mkdir()
+    write_cif(folder / "a.cif", 3.1)
+    (folder / "b.cif").write_text("data_b\nnothing\n")
+    write_cif(folder / "c.cif", 3.3)
+    (folder / "README.txt").write_text("mine")
+    with zipfile.ZipFile(tmp_path / "crystals.zip", "w") as archive:
+        for file in folder.iterdir():
+            archive.write(file, f"deep/{file.name}")
+        archive.write(folder / "a.cif", "other/a.cif")
+    rows = candidates.read_candidates(folder)
+    assert rows.names == ["a", "b", "c"]
+    np.testing.assert_equal(lengths(rows), [3.1, np.nan, 3.3])
+    assert "not readable" in rows.problems[1] or "Error" in rows.problems[1]
+    zipped = candidates.read_candidates(tmp_path / "crystals.zip")
+    assert sorted(zipped.names) == ["a", "a-2", "b", "c"]
+    single = candidates.read_candidates(folder / "a.cif")
+    assert (single.names, single.problems) == (["a"], [""])
+
+
+def test_nothing_to_read_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a folder of samples"):
+        candidates.read_candidates(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="no crystals"):
+        candidates.read_candidates(tmp_path)
+    (tmp_path / "no.zip").write_text("zip")
+    with pytest.raises(ValueError, match="is no zip archive"):
+        candidates.read_candidates(tmp_path / "no.zip")
+    (tmp_path / "empty.extxyz").touch()
+    with pytest.raises(ValueError, match="holds no crystals"):
+        candidates.read_candidates(tmp_path / "empty.extxyz")
+
+
+def test_fingerprint_sees_names_and_every_number(tmp_path):
+    def of(names, *crystals):
+        rows = candidates.Candidates(names, list(crystals), [""] * len(names), {})
+        return candidates.fingerprint(rows)
+
+    seen = {
+        of(["a"], crystal()),
+        of(["b"], crystal()),
+        of(["a"], crystal(3.6 + 1e-12)),
+        of(["a"], crystal(numbers=(29, 78))),
+        of(["a", "b"], crystal(), crystal()),
+    }
+    assert len(seen) == 5
+    assert of(["a"], crystal()) in seen
+
+
+def test_formula_of_what_is_no_crystal_is_empty():
+    assert candidates.formula(crystal()) == "Au1Cu1"
+    assert candidates.formula(crystal(numbers=(29, 0))) == ""
+    assert candidates.formula(candidates.NO_CRYSTAL) == ""
+
+
+def test_known_crystals_are_those_of_the_same_reduced_composition(tmp_path):
+    tiny.write_dataset(tmp_path / "data", doubled=2)
+    known = candidates.read_known(tmp_path / "data", [crystal(), candidates.NO_CRYSTAL])
+    dataset = datasets.open_dataset(tmp_path / "data")
+    formulas = dict(
+        zip(dataset.id.to_pylist(), dataset.formula.to_pylist(), strict=True)
+    )
+    expected = {
+        identifier
+        for identifier, formula in formulas.items()
+        if formula in ("Au1Cu1", "Au2Cu2")
+    }
+    assert {formulas[each] for each in expected} == {"Au1Cu1", "Au2Cu2"}
+    assert {identifier for identifier, _ in known} == expected
+    for identifier, found in known:
+        assert candidates.formula(found) == formulas[identifier]

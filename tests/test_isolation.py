@@ -1,0 +1,163 @@
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from crystaljax import isolation
+
+distributed = pytest.importorskip("distributed")
+
+
+def behave(item):
+    """In a worker process: does what the item says; its number doubled if that ends."""
+    number, what = item
+    if what == "sleep":
+        time.sleep(60)
+    elif what == "exit":
+        print("about to leave", file=sys.stderr, flush=True)
+        os._exit(3)
+    elif what == "segfault":
+        ctypes.string_at(0)
+    elif what == "raise":
+        raise KeyError("no such thing")
+    elif what == "stubborn":
+        # C code that holds the interpreter: no alarm of Python's would come through.
+        ctypes.PyDLL(None).sleep(60)
+    elif what == "child":
+        # As calculators do that run a program.
+        subprocess.run(["sleep", "60"], check=True)
+    elif what == "pause":
+        time.sleep(0.2)
+    return 2 * number
+
+
+def die_once(path):
+    """Dies at the first call, as if the system had killed an innocent process."""
+    if not os.path.exists(path):
+        with open(path, "w"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return os.environ["OMP_NUM_THREADS"]
+
+
+def collect(items, **kwargs):
+    kwargs = {"timeout": 30.0, "num_workers": 2} | kwargs
+    return dict(isolation.map_isolated(behave, items, **kwargs))
+
+
+def children():
+    return {p.pid for p in psutil.Process().children(recursive=True)}
+
+
+def test_results_come_with_their_numbers():
+    items = [(number, "") for number in range(20)]
+    assert collect(items) == {number: 2 * number for number in range(20)}
+    assert collect([]) == {}
+
+
+def test_bad_items_cost_themselves_and_nothing_else():
+    kinds = ["", "exit", "", "segfault", "sleep", "", "stubborn", "child", "", ""]
+    found = collect(list(enumerate(kinds)), timeout=1.5)
+    assert len(found) == len(kinds)
+    for number, kind in enumerate(kinds):
+        if not kind:
+            assert found[number] == 2 * number
+    assert found[1] == isolation.Lost(
+        "the worker process died with exit code 3; the last it printed: about to leave"
+    )
+    assert "by signal 11 (SIGSEGV)" in found[3].reason
+    for number in (4, 6, 7):
+        assert found[number] == isolation.Lost("timed out after 1.5 s")
+
+
+def test_an_innocent_item_has_a_second_chance(tmp_path):
+    paths = [str(tmp_path / "marker")]
+    found = dict(isolation.map_isolated(die_once, paths, timeout=30.0, num_workers=1))
+    assert found == {0: "1"}
+
+
+def test_time_to_start_is_not_the_items():
+    # Starting takes longer than this.
+    assert collect([(1, "")], timeout=0.05) == {0: 2}
+
+
+def test_exceptions_are_passed_on_with_where_they_came_from():
+    with pytest.raises(RuntimeError, match=r"(?s)in behave.*no such thing"):
+        collect([(1, "raise")])
+
+
+def test_no_process_is_left_behind():
+    before = children()
+    items = [(number, "pause") for number in range(40)]
+    results = isolation.map_isolated(behave, items, timeout=30.0, num_workers=2)
+    next(results)
+    start = time.monotonic()
+    results.close()
+    assert time.monotonic() - start < 3
+    assert children() <= before
+
+
+def test_processes_end_with_the_one_that_asked():
+    script = (
+        "import sys; sys.path.insert(0, 'tests'); import test_isolation\n"
+        "from crystaljax import isolation\n"
+        "items = [(1, ''), (2, 'sleep')]\n"
+        "fn = test_isolation.behave\n"
+        "for each in isolation.map_isolated(fn, items, timeout=60.0):\n"
+        "    print('ready', flush=True)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=os.path.dirname(os.path.dirname(__file__)),
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    orphans = psutil.Process(parent.pid).children()
+    assert orphans
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(orphans, timeout=10)
+    assert not alive
+
+
+@pytest.fixture
+def cluster():
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as running:
+        yield running
+
+
+def test_nothing_is_lost_with_a_worker_of_the_cluster(cluster):
+    kinds = ["pause"] * 24
+    kinds[5] = "exit"
+    results = isolation.map_isolated(
+        behave,
+        list(enumerate(kinds)),
+        timeout=30.0,
+        cluster=cluster.scheduler_address,
+    )
+    found = dict([next(results)])
+    victim = next(iter(cluster.workers.values())).pid
+    os.kill(victim, signal.SIGKILL)
+    found |= dict(results)
+    assert "exit code 3" in found.pop(5).reason
+    assert found == {number: 2 * number for number in range(24) if number != 5}
+
+
+def test_a_cluster_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(isolation, "_CLUSTER_SECONDS", 1.0)
+    with pytest.raises(ValueError, match="does not answer"):
+        collect([(1, "")], cluster="tcp://127.0.0.1:9")
+
+
+def test_missing_dask_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ImportError, match="'cluster' extra"):
+        collect([(1, "")], cluster="tcp://127.0.0.1:9")

@@ -1,0 +1,45 @@
+"""The README's use from Python."""
+
+import pathlib
+import re
+import runpy
+
+import tiny
+
+from configs import ddim
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+
+
+def python_block():
+    section = README.read_text().partition("### From Python")[2]
+    return re.search(r"```python\n(.*?)```", section, re.S)[1]
+
+
+def test_readme_from_conditions_to_dft_inputs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny.write_dataset(tmp_path / "alloys")
+    tiny.write_run(
+        tmp_path / "runs/smoke",
+        tiny.shrink(ddim.get_config("smoke"), tmp_path / "alloys"),
+    )
+    code = python_block()
+    assert len(code.splitlines()) <= 20
+
+    pathlib.Path("loop.py").write_text(code)
+    found = runpy.run_path("loop.py")
+
+    # Two formulas, one space group (the only one in training), three energies.
+    assert len(found["samples"].crystals) == 6
+    table = found["screened"].table()
+    assert len(table["fell_out"]) == 6
+    ranked = sum(rank > 0 for rank in table["rank"])
+    assert len(found["best"]) == ranked
+    assert all(
+        bool(reason) or rank
+        for reason, rank in zip(table["fell_out"], table["rank"], strict=True)
+    )
+    assert "6" in capsys.readouterr().out
+    for folder in pathlib.Path("vasp").glob("*"):
+        assert "ENCUT = 500" in (folder / "INCAR").read_text()
+    assert len(list(pathlib.Path("vasp").glob("*/POSCAR"))) == ranked

@@ -1,0 +1,72 @@
+import dataclasses
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from crystaljax import matching, structure, symmetrization, validity
+from crystaljax.data.sources import emt
+
+RECORDS = list({r.space_group: r for r in emt.load_builtin()}.values())
+
+
+def disturb(crystal, seed, size=0.01):
+    """Moves sites and lattice by about ``size`` Å."""
+    rng = np.random.default_rng(seed)
+    shift = rng.normal(0, size, (crystal.num_sites, 3)) @ np.linalg.inv(crystal.lattice)
+    strain = np.eye(3) + rng.normal(0, size / 5, (3, 3))
+    return structure.Crystal(
+        crystal.atomic_numbers, crystal.frac_coords + shift, crystal.lattice @ strain
+    )
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda r: str(r.space_group))
+def test_disturbed_crystal_gets_its_symmetry_back(record):
+    disturbed = disturb(record.crystal, seed=1)
+    assert validity.find_space_group(disturbed, 1e-3) < record.space_group
+    symmetric = symmetrization.symmetrize(disturbed, 0.1)
+    assert validity.find_space_group(symmetric, 1e-5) == record.space_group
+    np.testing.assert_array_equal(symmetric.atomic_numbers, disturbed.atomic_numbers)
+    # Nothing has moved by more than it was disturbed.
+    apart = symmetric.frac_coords - disturbed.frac_coords
+    apart = (apart - apart.mean(axis=0)) @ symmetric.lattice
+    assert np.abs(apart).max() < 0.06
+    again = symmetrization.symmetrize(symmetric, 0.1)
+    np.testing.assert_allclose(again.lattice, symmetric.lattice, atol=1e-9)
+    # Where the origin is does not matter, and is known within symprec only.
+    shift = again.frac_coords - symmetric.frac_coords
+    np.testing.assert_allclose(shift - shift[0], 0, atol=1e-9)
+
+
+@hypothesis.given(st.integers(0, 10**6), st.sampled_from(RECORDS))
+@hypothesis.settings(max_examples=20)
+def test_supercells_and_skewed_bases_keep_their_sites(seed, record):
+    rng = np.random.default_rng(seed)
+    crystal = record.crystal
+    basis = np.eye(3, dtype=int)
+    basis[np.triu_indices(3, 1)] = rng.integers(-1, 2, 3)
+    # Twice the cell along a, in another basis of it.
+    coords = np.concatenate([crystal.frac_coords, crystal.frac_coords + np.eye(3)[0]])
+    doubled = structure.Crystal(
+        np.tile(crystal.atomic_numbers, 2),
+        (coords / [2, 1, 1]) @ np.linalg.inv(basis),
+        basis @ (crystal.lattice * np.array([2, 1, 1])[:, None]),
+    )
+    symmetric = symmetrization.symmetrize(disturb(doubled, seed), 0.1)
+    assert symmetric.num_sites == doubled.num_sites
+    assert validity.find_space_group(symmetric, 1e-5) == record.space_group
+    match = matching.match(symmetric, crystal, [matching.Tolerance(0.05, 0.05, 2.0)])
+    assert match.rms[0] is not None
+
+
+def test_left_handed_cells_stay_left_handed():
+    crystal = RECORDS[3].crystal
+    mirrored = dataclasses.replace(crystal, lattice=crystal.lattice * [1, 1, -1])
+    found = symmetrization.symmetrize(mirrored)
+    assert np.linalg.det(found.lattice) < 0
+
+
+def test_what_is_no_crystal_comes_back():
+    flat = structure.Crystal(np.array([29]), np.zeros((1, 3)), np.zeros((3, 3)))
+    assert symmetrization.symmetrize(flat) is flat
