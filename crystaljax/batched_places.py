@@ -84,15 +84,15 @@ def list_neighbors(
         reach: how far, Å.
     """
     lost = {}
-    for place in chosen:
-        crystal, cells = crystals[places.owner[place]], places.cells
+    for place in chosen.tolist():
+        crystal, cells = crystals[int(places.owner[place])], places.cells
         frac, lattice = batched_steps.host_geometry(
             crystal.frac_coords, crystal.lattice, coords[place]
         )
         try:
             places.lists[place] = neighbors.find(frac, lattice, reach)
         except ValueError as error:
-            lost[int(place)] = str(error)
+            lost[place] = str(error)
             continue
         cells.listed_frac_coords[place] = 0
         cells.listed_frac_coords[place, : crystal.num_sites] = frac

@@ -8,6 +8,7 @@ are done give their place to waiting ones.
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Iterator, Sequence
@@ -227,7 +228,7 @@ def _relax_group(
     layout = parallel.batch_sharding(mesh)
     while True:
         start = time.perf_counter()
-        seen = jax.device_get(state.replace(minimizer=None))
+        seen = jax.device_get(dataclasses.replace(state, minimizer=None))
         stopped = ~np.isin(seen.status, (batched_steps.RUNNING, batched_steps.STALE))
         for place in np.flatnonzero((places.owner >= 0) & stopped):
             yield _take_out(places, place, crystals, seen, settings)

@@ -5,6 +5,7 @@ started: a row per site, its displacement (Å) in the undeformed cell, and three
 ``sites * log(deformation)``. Their gradient is what is compared with ``fmax``.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -133,7 +134,7 @@ def empty(num_crystals: int, num_sites: int, dtype: str, minimizer_name: str) ->
         jax.ShapeDtypeStruct((num_crystals, num_sites + NUM_CELL_ROWS, 3), dtype),
     )
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    return zeros.replace(status=np.full(num_crystals, EMPTY, np.int32))
+    return dataclasses.replace(zeros, status=np.full(num_crystals, EMPTY, np.int32))
 
 
 def _init(
@@ -196,7 +197,7 @@ def build_run(potential: Potential, mesh: Mesh, minimizer_name: str) -> RunFn:
 
     def run(cells, neighbors, state, status, fresh, fmax, max_steps, relax_cell):
         state = _select(fresh, _init(minimizer, state.coords), state)
-        state = state.replace(status=status)
+        state = dataclasses.replace(state, status=status)
         evaluate, survey = _bind(potential, cells, neighbors, relax_cell)
         step = jax.vmap(minimizer.step)
 
@@ -204,7 +205,8 @@ def build_run(potential: Potential, mesh: Mesh, minimizer_name: str) -> RunFn:
             return jnp.sum(state.status == RUNNING)
 
         # At least one has to stop, or the host would look at what it has seen.
-        few = jnp.ceil(num_running(state) * (1 - potential.stopped_per_look)) - 1
+        going_on = jnp.ceil(num_running(state) * (1 - potential.stopped_per_look))
+        few = jnp.maximum(going_on - 1, 0)
 
         def go_on(carry):
             num_rounds, state = carry
@@ -214,7 +216,8 @@ def build_run(potential: Potential, mesh: Mesh, minimizer_name: str) -> RunFn:
             num_rounds, state = carry
             state, gradient = _assess(evaluate, state, fmax, max_steps)
             move, minimizer_state = step(state.minimizer, state.coords, gradient)
-            moved = state.replace(
+            moved = dataclasses.replace(
+                state,
                 coords=state.coords + move,
                 num_steps=state.num_steps + 1,
                 minimizer=minimizer_state,
@@ -305,7 +308,7 @@ def _assess(
     ).astype(jnp.int32)
     here = Last(state.coords, energy, max_force, state.num_steps)
     last = _select(good, here, state.last)
-    assessed = state.replace(status=status, last=last)
+    assessed = dataclasses.replace(state, status=status, last=last)
     return _select(state.status == RUNNING, assessed, state), gradient
 
 
@@ -325,7 +328,7 @@ def _judge(survey: Callable[[Array], Survey], state: State) -> State:
         [NOT_FINITE, VOLUME, VOLUME, DISPLACEMENT, STALE],
         RUNNING,
     )
-    return state.replace(status=status.astype(jnp.int32), survey=found)
+    return dataclasses.replace(state, status=status.astype(jnp.int32), survey=found)
 
 
 def _expm(matrix: Float[Array, "batch 3 3"]) -> Float[Array, "batch 3 3"]:

@@ -105,6 +105,11 @@ def _sites(primitive: Structure) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_elongated(lattice: Lattice) -> bool:
+    # No spacing of planes is under the volume over the longest length squared, so that
+    # most cells need no closer look.
+    longest = max(math.hypot(*row) for row in lattice.matrix.tolist())
+    if (2 * longest**3 / lattice.volume + 1) ** 3 < _MAX_POINTS:
+        return False
     rows = lattice_bases.reduce_basis(lattice.matrix.tolist())
     reduced = lattice if rows is None else Lattice(rows)
     return lattice_bases.count_points(reduced, max(reduced.lengths)) > _MAX_POINTS

@@ -266,12 +266,16 @@ def train_step(
     trainee: Trainee, state: TrainState, batch: structure.CrystalBatch, key: Array
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step. Randomness depends on ``key`` and the step alone."""
-    keys = jax.random.split(
-        jax.random.fold_in(key, state.step), batch.num_sites.shape[0]
-    )
+    keys = _step_keys(state, batch, key)
     return apply_gradients(
         trainee, state, compute_gradients(trainee, state, batch, keys)
     )
+
+
+def _step_keys(state: TrainState, batch: structure.CrystalBatch, key: Array) -> Array:
+    """One key per crystal of the batch."""
+    key = jax.random.fold_in(key, state.step)
+    return jax.random.split(key, batch.num_sites.shape[0])
 
 
 def apply_gradients(
@@ -306,26 +310,54 @@ def apply_gradients(
     ), metrics
 
 
-def build_dispatch_fn(
-    trainee: Trainee, mesh: Mesh
-) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-    """Compiles ``(state, batches, key) → (state, mean metrics)`` for many steps.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dispatch:
+    """Compiled steps: ``(state, batches, key) → (state, mean metrics)``.
 
     ``batches`` has leading axes (steps, batch), the batch split over the mesh; the
-    state is donated.
+    state is donated. Many steps are one program. One step is two, its gradients and
+    their use: on CPUs that is faster for large networks, and to compile too.
+
+    Attributes:
+        many_fn: ``(state, batches, key)`` → state and mean metrics.
+        gradients_fn: ``(state, batches of one step, key)`` → `Gradients`.
+        apply_fn: ``(state, gradients)`` → state and metrics.
     """
 
-    def dispatch(state, batches, key):
+    many_fn: Any
+    gradients_fn: Any
+    apply_fn: Any
+
+    def __call__(
+        self, state: TrainState, batches: structure.CrystalBatch, key: Array
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """As many steps as there are batches."""
+        if len(batches.num_sites) > 1:
+            return self.many_fn(state, batches, key)
+        return self.apply_fn(state, self.gradients_fn(state, batches, key))
+
+
+def build_dispatch_fn(trainee: Trainee, mesh: Mesh) -> Dispatch:
+    """Compiles training steps for all devices of a mesh."""
+
+    def many(state, batches, key):
         def body(state, batch):
             return train_step(trainee, state, batch, key)
 
         state, metrics = jax.lax.scan(body, state, batches)
         return state, jax.tree.map(jnp.mean, metrics)
 
+    def gradients(state, batches, key):
+        batch = jax.tree.map(lambda array: array[0], batches)
+        return compute_gradients(trainee, state, batch, _step_keys(state, batch, key))
+
+    def apply(state, gradients):
+        return apply_gradients(trainee, state, gradients)
+
     whole = parallel.replicated(mesh)
-    return jax.jit(
-        dispatch,
-        donate_argnums=0,
-        in_shardings=(whole, parallel.batch_sharding(mesh, axis=1), whole),
-        out_shardings=(whole, whole),
+    inputs = (whole, parallel.batch_sharding(mesh, axis=1), whole)
+    return Dispatch(
+        jax.jit(many, donate_argnums=0, in_shardings=inputs, out_shardings=whole),
+        jax.jit(gradients, in_shardings=inputs, out_shardings=whole),
+        jax.jit(apply, donate_argnums=0, in_shardings=whole, out_shardings=whole),
     )

@@ -1,3 +1,4 @@
+import dataclasses
 import time
 
 import numpy as np
@@ -59,17 +60,18 @@ def test_other_species_do_not_match():
 
 @pytest.mark.parametrize("seed", range(12))
 def test_results_are_those_of_pymatgen(seed):
-    crystal = triclinic(seed)
+    crystal = triclinic(seed, num_sites=2 + seed % 8)
     other = distorted(crystal, seed, strain=0.02 * seed, shift=0.03)
-    result = matching.match(other, crystal, USUAL)
-    for tolerance, rms in zip(USUAL, result.rms, strict=True):
-        matcher = StructureMatcher(
-            ltol=tolerance.ltol, stol=tolerance.stol, angle_tol=tolerance.angle_tol
-        )
+    tolerances = tuple(matching.TOLERANCES.values())
+    result = matching.match(other, crystal, tolerances)
+    for tolerance, rms in zip(tolerances, result.rms, strict=True):
+        matcher = StructureMatcher(**dataclasses.asdict(tolerance))
         expected = matcher.get_rms_dist(
             bridge.to_pymatgen(other), bridge.to_pymatgen(crystal)
         )
-        assert rms == (None if expected is None else pytest.approx(expected[0]))
+        assert rms == (
+            None if expected is None else pytest.approx(expected[0], abs=1e-9)
+        )
 
 
 def test_rms_is_in_units_of_the_site_spacing():
@@ -105,13 +107,12 @@ def test_a_broken_prediction_does_not_match_and_says_why(lattice, coordinate, pr
 
 
 def test_a_failure_inside_pymatgen_is_a_reason(monkeypatch):
-    def fail(*args):
+    def fail(*args, **kwargs):
         raise RuntimeError("no reduced cell")
 
-    monkeypatch.setattr(
-        matching.structure_matcher.StructureMatcher, "get_rms_dist", fail
-    )
-    result = matching.match(triclinic(), triclinic(), USUAL)
+    # Not one that an earlier test has had reduced.
+    monkeypatch.setattr(matching.reduction, "reduce_cell", fail)
+    result = matching.match(triclinic(1234), triclinic(1234), USUAL)
     assert result == matching.Match((None, None), "RuntimeError: no reduced cell")
 
 
@@ -143,6 +144,22 @@ def test_match_many_agrees_with_match(num_workers):
     np.testing.assert_array_equal(found.matched, ~np.isnan(expected_rms))
     np.testing.assert_allclose(found.match_rates(), found.matched.mean(axis=0))
     np.testing.assert_allclose(found.mean_rms(), np.nanmean(expected_rms, axis=0))
+
+
+def test_a_target_with_many_predictions_is_reduced_once(monkeypatch):
+    reduced = []
+
+    def reduce_cell(crystal, reduce_cell=matching.reduction.reduce_cell):
+        reduced.append(crystal.num_sites)
+        return reduce_cell(crystal)
+
+    monkeypatch.setattr(matching.reduction, "reduce_cell", reduce_cell)
+    # 300 targets, more than are remembered, twice each and far apart.
+    targets = [triclinic(seed, num_sites=1) for seed in range(500, 800)] * 2
+    predictions = [triclinic(4321, num_sites=2)] * 600
+    matching.match_many(predictions, targets, [PAPER], num_workers=1)
+    assert reduced.count(1) == 300
+    assert reduced.count(2) == 1
 
 
 def test_match_many_of_nothing():
