@@ -32,7 +32,7 @@ _MARGIN = lattice_bases.MARGIN
 # Relative error of successive minima.
 _SLACK = 1e-6
 # Costs more than all allowed pairs of sites together, Å².
-_FORBIDDEN = 1e6
+_FORBIDDEN = 1e12
 # Lattice points from which on it pays to make sure first that a match can exist.
 _MANY_POINTS = 1000
 # Coordinates of differences between sites that are worked on together.
