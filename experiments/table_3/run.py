@@ -147,9 +147,7 @@ def format_table(result: dict[str, Any]) -> str:
         ["---"] + ["---:"] * len(result["formulas"]),
     ]
     for found in result["experiments"]:
-        name = (
-            f"{MODELS[found['model']]}, step {found['step']:g}, gap {found['gap']:g}"
-        )
+        name = f"{MODELS[found['model']]}, step {found['step']:g}, gap {found['gap']:g}"
         cells = []
         for cell in found["cells"]:
             if cell["below_hull"]:
