@@ -28,16 +28,6 @@ if TYPE_CHECKING:
     from crystaljax import matching, screening, screening_result
 
 NONE = "none"
-_PACKAGES = (
-    "crystaljax",
-    "ase",
-    "pymatgen",
-    "spglib",
-    "numpy",
-    "jax",
-    "torch",
-    "matgl",
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
