@@ -34,6 +34,7 @@ def resolve(
     mesh: Mesh,
     row_buckets: tuple[int, ...],
     num_samples: int | None = None,
+    host: generation.HostWork = generation.NO_HOST_WORK,
 ) -> tuple[int, str | None]:
     """The batch size to use, and a note on it if it was chosen here.
 
@@ -47,6 +48,7 @@ def resolve(
         mesh: from `parallel.build_local_mesh`.
         row_buckets: rows that sample tensors can have, ascending.
         num_samples: samples that this process makes; all of the conditions if None.
+        host: what the host does for each batch.
 
     Raises:
         ValueError: another word than "auto".
@@ -66,7 +68,7 @@ def resolve(
 
         def needed(size):
             batch = generation.Batch(np.array([largest]), rows, size)
-            return needed_bytes(generate_fn, params, conditions, key, batch, mesh)
+            return needed_bytes(generate_fn, params, conditions, key, batch, mesh, host)
 
         size = choose(needed, available, num_samples, mesh.size)
     if available is None or size is None:
@@ -131,12 +133,13 @@ def needed_bytes(
     key: Array,
     batch: generation.Batch,
     mesh: Mesh,
+    host: generation.HostWork = generation.NO_HOST_WORK,
 ) -> float | None:
     """Bytes on each device for a batch, beyond the parameters; None if unknown."""
     sharding = parallel.batch_sharding(mesh)
     inputs = jax.tree.map(
         lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
-        generation.pad_batch(conditions, batch),
+        generation.pad_batch(conditions, batch, host),
     )
     try:
         # Calls of the function later find it compiled.

@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from crystaljax import defaults, processes, scaling, schedules, structure
-from crystaljax.models import crystal_unet, layers
+from crystaljax.models import crystal_transformer, crystal_unet, layers, networks
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-STARTS = ("normal", "uniform", "source")
+STARTS = ("normal", "uniform", "torus", "source")
+ANSWERS = ("velocity", "direction")
+NETWORKS = ("unet", "transformer")
 
 
 def is_modification(config: Any) -> bool:
@@ -62,14 +64,65 @@ def row_buckets(config: Any) -> tuple[int, ...]:
     return (*buckets, rows)
 
 
-def build_model(config: Any) -> crystal_unet.CrystalUNet:
+def build_model(config: Any) -> networks.Network:
     """The network.
 
     Raises:
-        ValueError: the element encoder sees fewer sites than a sample can have, or an
-            unknown formulation of the convolutions.
+        ValueError: an unknown network, or one that does not fit the data or the
+            process.
     """
+    match config.model.network:
+        case "unet":
+            return _build_unet(config)
+        case "transformer":
+            return _build_transformer(config)
+        case name:
+            raise ValueError(
+                f"unknown model.network {name!r}; expected one of {NETWORKS}"
+            )
+
+
+def _build_transformer(config: Any) -> crystal_transformer.CrystalTransformer:
+    model, process = config.model, config.process
+    asked = (process.name, process.start, process.answer)
+    if asked != ("flow_matching", "torus", "direction"):
+        raise ValueError(
+            "model.network is 'transformer', which answers with directions, but "
+            f"process.name, .start and .answer are {asked}; expected "
+            "('flow_matching', 'torus', 'direction')"
+        )
+    if is_modification(config):
+        raise ValueError(
+            "model.network is 'transformer', which looks at no source crystals; set "
+            "task='generation' or model.network='unet'"
+        )
+    if model.width % model.num_heads:
+        raise ValueError(
+            f"model.width is {model.width}, which {model.num_heads} heads cannot "
+            "share; choose model.num_heads among its divisors"
+        )
+    return crystal_transformer.CrystalTransformer(
+        width=model.width,
+        depth=model.depth,
+        num_heads=model.num_heads,
+        pair_features=model.pair_features,
+        num_harmonics=model.num_harmonics,
+        num_templates=config.data.num_templates,
+        space_group_operations=model.space_group_operations,
+        element_properties=model.element_properties,
+        max_sites=structure.max_sites(config.data.rows),
+        time_scale=model.time_scale,
+        dtype=resolve_dtype(config.train.dtype),
+    )
+
+
+def _build_unet(config: Any) -> crystal_unet.CrystalUNet:
     model = config.model
+    if config.data.num_templates:
+        raise ValueError(
+            f"data.num_templates is {config.data.num_templates}, but the UNet takes no "
+            "templates; set it to 0, or model.network='transformer'"
+        )
     if model.convolution not in layers.CONVOLUTIONS:
         raise ValueError(
             f"model.convolution is {model.convolution!r}; expected one of "
@@ -137,6 +190,13 @@ def build_noise_fn(config: Any) -> processes.NoiseFn | None:
             return functools.partial(
                 jax.random.uniform, minval=-mean / scale, maxval=(1 - mean) / scale
             )
+        case "torus":
+            if config.data.coordinates != "unit":
+                raise ValueError(
+                    "process.start is 'torus', but data.coordinates is "
+                    f"{config.data.coordinates!r}; set data.coordinates='unit'"
+                )
+            return processes.sample_torus
         case "source":
             require_modification(config, "process.start='source'")
             return None
@@ -157,7 +217,17 @@ def build_process(config: Any) -> processes.Process:
         case "diffusion":
             return processes.Diffusion(build_schedule(config))
         case "flow_matching":
-            return processes.FlowMatching(build_noise_fn(config))
+            if config.process.answer not in ANSWERS:
+                raise ValueError(
+                    f"unknown process.answer {config.process.answer!r}; expected one "
+                    f"of {ANSWERS}"
+                )
+            return processes.FlowMatching(
+                build_noise_fn(config),
+                period=1.0 if config.process.start == "torus" else None,
+                answer=config.process.answer,
+                time_power=config.process.time_power,
+            )
         case "regression":
             require_modification(config, "process.name='regression'")
             return processes.Regression()

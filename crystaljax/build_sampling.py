@@ -1,9 +1,12 @@
 """From a config to its sampler."""
 
+import functools
+import os
+import pathlib
 from typing import Any
 
 from crystaljax import build, defaults, processes, samplers, schedules
-from crystaljax.generation import SampleFn
+from crystaljax.generation import HostWork, SampleFn
 
 
 def override_sampler(
@@ -78,6 +81,47 @@ def is_deterministic(config: Any) -> bool:
     return config.process.name == "regression"
 
 
+def build_host_work(config: Any, dataset: str | os.PathLike | None) -> HostWork:
+    """What the host does for each batch of samples.
+
+    Args:
+        config: of the run.
+        dataset: directory of the training structures, which templates are taken from.
+
+    Raises:
+        FileNotFoundError: templates are needed, and the data set is not there.
+        ValueError: ``sampler.project`` is not a distance.
+    """
+    attach_fn = None
+    if count := config.data.num_templates:
+        if dataset is None or not pathlib.Path(dataset).exists():
+            raise FileNotFoundError(
+                "the network is shown templates from its training structures, but "
+                f"there is no data set at {dataset}; put it back there"
+            )
+        # Nearest neighbours bring SciPy.
+        from crystaljax.data import dataset as datasets
+        from crystaljax.data import templates
+
+        library = templates.build_library(datasets.open_dataset(dataset))
+        attach_fn = functools.partial(templates.attach, library=library, count=count)
+    return HostWork(attach_fn, _refine_fn(config))
+
+
+def _refine_fn(config):
+    largest = config.sampler.project
+    if not largest >= 0:
+        raise ValueError(
+            f"sampler.project is {largest}; expected a distance in Å, 0 for none"
+        )
+    if largest == 0:
+        return None
+    # The hot path does without spglib.
+    from crystaljax import symmetrization
+
+    return functools.partial(symmetrization.project, largest=largest)
+
+
 def build_sampler(config: Any) -> SampleFn:
     """The sampler, from the keys of the samples to the samples.
 
@@ -110,14 +154,19 @@ def build_sampler(config: Any) -> SampleFn:
 
     elif config.process.name == "flow_matching":
         sampler = samplers.sample_heun if name == "heun" else samplers.sample_euler
-        noise_fn = build.build_noise_fn(config)
+        process = build.build_process(config)
+        assert isinstance(process, processes.FlowMatching)
 
         def sample(predict_fn, keys, rows, mask, source):
-            if noise_fn is None:
+            if process.noise_fn is None:
                 start = processes.require_source(source)
             else:
-                start = samplers.sample_noise(keys, rows, noise_fn)
-            return sampler(predict_fn, start, num_steps=num_steps, mask=mask)
+                start = samplers.sample_noise(keys, rows, process.noise_fn)
+
+            def velocity_fn(x, t):
+                return process.velocity(predict_fn(x, t), x, t)
+
+            return sampler(velocity_fn, start, num_steps=num_steps, mask=mask)
 
     else:
 

@@ -8,7 +8,7 @@ import optax
 
 from crystaljax import build, losses, scaling, training
 
-COORDINATE_LOSSES = ("l1", "pbc_l1", "pbc_l2", "boundary_l1", "boundary_l2")
+COORDINATE_LOSSES = ("l1", "squares", "pbc_l1", "pbc_l2", "boundary_l1", "boundary_l2")
 
 
 def build_coordinate_loss(
@@ -23,6 +23,8 @@ def build_coordinate_loss(
     name = config.loss.coordinates
     if name == "l1":
         return losses.site_l1
+    if name == "squares":
+        return losses.site_squares
     if name not in COORDINATE_LOSSES:
         raise ValueError(
             f"unknown loss.coordinates {name!r}; expected one of {COORDINATE_LOSSES}"
@@ -51,7 +53,7 @@ def build_coordinate_loss(
 
 
 def build_scaling(
-    config: Any, lattice: np.ndarray, energy: np.ndarray
+    config: Any, lattice: np.ndarray, energy: np.ndarray, atomic_numbers: np.ndarray
 ) -> scaling.Scaling:
     """The scaling, measured on training structures.
 
@@ -60,10 +62,12 @@ def build_scaling(
         lattice: of the training structures, Å.
         energy: as the network is conditioned on it: formation energies, or differences
             over pairs, eV/atom.
+        atomic_numbers: of the training structures, 0 beyond their sites.
     """
     return scaling.fit_scaling(
         lattice,
         energy,
+        atomic_numbers,
         coordinates=config.data.coordinates,
         lattice_units=config.data.lattice,
         energy_units=config.data.energy,

@@ -20,8 +20,8 @@ from jaxtyping import Float, Int, Integer
 
 from crystaljax import elements, structure
 
-Origin = Literal["site", "input"]
-ORIGINS: tuple[Origin, ...] = ("site", "input")
+Origin = Literal["site", "mendeleev", "input"]
+ORIGINS: tuple[Origin, ...] = ("site", "mendeleev", "input")
 
 # Vectors this much longer than the shortest possible still count as equally short.
 LENGTH_TOLERANCE = 0.01
@@ -60,7 +60,10 @@ def canonical_crystal(
     Args:
         crystal: any basis, right- or left-handed, any orientation and site order.
         origin: "site" puts a site of the rarest species (of the alphabetically first of
-            these) at the origin; "input" keeps the origin where it is.
+            these) at the origin; "mendeleev" takes the first by Mendeleev number
+            instead, and looks at species in this order when it chooses among equivalent
+            bases, so that crystals of one prototype are alike whatever their elements
+            are called; "input" keeps the origin where it is.
 
     Raises:
         ValueError: the lattice has no volume or cannot be reduced, a coordinate is not
@@ -134,7 +137,10 @@ def _canonical_stack(
 
     Owner and basis are what `_equivalent_bases` gives for these crystals.
     """
-    ranks = _alphabetical_rank()[atomic_numbers]
+    if origin == "mendeleev":
+        ranks = elements.mendeleev_number()[atomic_numbers]
+    else:
+        ranks = _alphabetical_rank()[atomic_numbers]
     by_species = np.argsort(ranks, axis=1, kind="stable")
     ranks = np.take_along_axis(ranks, by_species, 1)
     atomic_numbers = np.take_along_axis(atomic_numbers, by_species, 1)
@@ -143,7 +149,7 @@ def _canonical_stack(
     matrices, inverses = _unimodular()[:2]
     coords = frac_coords[owner] @ inverses[basis]
     bases = matrices[basis] @ lattices[owner]
-    if origin == "site":
+    if origin != "input":
         first, count = _rarest(ranks)
         # A copy of each basis for each site of the rarest species.
         copies = count[owner]
@@ -155,6 +161,10 @@ def _canonical_stack(
         coords -= np.take_along_axis(coords, site[:, None, None], 1)
 
     chosen, order = _first_in_order(owner, coords, ranks[owner], bases)
+    if origin == "mendeleev":
+        names = _alphabetical_rank()[np.take_along_axis(atomic_numbers, order, 1)]
+        by_name = np.argsort(names, axis=1, kind="stable")
+        order = np.take_along_axis(order, by_name, 1)
     return (
         np.take_along_axis(atomic_numbers, order, 1),
         _wrap(np.take_along_axis(coords[chosen], order[..., None], 1)),
@@ -412,8 +422,8 @@ def _rarest(
 ) -> tuple[Int[np.ndarray, " crystals"], Int[np.ndarray, " crystals"]]:
     """Where the sites of the rarest species begin, and how many they are.
 
-    Sites are in alphabetical order of their species; so, of equally rare ones, the
-    first is taken.
+    Sites are in the order of their species' ranks; so, of equally rare ones, the first
+    is taken.
     """
     num_sites = ranks.shape[1]
     is_first = np.diff(ranks, axis=1, prepend=-1) != 0

@@ -28,6 +28,8 @@ class Conditions:
         energy: float32 (samples,), formation energy, eV/atom; where there is a source,
             formation energy less that of the source.
         source: `structure.CellBatch` of the crystals to modify, or None.
+        templates: `structure.TemplateBatch`, attached right before a batch is made; or
+            None.
     """
 
     # Not annotated as arrays: pytrees hold anything while JAX transforms them.
@@ -36,6 +38,7 @@ class Conditions:
     space_group: Any
     energy: Any
     source: Any = None
+    templates: Any = None
 
     def __len__(self) -> int:
         """Number of samples."""

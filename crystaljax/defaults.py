@@ -65,11 +65,16 @@ def paper(task: str) -> Any:
     # Fractional coordinates as they are ("unit") or mapped to [-1, 1) ("signed").
     config.data.coordinates = "unit"
     # Lattice in Å ("angstrom"), or each entry to zero mean and unit size
-    # ("standardized").
+    # ("standardized"), or relative to the size that the cell's atoms would fill, with
+    # volumes of atoms fitted to the training structures, and then so ("relative").
     config.data.lattice = "angstrom"
     # Formation energy (modification: energy difference) in eV/atom ("ev") or to zero
     # mean, unit size ("standardized").
     config.data.energy = "ev"
+    # Transformer: training structures of the same stoichiometry and, if possible, space
+    # group that the network is shown with each question, the nearest in composition and
+    # energy. Needs a data set prepared with --origin=mendeleev.
+    config.data.num_templates = 0
     # Modification: pairs drawn per polymorph group and epoch, on average.
     config.data.pairs_per_group = 5.0
     # Modification: draw cells of rare sizes as often as those of frequent ones.
@@ -84,8 +89,15 @@ def paper(task: str) -> Any:
     # Diffusion: discrete times.
     config.process.num_times = 1000
     # Flow matching: where paths start, "normal" (N(0, 1)), "uniform" (over the range
-    # of coordinates: U(0, 1) in the units of the cell) or "source" (a crystal).
+    # of coordinates: U(0, 1) in the units of the cell), "torus" (sites anywhere in the
+    # cell, lattices normal, and sites take the shortest way, across the faces of the
+    # cell too; needs data.coordinates="unit") or "source" (a crystal).
     config.process.start = "normal"
+    # Flow matching: the network answers with the "velocity", or on the torus with the
+    # "direction" of the data (cosines and sines of its coordinates).
+    config.process.answer = "velocity"
+    # Flow matching: times are U(0, 1) to this power; above 1 most are near the start.
+    config.process.time_power = 1.0
 
     config.sampler = config_dict.ConfigDict()
     # "ddpm", "ddim" or "dpm_solver" (DPM-Solver++ 2M) for diffusion, "euler" or "heun"
@@ -96,8 +108,21 @@ def paper(task: str) -> Any:
     config.sampler.num_steps = 100
     # DDIM: fresh noise per step, 0 none (deterministic) to 1 as much as DDPM.
     config.sampler.eta = 0.0
+    # Samples that are nearly of the space group that was asked for, within this
+    # distance (Å), are made to be of it exactly; 0 leaves all as they come.
+    config.sampler.project = 0.0
 
     config.model = config_dict.ConfigDict()
+    # "unet", the paper's, or "transformer" over the sites (flow matching on the torus).
+    config.model.network = "unet"
+    # Transformer: width of a token, blocks, heads, features of a pair of sites, and
+    # harmonics of coordinates.
+    config.model.width = 128
+    config.model.depth = 6
+    config.model.num_heads = 4
+    config.model.pair_features = 16
+    config.model.num_harmonics = 4
+    # UNet, down to rematerialize where nothing else is said.
     # Channels of the UNet's first level, and of each level in multiples of it.
     config.model.channels = 128
     config.model.channel_multipliers = (1, 2, 4, 8)
@@ -134,9 +159,10 @@ def paper(task: str) -> Any:
     config.model.rematerialize = False
 
     config.loss = config_dict.ConfigDict()
-    # Distance of coordinates: "l1"; or, where the network answers with coordinates
-    # (regression), "pbc_l1" and "pbc_l2" to the nearest of 27 periodic images, and
-    # "boundary_l1" and "boundary_l2" in which only coordinates of 0 and 1 are the same.
+    # Distance of coordinates: "l1"; "squares", for directions; or, where the network
+    # answers with coordinates (regression), "pbc_l1" and "pbc_l2" to the nearest of 27
+    # periodic images, and "boundary_l1" and "boundary_l2" in which only coordinates of
+    # 0 and 1 are the same.
     config.loss.coordinates = "l1"
     # Order k < 0 of the soft minimum over images; -inf is the minimum itself. See
     # crystaljax/losses.py for the choice.

@@ -15,7 +15,7 @@ import string
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Float, Int, Integer, UInt8
 
 # fmt: off
 SYMBOLS = (
@@ -260,6 +260,21 @@ def _load_property_table(form: str) -> tuple[tuple[str, ...], np.ndarray]:
     # The cached array is shared by all callers.
     values.setflags(write=False)
     return tuple(lines[0].split(",")), values
+
+
+@functools.cache
+def mendeleev_number() -> Int[np.ndarray, "104"]:
+    """Mendeleev number of each atomic number (Villars), read-only; row 0 is padding.
+
+    It counts the elements column by column, from the alkali metals to the noble gases.
+    In its order the species of one prototype nearly always come in the order of their
+    roles, which is what structure maps rest on (Pettifor 1984).
+    """
+    names = load_element_property_names("reference")
+    values = load_element_properties("reference")[:, names.index("mendeleev_number")]
+    numbers = np.concatenate([[0], values]).astype(np.int64)
+    numbers.setflags(write=False)
+    return numbers
 
 
 @functools.cache

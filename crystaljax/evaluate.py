@@ -92,6 +92,7 @@ def evaluate(
     generate_fn = generation.build_generate_fn(
         run.model, build_sampling.build_sampler(config), run.scale, mesh
     )
+    host = build_sampling.build_host_work(config, run.vocabulary["dataset"])
     batch_size, note = batch_sizes.resolve(
         options.batch_size,
         config.evaluation.batch_size,
@@ -101,6 +102,7 @@ def evaluate(
         key,
         mesh=mesh,
         row_buckets=row_buckets,
+        host=host,
     )
     if note and show_progress:
         print(f"note: {note}", file=sys.stderr)
@@ -112,6 +114,7 @@ def evaluate(
         mesh=mesh,
         row_buckets=row_buckets,
         batch_size=batch_size,
+        host=host,
         num_workers=options.num_workers,
         show_progress=show_progress,
     )

@@ -199,6 +199,7 @@ def evaluate_samples(
     mesh: Mesh,
     row_buckets: tuple[int, ...],
     batch_size: int,
+    host: generation.HostWork = generation.NO_HOST_WORK,
     tolerances: Sequence[matching.Tolerance] = tuple(matching.TOLERANCES.values()),
     num_workers: int | None = None,
     show_progress: bool = False,
@@ -213,6 +214,7 @@ def evaluate_samples(
         mesh: from `parallel.build_local_mesh`.
         row_buckets: rows that sample tensors can have, ascending.
         batch_size: samples at a time.
+        host: what the host does for each batch.
         tolerances: at which samples are matched; the loosest costs the most time.
         num_workers: processes that match; all CPUs if None.
         show_progress: print progress bars.
@@ -230,6 +232,7 @@ def evaluate_samples(
         mesh=mesh,
         row_buckets=row_buckets,
         batch_size=batch_size,
+        host=host,
         description=label("sample"),
     )
     sampled = time.perf_counter()

@@ -16,19 +16,36 @@ from jaxtyping import Array, Int
 
 from crystaljax import parallel, scaling, structure
 from crystaljax.conditions import Conditions
-from crystaljax.models import crystal_unet
+from crystaljax.models import networks
 
 # (predict_fn, keys, rows, mask, source) → samples; `build_sampling.build_sampler`.
 SampleFn = Callable[..., Array]
 # (params, conditions, key, indices) → (frac_coords, lattice): see `build_generate_fn`.
 GenerateFn = Callable[..., tuple[Array, Array]]
 
+
+@dataclasses.dataclass(frozen=True)
+class HostWork:
+    """What the host does for each batch, while the device is at another one.
+
+    Attributes:
+        attach_fn: conditions of a batch → the same with templates; None for nothing.
+        refine_fn: crystal, space group asked for → what is made of it; None for
+            nothing.
+    """
+
+    attach_fn: Callable[[Conditions], Conditions] | None = None
+    refine_fn: Callable[[structure.Crystal, int], structure.Crystal] | None = None
+
+
+NO_HOST_WORK = HostWork()
+
 # While the host decodes one batch, the device has the next.
 _NUM_IN_FLIGHT = 2
 
 
 def build_generate_fn(
-    model: crystal_unet.CrystalUNet,
+    model: networks.Network,
     sample_fn: SampleFn,
     scale: scaling.Scaling,
     mesh: Mesh,
@@ -44,13 +61,16 @@ def build_generate_fn(
     def generate_batch(params, conditions, key, indices):
         rows = structure.rows_for(conditions.atomic_numbers.shape[-1])
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-        source = scale.encode_cells(conditions.source, conditions.num_sites, rows)
+        source = scale.encode_cells(
+            conditions.source, conditions.num_sites, conditions.atomic_numbers, rows
+        )
         encoded = model.apply(
             params,
             conditions.atomic_numbers,
             conditions.space_group,
             scale.scale_energy(conditions.energy),
             source,
+            scale.encode_templates(conditions.templates),
             method=model.encode_conditions,
         )
 
@@ -58,7 +78,8 @@ def build_generate_fn(
             return model.apply(params, x, t, encoded, method=model.predict)
 
         mask = structure.row_mask(conditions.num_sites, rows)
-        return scale.decode(sample_fn(predict, keys, rows, mask, source))
+        x = sample_fn(predict, keys, rows, mask, source)
+        return scale.decode(x, conditions.atomic_numbers)
 
     over_devices = parallel.batch_sharding(mesh)
     whole = parallel.replicated(mesh)
@@ -124,7 +145,7 @@ def sufficient_size(num_samples: int, num_devices: int) -> int:
 
 
 def pad_batch(
-    conditions: Conditions, batch: Batch
+    conditions: Conditions, batch: Batch, host: HostWork = NO_HOST_WORK
 ) -> tuple[Conditions, Int[np.ndarray, " size"]]:
     """What the compiled function gets, on the host: conditions and sample numbers."""
     padding = batch.size - len(batch.numbers)
@@ -135,6 +156,8 @@ def pad_batch(
     if taken.source is not None:
         coords = taken.source.frac_coords[:, :sites]
         taken = taken.replace(source=taken.source.replace(frac_coords=coords))
+    if host.attach_fn is not None:
+        taken = host.attach_fn(taken)
     return taken, indices.astype(np.int32)
 
 
@@ -146,6 +169,7 @@ def generate_batches(
     batches: Sequence[Batch],
     *,
     mesh: Mesh,
+    host: HostWork = NO_HOST_WORK,
 ) -> Iterator[tuple[list[int], list[structure.Crystal]]]:
     """Yields numbers of samples with their crystals, batch by batch.
 
@@ -160,6 +184,7 @@ def generate_batches(
         key: of the whole run; sample i uses ``fold_in(key, i)``.
         batches: from `plan_batches`.
         mesh: from `parallel.build_local_mesh`.
+        host: what the host does for each batch.
     """
     waiting = collections.deque(batches)
     running: collections.deque[tuple[Batch, Any]] = collections.deque()
@@ -167,7 +192,7 @@ def generate_batches(
     too_many = float("inf")
 
     def dispatch(batch):
-        inputs = parallel.shard_batch(pad_batch(conditions, batch), mesh)
+        inputs = parallel.shard_batch(pad_batch(conditions, batch, host), mesh)
         return generate_fn(params, inputs[0], key, inputs[1])
 
     while waiting or running:
@@ -194,7 +219,11 @@ def generate_batches(
                 )
             waiting.appendleft(batch)
             continue
-        yield batch.numbers.tolist(), _crystals(conditions, batch, coords, lattice)
+        crystals = _crystals(conditions, batch, coords, lattice)
+        if host.refine_fn is not None:
+            groups = np.asarray(conditions.space_group)[batch.numbers]
+            crystals = list(map(host.refine_fn, crystals, groups.tolist()))
+        yield batch.numbers.tolist(), crystals
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -234,6 +263,7 @@ def generate(
     mesh: Mesh,
     row_buckets: tuple[int, ...],
     batch_size: int,
+    host: HostWork = NO_HOST_WORK,
     description: str | None = None,
 ) -> list[structure.Crystal]:
     """Samples one crystal per condition, in order.
@@ -250,6 +280,7 @@ def generate(
         row_buckets: rows that sample tensors can have, ascending: each crystal gets the
             fewest that hold it.
         batch_size: samples at a time, over the devices of a process.
+        host: what the host does for each batch.
         description: label of a progress bar; none if None.
 
     Raises:
@@ -278,7 +309,7 @@ def generate(
     made: dict[int, structure.Crystal] = {}
     with progress:
         for numbers, crystals in generate_batches(
-            generate_fn, params, conditions, key, share, mesh=mesh
+            generate_fn, params, conditions, key, share, mesh=mesh, host=host
         ):
             made.update(zip(numbers, crystals, strict=True))
             progress.update(len(numbers))

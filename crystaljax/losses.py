@@ -38,8 +38,19 @@ def site_l1(
     return jnp.sum(jnp.where(mask, distance, 0)) / num_sites
 
 
+def site_squares(
+    prediction: Float[Array, "rows columns"],
+    target: Float[Array, "rows columns"],
+    num_sites: Int[Array, ""],
+) -> Float[Array, ""]:
+    """Squared distance over the rows that hold sites, per site."""
+    mask = structure.site_mask(num_sites, prediction.shape[-2])
+    squares = jnp.sum(jnp.square(prediction - target), axis=-1)
+    return jnp.sum(jnp.where(mask, squares, 0)) / num_sites
+
+
 def lattice_l1(
-    prediction: Float[Array, "rows 3"], target: Float[Array, "rows 3"]
+    prediction: Float[Array, "rows columns"], target: Float[Array, "rows columns"]
 ) -> Float[Array, ""]:
     """L1 over the lattice rows, per lattice vector (paper section 3.2)."""
     difference = structure.lattice_rows(prediction) - structure.lattice_rows(target)

@@ -37,7 +37,7 @@ class PrepareOptions(building.SourceOptions):
     Attributes:
         output: the data set directory to make.
         symprec: distance tolerance of spglib, Å.
-        origin: "site" or "input", see `canonical.canonical_crystal`.
+        origin: see `canonical.canonical_crystal`.
         primitive: go to the primitive cell (within ``symprec``) first.
         rules: what to drop.
         val_fraction: share of structures for validation.
@@ -50,7 +50,7 @@ class PrepareOptions(building.SourceOptions):
 
     output: str | os.PathLike
     symprec: float = 0.1
-    origin: canonical.Origin = "site"
+    origin: canonical.Origin = "mendeleev"
     primitive: bool = False
     rules: selection.Rules = dataclasses.field(default_factory=selection.Rules)
     val_fraction: float = 0.05
@@ -259,9 +259,10 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     number("symprec", 0.1, "Distance tolerance of spglib, Å.", 0)
     choice(
         "origin",
-        "site",
+        "mendeleev",
         canonical.ORIGINS,
-        "Put a site of the rarest species at the origin, or keep the input's origin.",
+        "Put a site of the rarest species at the origin (of equally rare ones the "
+        "first by Mendeleev number, or by name: site), or keep the input's origin.",
     )
     boolean("primitive", False, "Go to the primitive cell.")
     choice("rules", "none", ("none", "paper"), "Which rules to begin with.")

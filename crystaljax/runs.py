@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 from ml_collections import config_dict
 
 from crystaljax import build, defaults, parallel, scaling, training
-from crystaljax.models import crystal_unet
+from crystaljax.models import networks
 
 PACKAGES = (
     "crystaljax",
@@ -57,7 +57,7 @@ class Run:
     workdir: pathlib.Path
     step: int
     config: Any
-    model: crystal_unet.CrystalUNet
+    model: networks.Network
     params: Any
     scale: scaling.Scaling
     vocabulary: dict[str, Any]

@@ -191,6 +191,7 @@ def make_shards(
     generate_fn = generation.build_generate_fn(
         run.model, build_sampling.build_sampler(request.config), run.scale, mesh
     )
+    host = build_sampling.build_host_work(request.config, run.vocabulary["dataset"])
     key = generation.key_of_seed(request.seed)
     numbers = np.concatenate([np.arange(0), *(layout.numbers(each) for each in own)])
     missing = {
@@ -208,6 +209,7 @@ def make_shards(
         mesh=mesh,
         row_buckets=row_buckets,
         num_samples=len(numbers),
+        host=host,
     )
     if note and show_progress:
         print(f"note: {note}", file=sys.stderr)
@@ -232,7 +234,13 @@ def make_shards(
     made: dict[int, dict[int, structure.Crystal]] = collections.defaultdict(dict)
     with progress:
         for done, crystals in generation.generate_batches(
-            generate_fn, run.params, conditions, key, batches, mesh=mesh
+            generate_fn,
+            run.params,
+            conditions,
+            key,
+            batches,
+            mesh=mesh,
+            host=host,
         ):
             num_new = 0
             for number, crystal in zip(done, crystals, strict=True):

@@ -12,9 +12,9 @@ import pathlib
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
 
-from crystaljax import structure
+from crystaljax import elements, structure
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,6 +26,8 @@ class Scaling:
         lattice_mean, lattice_scale: of the lattice, (3, 3), Å.
         energy_mean, energy_scale: of the formation energy (modification: energy
             difference), eV/atom.
+        atomic_volumes: (104,) of each atomic number, Å³. Where there are any, lattices
+            are in units of the cube root of the volume that a cell's atoms would fill.
     """
 
     coords_mean: float
@@ -34,17 +36,29 @@ class Scaling:
     lattice_scale: np.ndarray
     energy_mean: float
     energy_scale: float
+    atomic_volumes: np.ndarray | None = None
+
+    def length(
+        self, atomic_numbers: Integer[Array | np.ndarray, "*batch sites"]
+    ) -> Float[Array, "*batch 1 1"] | float:
+        """Unit of a cell's lattice before it is standardised, Å."""
+        if self.atomic_volumes is None:
+            return 1.0
+        volumes = jnp.asarray(self.atomic_volumes, jnp.float32)[atomic_numbers]
+        return jnp.cbrt(volumes.sum(axis=-1))[..., None, None]
 
     def encode(
         self,
         frac_coords: Float[Array | np.ndarray, "*batch sites 3"],
         lattice: Float[Array | np.ndarray, "*batch 3 3"],
         num_sites: Int[Array | np.ndarray, "*batch"],
+        atomic_numbers: Integer[Array | np.ndarray, "*batch sites"],
         rows: int,
     ) -> Float[Array, "*batch {rows} 3"]:
         """Arrays → scaled sample tensor; padding stays 0."""
         coords = (jnp.asarray(frac_coords) - self.coords_mean) / self.coords_scale
-        scaled = (jnp.asarray(lattice) - self.lattice_mean) / self.lattice_scale
+        relative = jnp.asarray(lattice) / self.length(atomic_numbers)
+        scaled = (relative - self.lattice_mean) / self.lattice_scale
         return structure.encode(
             coords.astype(jnp.float32), scaled.astype(jnp.float32), num_sites, rows
         )
@@ -53,12 +67,34 @@ class Scaling:
         self,
         cells: structure.CellBatch | None,
         num_sites: Int[Array | np.ndarray, "*batch"],
+        atomic_numbers: Integer[Array | np.ndarray, "*batch sites"],
         rows: int,
     ) -> Float[Array, "*batch {rows} 3"] | None:
         """`encode` of source crystals; None where there are none."""
         if cells is None:
             return None
-        return self.encode(cells.frac_coords, cells.lattice, num_sites, rows)
+        return self.encode(
+            cells.frac_coords, cells.lattice, num_sites, atomic_numbers, rows
+        )
+
+    def encode_templates(
+        self, templates: structure.TemplateBatch | None
+    ) -> structure.TemplateBatch | None:
+        """Templates in the network's units; None where there are none."""
+        if templates is None:
+            return None
+        exists = templates.space_group > 0
+        size = jnp.where(
+            exists[..., None, None], self.length(templates.atomic_numbers), 1.0
+        )
+        relative = jnp.asarray(templates.lattice) / size
+        lattice = (relative - self.lattice_mean) / self.lattice_scale
+        coords = jnp.asarray(templates.frac_coords)
+        return templates.replace(
+            frac_coords=(coords - self.coords_mean) / self.coords_scale,
+            lattice=jnp.where(exists[..., None, None], lattice, 0).astype(jnp.float32),
+            energy=jnp.where(exists, self.scale_energy(templates.energy), 0),
+        )
 
     def fractional(
         self, coords: Float[Array, "*batch rows 3"]
@@ -67,11 +103,14 @@ class Scaling:
         return coords * self.coords_scale + self.coords_mean
 
     def decode(
-        self, x: Float[Array, "*batch rows 3"]
+        self,
+        x: Float[Array, "*batch rows 3"],
+        atomic_numbers: Integer[Array | np.ndarray, "*batch sites"],
     ) -> tuple[Float[Array, "*batch sites 3"], Float[Array, "*batch 3 3"]]:
         """Scaled sample tensor → fractional coordinates in [0, 1) and lattice (Å)."""
         coords = self.fractional(structure.site_rows(x))
-        lattice = structure.lattice_rows(x) * self.lattice_scale + self.lattice_mean
+        relative = structure.lattice_rows(x) * self.lattice_scale + self.lattice_mean
+        lattice = relative * self.length(atomic_numbers)
         return structure.wrap(coords), lattice.astype(x.dtype)
 
     def scale_energy(
@@ -103,6 +142,7 @@ def coordinate_units(name: str) -> tuple[float, float]:
 def fit_scaling(
     lattice: Float[np.ndarray, "structures 3 3"],
     energy: Float[np.ndarray, " energies"],
+    atomic_numbers: Integer[np.ndarray, "structures sites"],
     *,
     coordinates: str,
     lattice_units: str,
@@ -113,24 +153,32 @@ def fit_scaling(
     Args:
         lattice: of the training structures, Å.
         energy: formation energies, or energy differences, eV/atom.
+        atomic_numbers: of the training structures, 0 beyond their sites.
         coordinates: "unit" keeps [0, 1); "signed" maps it to [-1, 1).
-        lattice_units: "angstrom" or "standardized" (each of the nine entries).
+        lattice_units: "angstrom"; "standardized" (each of the nine entries); or
+            "relative": to the size that the atoms would fill (`fit_atomic_volumes`),
+            then standardised.
         energy_units: "ev" or "standardized".
 
     Raises:
         ValueError: an unknown name.
     """
     coords_mean, coords_scale = coordinate_units(coordinates)
+    atomic_volumes = None
     match lattice_units:
         case "angstrom":
             lattice_mean, lattice_scale = np.zeros((3, 3)), np.ones((3, 3))
-        case "standardized":
+        case "standardized" | "relative":
+            if lattice_units == "relative":
+                atomic_volumes = fit_atomic_volumes(lattice, atomic_numbers)
+                size = np.cbrt(atomic_volumes[atomic_numbers].sum(axis=-1))
+                lattice = lattice / size[:, None, None]
             lattice_mean = lattice.mean(axis=0, dtype=np.float64)
             lattice_scale = _usable_scale(lattice.std(axis=0, dtype=np.float64))
         case _:
             raise ValueError(
-                f"data.lattice is {lattice_units!r}; expected 'angstrom' or "
-                "'standardized'"
+                f"data.lattice is {lattice_units!r}; expected 'angstrom', "
+                "'standardized' or 'relative'"
             )
     match energy_units:
         case "ev":
@@ -149,7 +197,40 @@ def fit_scaling(
         lattice_scale,
         energy_mean,
         energy_scale,
+        atomic_volumes,
     )
+
+
+def fit_atomic_volumes(
+    lattice: Float[np.ndarray, "structures 3 3"],
+    atomic_numbers: Integer[np.ndarray, "structures sites"],
+) -> Float[np.ndarray, "104"]:
+    """Volumes of atoms whose sums come closest to those of the cells, Å³.
+
+    Least squares of relative errors, without negative volumes. Elements that do not
+    occur have the median of the others; 0, padding, has none.
+    """
+    # The hot path does without SciPy.
+    from scipy import optimize
+
+    volumes = np.abs(np.linalg.det(np.asarray(lattice, dtype=np.float64)))
+    columns = elements.NUM_ELEMENTS + 1
+    flat = np.arange(len(volumes))[:, None] * columns + atomic_numbers
+    counts = np.bincount(flat.ravel(), minlength=len(volumes) * columns)
+    relative = counts.reshape(-1, columns)[:, 1:] / volumes[:, None]
+    # The normal equations have one row per element, however many structures there are.
+    present = relative.any(axis=0)
+    matrix = relative[:, present].T @ relative[:, present]
+    matrix += 1e-9 * np.trace(matrix) * np.eye(len(matrix))
+    factor = np.linalg.cholesky(matrix)
+    wanted = np.linalg.solve(factor, relative[:, present].sum(axis=0))
+    found, _ = optimize.nnls(factor.T, wanted)
+    # An atom that seems to fill nothing would leave an elemental cell without a size.
+    usual = np.median(found)
+    result = np.zeros(columns)
+    result[1:] = usual
+    result[1:][present] = np.maximum(found, usual / 10)
+    return result
 
 
 def _usable_scale(deviation):
@@ -160,13 +241,18 @@ def _usable_scale(deviation):
 def save_scaling(scaling: Scaling, path: pathlib.Path) -> None:
     """Writes a scaling as JSON."""
     fields = dataclasses.asdict(scaling)
-    values = {name: np.asarray(value).tolist() for name, value in fields.items()}
+    values = {
+        name: np.asarray(value).tolist()
+        for name, value in fields.items()
+        if value is not None
+    }
     path.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def load_scaling(path: pathlib.Path) -> Scaling:
     """Reads what `save_scaling` wrote."""
     values = json.loads(path.read_text())
-    for name in ("lattice_mean", "lattice_scale"):
-        values[name] = np.array(values[name])
+    for name in ("lattice_mean", "lattice_scale", "atomic_volumes"):
+        if name in values:
+            values[name] = np.array(values[name])
     return Scaling(**values)

@@ -62,6 +62,26 @@ class CellBatch:
 
 
 @flax.struct.dataclass
+class TemplateBatch:
+    """Known crystals that may be like those of a batch, site by site.
+
+    Attributes:
+        atomic_numbers: uint8 (batch, templates, sites), the template's own elements; 0
+            where there is no site or no template.
+        frac_coords: float32 (batch, templates, sites, 3), in [0, 1).
+        lattice: float32 (batch, templates, 3, 3), rows, Å.
+        space_group: uint8 (batch, templates), 1-230, 0 where there is no template.
+        energy: float32 (batch, templates), formation energy, eV/atom.
+    """
+
+    atomic_numbers: Any
+    frac_coords: Any
+    lattice: Any
+    space_group: Any
+    energy: Any
+
+
+@flax.struct.dataclass
 class CrystalBatch:
     """A batch of crystals with their conditions: what travels to the device.
 
@@ -78,6 +98,7 @@ class CrystalBatch:
             formation energy less that of the source.
         source: `CellBatch` of the crystals that these are modifications of (the same
             species, site by site), or None.
+        templates: `TemplateBatch`, or None.
     """
 
     # Not annotated as arrays: pytrees hold anything while JAX transforms them.
@@ -88,6 +109,7 @@ class CrystalBatch:
     space_group: Any
     energy: Any
     source: Any = None
+    templates: Any = None
 
 
 def rows_for(num_sites: int) -> int:

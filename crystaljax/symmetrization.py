@@ -5,6 +5,11 @@ import spglib
 
 from crystaljax import structure, validity
 
+# Of the largest tolerance; a loose one finds operations that the group has not.
+_PROJECTION_STEPS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+# Å, for what should be symmetric but for rounding.
+_EXACT = 1e-3
+
 
 def symmetrize(crystal: structure.Crystal, symprec: float = 0.1) -> structure.Crystal:
     """The nearest crystal that has exactly the symmetry found within ``symprec`` (Å).
@@ -41,6 +46,25 @@ def symmetrize(crystal: structure.Crystal, symprec: float = 0.1) -> structure.Cr
     return structure.Crystal(
         numbers, _average(coords, numbers, lattice, rotations, translations), symmetric
     )
+
+
+def project(
+    crystal: structure.Crystal, space_group: int, *, largest: float = 0.5
+) -> structure.Crystal:
+    """The nearest crystal of a space group, where the crystal is nearly of it.
+
+    Looks for the group at growing tolerances up to ``largest`` (Å), and averages over
+    its operations. A crystal that is not of the group at any of them comes back as it
+    is.
+    """
+    for share in _PROJECTION_STEPS:
+        symprec = share * largest
+        if validity.find_space_group(crystal, symprec) != space_group:
+            continue
+        projected = symmetrize(crystal, symprec)
+        if validity.find_space_group(projected, _EXACT) == space_group:
+            return projected
+    return crystal
 
 
 def _symmetrize_supercell(

@@ -32,6 +32,7 @@ from crystaljax import (
     generation,
     parallel,
     runs,
+    scaling,
     structure,
     training,
 )
@@ -39,6 +40,8 @@ from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
 
 BUILTIN = "builtin"
+# Structures that units are measured on: enough, and a second or two.
+_MAX_MEASURED = 100_000
 
 
 def train(
@@ -78,9 +81,7 @@ def train(
     batches = pipeline.build_iterator(build_source(config, examples, num_steps))
 
     # -------------------------------------------------------------- model and optimiser
-    scale = build_training.build_scaling(
-        config, dataset.lattice[dataset.indices("train")], examples.energies
-    )
+    scale = measure_scaling(config, dataset, examples)
     trainee = build_training.build_trainee(config, scale, num_steps)
     train_key = jax.jit(
         lambda: generation.key_of_seed(config.train.seed),
@@ -150,6 +151,21 @@ def train(
     return state
 
 
+def measure_scaling(
+    config: Any, dataset: datasets.Dataset, examples: "Examples"
+) -> scaling.Scaling:
+    """Units of the network, measured on training structures."""
+    indices = dataset.indices("train")
+    indices = indices[:: -(-len(indices) // _MAX_MEASURED)]
+    sites = structure.max_sites(config.data.rows)
+    return build_training.build_scaling(
+        config,
+        dataset.lattice[indices],
+        examples.energies,
+        datasets.gather(dataset, indices, sites).atomic_numbers,
+    )
+
+
 def validate(
     config: Any,
     params: Any,
@@ -187,6 +203,7 @@ def validate(
         "mesh": mesh,
         "row_buckets": build.row_buckets(config),
         "batch_size": config.evaluation.batch_size,
+        "host": build_sampling.build_host_work(config, dataset.path),
     }
     if not parallel.is_first_process():
         generation.generate(generate_fn, params, questions.conditions, **sampling)
@@ -268,7 +285,7 @@ def build_examples(config: Any, dataset: datasets.Dataset) -> Examples:
             pipeline.Permutations(indices[rows == bucket], config.train.seed)
             for bucket in buckets
         ]
-        gather_fn, energies = datasets.gather, energy[indices]
+        gather_fn, energies = _gather_fn(config, dataset), energy[indices]
     else:
         epochs = pairs.build_pair_samplers(
             group=dataset.group,
@@ -290,6 +307,24 @@ def build_examples(config: Any, dataset: datasets.Dataset) -> Examples:
         ],
         energies=energies,
     )
+
+
+def _gather_fn(config: Any, dataset: datasets.Dataset):
+    """What reads structures: with their templates, where there are to be any."""
+    count = config.data.num_templates
+    if not count:
+        return datasets.gather
+    # Nearest neighbours bring SciPy.
+    from crystaljax.data import templates
+
+    found = templates.find_for_training(templates.build_library(dataset), count)
+
+    def gather(dataset, indices, sites):
+        batch = datasets.gather(dataset, indices, sites)
+        shown = templates.gather(dataset, found[indices], batch.atomic_numbers)
+        return batch.replace(templates=shown)
+
+    return gather
 
 
 def build_source(

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from crystaljax import losses, parallel, processes, scaling, structure
-from crystaljax.models import crystal_unet, layers
+from crystaljax.models import layers, networks
 
 CoordinateLoss = Callable[[Array, Array, Array], Array]
 
@@ -60,7 +60,7 @@ class Trainee:
         accumulation_steps: parts that a batch is cut into.
     """
 
-    model: crystal_unet.CrystalUNet
+    model: networks.Network
     process: processes.Process
     optimizer: optax.GradientTransformation
     scale: scaling.Scaling
@@ -72,7 +72,7 @@ class Trainee:
     accumulation_steps: int = 1
 
 
-def param_shapes(model: crystal_unet.CrystalUNet, rows: int) -> Any:
+def param_shapes(model: networks.Network, rows: int) -> Any:
     """Shapes and dtypes of a network's parameters."""
     sites = structure.max_sites(rows)
     return jax.eval_shape(
@@ -84,10 +84,21 @@ def param_shapes(model: crystal_unet.CrystalUNet, rows: int) -> Any:
         jnp.ones((1,), jnp.uint8),
         jnp.zeros((1,)),
         jnp.zeros((1, rows, 3)),
+        _no_templates(model.num_templates, sites) if model.num_templates else None,
     )
 
 
-def init_params(model: crystal_unet.CrystalUNet, rows: int, seed: int) -> Any:
+def _no_templates(count: int, sites: int) -> structure.TemplateBatch:
+    return structure.TemplateBatch(
+        atomic_numbers=jnp.zeros((1, count, sites), jnp.uint8),
+        frac_coords=jnp.zeros((1, count, sites, 3)),
+        lattice=jnp.zeros((1, count, 3, 3)),
+        space_group=jnp.zeros((1, count), jnp.uint8),
+        energy=jnp.zeros((1, count)),
+    )
+
+
+def init_params(model: networks.Network, rows: int, seed: int) -> Any:
     """Fresh parameters of a network, on the host.
 
     Drawn as the network's own initialisers do, but with NumPy: compiling those of a
@@ -171,8 +182,11 @@ def compute_loss(
     The rows of the sample tensor are those that the batch's sites fill.
     """
     rows = structure.rows_for(batch.atomic_numbers.shape[-1])
-    data = trainee.scale.encode(batch.frac_coords, batch.lattice, batch.num_sites, rows)
-    source = trainee.scale.encode_cells(batch.source, batch.num_sites, rows)
+    scale, numbers = trainee.scale, batch.atomic_numbers
+    data = scale.encode(
+        batch.frac_coords, batch.lattice, batch.num_sites, numbers, rows
+    )
+    source = scale.encode_cells(batch.source, batch.num_sites, numbers, rows)
     corrupted = jax.vmap(trainee.process.corrupt)(keys, data, source)
     # The network never sees anything but zeros in padding rows, here or in a sampler.
     mask = structure.row_mask(batch.num_sites, rows)
@@ -183,8 +197,9 @@ def compute_loss(
         corrupted.t,
         batch.atomic_numbers,
         batch.space_group,
-        trainee.scale.scale_energy(batch.energy),
+        scale.scale_energy(batch.energy),
         source,
+        scale.encode_templates(batch.templates),
     )
     coordinates = jax.vmap(trainee.coordinate_loss)(
         prediction, corrupted.target, batch.num_sites

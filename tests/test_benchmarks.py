@@ -68,7 +68,9 @@ def answers(workload):
             jnp.asarray(batch.atomic_numbers),
             jnp.asarray(batch.space_group),
             scale.scale_energy(batch.energy),
-            scale.encode_cells(batch.source, batch.num_sites, rows),
+            scale.encode_cells(
+                batch.source, batch.num_sites, batch.atomic_numbers, rows
+            ),
         )
 
     names = ("atomic_numbers", "space_group", "energy")
@@ -263,7 +265,9 @@ def test_wider_workload_has_the_same_crystals():
     def encode(workload):
         batch, rows = workload.batch, workload.config.data.rows
         cells = structure.CellBatch(batch.frac_coords, batch.lattice)
-        return workload.trainee.scale.encode_cells(cells, batch.num_sites, rows)
+        return workload.trainee.scale.encode_cells(
+            cells, batch.num_sites, batch.atomic_numbers, rows
+        )
 
     narrow, wide = encode(workload), encode(wider)
     sites = structure.max_sites(config.data.rows)

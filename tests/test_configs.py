@@ -100,7 +100,10 @@ def test_loss_and_samples_of_every_method_fit_together(name):
         source=cells if build.is_modification(config) else None,
     )
     scale = build_training.build_scaling(
-        config, np.tile(4 * np.eye(3), (2, 1, 1)), np.array([-0.1, 0.1])
+        config,
+        np.tile(4 * np.eye(3), (2, 1, 1)),
+        np.array([-0.1, 0.1]),
+        np.full((2, 1), 29),
     )
     trainee = build_training.build_trainee(config, scale, num_steps=10)
     model = trainee.model
@@ -178,6 +181,7 @@ def test_periodic_loss_is_taken_in_the_units_of_the_cell():
     scale = scaling.fit_scaling(
         np.eye(3)[None],
         np.zeros(1),
+        np.full((1, 1), 29),
         coordinates="signed",
         lattice_units="angstrom",
         energy_units="ev",

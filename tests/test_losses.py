@@ -383,3 +383,13 @@ def test_padding_and_lattice_rows_change_nothing(norm, images, order):
             np.testing.assert_array_equal(grad, expected_grad)
             np.testing.assert_array_equal(grad[5:], 0)
             assert np.all(np.abs(grad[:5]).sum(-1) > 0)
+
+
+def test_squares_are_those_of_the_sites_alone():
+    rng = np.random.default_rng(0)
+    prediction, target = rng.normal(0, 1, (2, 16, 6)).astype(np.float32)
+    found = losses.site_squares(
+        jnp.asarray(prediction), jnp.asarray(target), jnp.int32(5)
+    )
+    expected = np.square(prediction - target)[:5].sum(-1).mean()
+    assert float(found) == pytest.approx(expected, rel=1e-5)

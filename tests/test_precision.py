@@ -28,7 +28,9 @@ def test_overflow_of_gradients_skips_the_step_and_lowers_the_scale(dataset_path)
     config.train.ema_decay = 0.0
     dataset = datasets.open_dataset(dataset_path)
     batch = datasets.gather(dataset, np.arange(8), 12)
-    scale = build_training.build_scaling(config, batch.lattice, batch.energy)
+    scale = build_training.build_scaling(
+        config, batch.lattice, batch.energy, batch.atomic_numbers
+    )
     trainee = build_training.build_trainee(config, scale, 4)
     state = training.init_state(trainee, 0, parallel.build_mesh())
     largest = 2.0**127

@@ -39,7 +39,7 @@ def records(draw):
 )
 @hypothesis.given(
     st.lists(records(), max_size=6),
-    st.sampled_from(["site", "input", "none"]),
+    st.sampled_from(["site", "mendeleev", "input", "none"]),
     st.booleans(),
 )
 def test_any_crystals_give_columns_that_can_be_written(found, origin, primitive):

@@ -1,5 +1,6 @@
 """Schedule, processes and samplers, against oracles and known answers."""
 
+import dataclasses
 import functools
 
 import diffusers
@@ -459,3 +460,68 @@ def test_eta_out_of_range_is_refused():
             num_steps=5,
             eta=2.0,
         )
+
+
+# ------------------------------------------------------------------------------- torus
+TORUS = processes.FlowMatching(processes.sample_torus, period=1.0, answer="direction")
+
+
+def torus_data(seed, rows=16):
+    coords = jax.random.uniform(jax.random.key(seed), (rows, 3))
+    lattice = structure.lattice_mask(rows)[:, None]
+    return jnp.where(lattice, 4 * coords - 2, coords)
+
+
+def test_paths_on_the_torus_are_the_shortest():
+    data = torus_data(0)
+    x_t, t, target = jax.vmap(TORUS.corrupt, (0, None))(
+        jax.random.split(jax.random.key(1), 2000), data
+    )
+    t = t[:, None, None]
+    left = np.asarray(data - x_t)
+    sites, lattice = left[:, :-3], left[:, -3:]
+    # Modulo 1 no site is further from its end than half a period times what is left.
+    assert np.all(np.abs(sites - np.round(sites)) <= 0.5 * (1 - t) + 1e-5)
+    # From all sides: some of the paths leave the cell.
+    assert (np.abs(sites) > 0.6).any() and np.abs(lattice).max() > 2
+    np.testing.assert_array_equal(
+        target, np.broadcast_to(processes.directions(data), target.shape)
+    )
+
+
+def test_answers_on_the_torus_mean_the_data():
+    data = torus_data(2)
+    found = processes.undirected(processes.directions(data))
+    apart = np.asarray(found - data)
+    np.testing.assert_allclose(apart[:-3] - np.round(apart[:-3]), 0, atol=1e-6)
+    np.testing.assert_array_equal(found[-3:], data[-3:])
+    # The mean of two points is in the direction of the nearer half of its weight.
+    other = processes.directions(data.at[:-3].add(0.5))
+    mean = 0.7 * processes.directions(data) + 0.3 * other
+    apart = np.asarray(processes.undirected(mean) - data)[:-3]
+    np.testing.assert_allclose(apart - np.round(apart), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_steps", [1, 7])
+def test_a_network_that_knows_the_answer_ends_there(num_steps):
+    data = jnp.stack([torus_data(3), torus_data(4)])
+    start = samplers.sample_noise(
+        jax.random.split(jax.random.key(5)), 16, processes.sample_torus
+    )
+
+    def velocity_fn(x, t):
+        return TORUS.velocity(processes.directions(data), x, t)
+
+    found = samplers.sample_euler(velocity_fn, start, num_steps=num_steps)
+    apart = np.array(found - data)
+    apart[:, :-3] -= np.round(apart[:, :-3])
+    np.testing.assert_allclose(apart, 0, atol=1e-5)
+
+
+def test_times_crowd_at_the_start_as_asked():
+    process = dataclasses.replace(TORUS, time_power=2.0)
+    keys = jax.random.split(jax.random.key(6), 4000)
+    t = jax.vmap(process.corrupt, (0, None))(keys, torus_data(0)).t
+    # P(t < x) = √x.
+    for limit in (0.01, 0.25, 0.64):
+        assert np.mean(t < limit) == pytest.approx(limit**0.5, abs=0.03)

@@ -210,7 +210,9 @@ def test_padding_cannot_change_the_loss(dataset_path):
     config = tiny_config(dataset_path)
     dataset = datasets.open_dataset(dataset_path)
     batch = datasets.gather(dataset, np.arange(8), 12)
-    scale = build_training.build_scaling(config, batch.lattice, batch.energy)
+    scale = build_training.build_scaling(
+        config, batch.lattice, batch.energy, batch.atomic_numbers
+    )
     trainee = build_training.build_trainee(config, scale, 4)
     params = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),
@@ -226,7 +228,9 @@ def test_padding_cannot_change_the_loss(dataset_path):
 def test_accumulated_gradients_are_those_of_the_whole_batch(dataset_path):
     config = tiny_config(dataset_path)
     batch = datasets.gather(datasets.open_dataset(dataset_path), np.arange(8), 12)
-    scale = build_training.build_scaling(config, batch.lattice, batch.energy)
+    scale = build_training.build_scaling(
+        config, batch.lattice, batch.energy, batch.atomic_numbers
+    )
     keys = jax.random.split(jax.random.key(2), 8)
     found = []
     for config.train.accumulation_steps in (1, 4):

@@ -72,7 +72,10 @@ def shrink(config, dataset_path, num_steps=4):
 def build_network(config):
     """A model, its units, and random parameters, where nothing has to be trained."""
     scale = build_training.build_scaling(
-        config, 4 * np.eye(3) + np.zeros((2, 1, 1)), np.array([-0.1, 0.1])
+        config,
+        4 * np.eye(3) + np.zeros((2, 1, 1)),
+        np.array([-0.1, 0.1]),
+        np.full((2, 1), 29),
     )
     model = build.build_model(config)
     shapes = training.param_shapes(model, config.data.rows)

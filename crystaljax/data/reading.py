@@ -30,14 +30,14 @@ class CanonicalForm:
     """How records are brought into canonical form.
 
     Attributes:
-        origin: "site" or "input", see `canonical.canonical_crystal`; "none" keeps the
-            cell as it is, see `canonical.ordered_crystal`.
+        origin: see `canonical.canonical_crystal`; "none" keeps the cell as it is, see
+            `canonical.ordered_crystal`.
         primitive: go to the primitive cell first; "input" then refers to the origin
             that spglib leaves.
         symprec: distance tolerance of spglib, Å.
     """
 
-    origin: canonical.Origin | Literal["none"] = "site"
+    origin: canonical.Origin | Literal["none"] = "mendeleev"
     primitive: bool = False
     symprec: float = 0.1
 

@@ -1,12 +1,13 @@
 """The conditional network: encoders, time embedding and UNet in one module."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
+from crystaljax import structure
 from crystaljax.models import encoders, layers, unet
 
 
@@ -56,6 +57,7 @@ class CrystalUNet(nn.Module):
     element_channels: tuple[int, ...] = (64, 128, 256)
     site_features: int = 0
     source_rows: int = 0
+    num_templates: ClassVar[int] = 0
     time_scale: float = 1.0
     convolution: str = "auto"
     rematerialize: bool = False
@@ -99,6 +101,7 @@ class CrystalUNet(nn.Module):
         space_group: Integer[Array, " batch"],
         energy: Float[Array, " batch"],
         source: Float[Array, "batch rows 3"] | None = None,
+        templates: structure.TemplateBatch | None = None,
     ) -> EncodedConditions:
         """Encodes the conditions once for all times.
 
@@ -107,11 +110,13 @@ class CrystalUNet(nn.Module):
             space_group: 1-230.
             energy: as the network was trained with it (eV/atom, or scaled).
             source: sample tensor of the crystal to be modified, scaled likewise.
+            templates: not looked at.
 
         Raises:
             ValueError: the network has a source encoder, and there is no source; or
                 the conditions have more sites or rows than their encoders.
         """
+        del templates
         parts = [
             energy[:, None].astype(self.dtype),
             self.space_group_encoder(space_group),
@@ -158,7 +163,9 @@ class CrystalUNet(nn.Module):
         space_group: Integer[Array, " batch"],
         energy: Float[Array, " batch"],
         source: Float[Array, "batch rows 3"] | None = None,
+        templates: structure.TemplateBatch | None = None,
     ) -> Float[Array, "batch rows 3"]:
         """Encodes the conditions and predicts."""
+        del templates
         encoded = self.encode_conditions(atomic_numbers, space_group, energy, source)
         return self.predict(x, t, encoded)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 uniform_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros_init = nn.initializers.zeros
 # Layers whose kernels start at zero, so that blocks start as the identity.
-ZERO_KERNELS = ("conv_out", "projection")
+ZERO_KERNELS = ("conv_out", "projection", "modulation")
 
 
 class Conv1d(nn.Module):

@@ -152,7 +152,9 @@ def build_workload(config: Any, *, seed: int = 0, mesh: Mesh | None = None) -> W
         seed=seed,
         with_source=build.is_modification(config),
     )
-    scale = build_training.build_scaling(config, batch.lattice, batch.energy)
+    scale = build_training.build_scaling(
+        config, batch.lattice, batch.energy, batch.atomic_numbers
+    )
     trainee = build_training.build_trainee(config, scale, NUM_STEPS)
     return Workload(config, trainee, batch, mesh)
 
@@ -256,7 +258,9 @@ def forward_program(workload: Workload) -> Program:
         batch.atomic_numbers,
         batch.space_group,
         trainee.scale.scale_energy(batch.energy),
-        trainee.scale.encode_cells(batch.source, batch.num_sites, rows),
+        trainee.scale.encode_cells(
+            batch.source, batch.num_sites, batch.atomic_numbers, rows
+        ),
     )
     data = parallel.shard_batch(jax.tree.map(np.asarray, data), workload.mesh)
     compiled, costs = _compile(jax.jit(trainee.model.apply), params, *data)

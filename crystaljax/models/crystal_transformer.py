@@ -1,0 +1,335 @@
+"""A transformer over the sites of a crystal, in place of the paper's UNet.
+
+One token per site and one for the lattice. Three things make it fit crystals where the
+UNet does not: a site carries its element, and its place in the formula, in its own
+token; coordinates enter as harmonics, so that the faces of the cell are no edges; and
+attention sees every pair of sites at full resolution, by the harmonics of their
+difference.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
+
+from crystaljax import elements, structure
+from crystaljax.models import encoders, layers
+
+# Places in the formula that are told apart; those beyond are one.
+_NUM_SPECIES = 6
+# Width of what is known of a template's site, and of its cell.
+_TEMPLATE_WIDTH = 48
+
+
+@flax.struct.dataclass
+class EncodedConditions:
+    """Conditions as the transformer takes them; they depend on neither time nor x.
+
+    Attributes:
+        embedding: (batch, width), of the whole crystal.
+        sites: (batch, sites, width), of each site.
+        cell: (batch, width), of the lattice.
+        mask: (batch, sites), True where there is a site.
+    """
+
+    embedding: Any
+    sites: Any
+    cell: Any
+    mask: Any
+
+
+def formula_places(
+    atomic_numbers: Integer[Array, "batch sites"],
+) -> tuple[Array, Array, Array]:
+    """Where each site stands in its formula, chemically ordered.
+
+    Returns:
+        species: species of the cell that have a lower Mendeleev number, (batch, sites).
+        index: earlier sites of the same species.
+        count: sites of the same species.
+    """
+    rank = jnp.asarray(elements.mendeleev_number())[atomic_numbers]
+    exists = atomic_numbers > 0
+    both = exists[:, :, None] & exists[:, None, :]
+    same = (atomic_numbers[:, :, None] == atomic_numbers[:, None, :]) & both
+    count = same.sum(-1)
+    # Each species counts once, however many sites it has.
+    lower = (rank[:, None, :] < rank[:, :, None]) & both
+    weights = 1 / jnp.maximum(count, 1)
+    species = jnp.round(jnp.sum(lower * weights[:, None, :], axis=-1))
+    number = jnp.arange(atomic_numbers.shape[1])
+    index = jnp.sum(same & (number[None, None, :] < number[None, :, None]), axis=-1)
+    return species.astype(jnp.int32), index, count
+
+
+class Block(nn.Module):
+    """Attention over the tokens and a perceptron, modulated by an embedding.
+
+    The modulation starts at zero (adaLN-Zero, Peebles & Xie 2023), so that blocks start
+    as the identity.
+    """
+
+    num_heads: int
+    expansion: int = 4
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        h: Float[Array, "batch tokens width"],
+        embedding: Float[Array, "batch width"],
+        pairs: Float[Array, "batch tokens tokens features"],
+        mask: Array,
+    ) -> Float[Array, "batch tokens width"]:
+        """Applies the block; ``mask`` (batch, tokens) is False where no token is."""
+        width = h.shape[-1]
+        modulation = layers.dense(6 * width, self.dtype, "modulation")(embedding)
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(
+            modulation[:, None], 6, axis=-1
+        )
+
+        def normalize(h, scale, shift):
+            norm = nn.LayerNorm(use_bias=False, use_scale=False, dtype=self.dtype)
+            return norm(h) * (1 + scale) + shift
+
+        a = normalize(h, scale_1, shift_1)
+        qkv = layers.dense(3 * width, self.dtype, "qkv")(a)
+        heads = (*qkv.shape[:2], 3, self.num_heads, width // self.num_heads)
+        q, k, v = jnp.moveaxis(qkv.reshape(heads), (2, 3), (0, 2))
+        logits = q @ jnp.swapaxes(k, -1, -2) * heads[-1] ** -0.5
+        bias = layers.dense(self.num_heads, self.dtype, "pair_bias")(pairs)
+        logits = (logits + jnp.moveaxis(bias, -1, 1)).astype(jnp.float32)
+        logits = jnp.where(mask[:, None, None, :], logits, -1e9)
+        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        values = jnp.moveaxis(weights @ v, 1, 2).reshape(h.shape)
+        # What each head sees of the geometry around a token.
+        around = jnp.moveaxis(weights, 1, 2) @ pairs
+        around = around.reshape(*h.shape[:2], -1)
+        attended = layers.dense(width, self.dtype, "attention_out")(
+            jnp.concatenate([values, around], axis=-1)
+        )
+        h = h + gate_1 * attended
+
+        m = normalize(h, scale_2, shift_2)
+        m = nn.silu(layers.dense(self.expansion * width, self.dtype, "mlp_in")(m))
+        return h + gate_2 * layers.dense(width, self.dtype, "mlp_out")(m)
+
+
+class CrystalTransformer(nn.Module):
+    """Transformer conditioned on elements, space group and energy.
+
+    It takes coordinates in periods (``data.coordinates="unit"``) and answers with the
+    data on the torus, see `processes.directions`.
+
+    Attributes:
+        width: of a token.
+        depth: number of blocks.
+        num_heads: of the attention.
+        pair_features: width of what is known of a pair of sites.
+        num_harmonics: of the coordinates.
+        num_templates: known crystals shown with a question; 0 for none.
+        space_group_operations, element_properties: as in `crystal_unet.CrystalUNet`.
+        max_sites: places in the formula that are told apart.
+        time_scale: times are multiplied by this before the sinusoids.
+        dtype: of the arithmetic.
+    """
+
+    width: int = 128
+    depth: int = 6
+    num_heads: int = 4
+    pair_features: int = 16
+    num_harmonics: int = 4
+    num_templates: int = 0
+    space_group_operations: str = "sorted"
+    element_properties: str = "scaled"
+    max_sites: int = 60
+    time_scale: float = 1000.0
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        """Declares the parts."""
+        width, dtype = self.width, self.dtype
+        self.element_in = layers.dense(width, dtype, None)
+        self.place = layers.dense(width, dtype, None)
+        self.element_out = layers.dense(width, dtype, None)
+        if self.num_templates:
+            self.template_sites = layers.dense(_TEMPLATE_WIDTH, dtype, None)
+            self.template_cells = layers.dense(_TEMPLATE_WIDTH, dtype, None)
+            self.templates_of_site = layers.dense(width, dtype, None)
+            self.templates_of_cell = layers.dense(width, dtype, None)
+        self.coordinates = layers.dense(width, dtype, None)
+        self.lattice = layers.dense(width, dtype, None)
+        self.pair_in = layers.dense(2 * self.pair_features, dtype, None)
+        self.pair_out = layers.dense(self.pair_features, dtype, None)
+        self.space_group_encoder = encoders.SpaceGroupEncoder(
+            operations=self.space_group_operations, dtype=dtype
+        )
+        self.condition_in = layers.dense(2 * width, dtype, None)
+        self.condition_out = layers.dense(width, dtype, None)
+        self.time_in = layers.dense(width, dtype, None)
+        self.time_out = layers.dense(width, dtype, None)
+        self.blocks = [Block(self.num_heads, dtype=dtype) for _ in range(self.depth)]
+        self.modulation = layers.dense(2 * width, dtype, None)
+        self.norm = nn.LayerNorm(use_bias=False, use_scale=False, dtype=dtype)
+        self.directions = layers.dense(6, dtype, None)
+        self.lattice_rows = layers.dense(9, dtype, None)
+
+    def encode_conditions(
+        self,
+        atomic_numbers: Integer[Array, "batch sites"],
+        space_group: Integer[Array, " batch"],
+        energy: Float[Array, " batch"],
+        source: Float[Array, "batch rows 3"] | None = None,
+        templates: structure.TemplateBatch | None = None,
+    ) -> EncodedConditions:
+        """Encodes the conditions once for all times.
+
+        Args:
+            atomic_numbers: of the sites, 0 where there is none.
+            space_group: 1-230.
+            energy: as the network was trained with it (eV/atom, or scaled).
+            source: not looked at.
+            templates: in the network's units; needed if it has ``num_templates``.
+
+        Raises:
+            ValueError: templates are needed, and there are none.
+        """
+        dtype, mask = self.dtype, atomic_numbers > 0
+        table = encoders.element_features(self.element_properties)
+        element = self.element_in(jnp.asarray(table, dtype)[atomic_numbers])
+        species, index, count = formula_places(atomic_numbers)
+        places = [
+            jax.nn.one_hot(jnp.minimum(species, _NUM_SPECIES - 1), _NUM_SPECIES),
+            jax.nn.one_hot(index, self.max_sites),
+            jax.nn.one_hot(count - 1, self.max_sites),
+        ]
+        place = self.place(jnp.concatenate(places, axis=-1).astype(dtype))
+        sites = element + place
+        cell = jnp.zeros((len(sites), self.width), dtype)
+        if self.num_templates:
+            if templates is None:
+                raise ValueError(
+                    f"the network is shown {self.num_templates} templates with each "
+                    "question and got none; attach them to the conditions"
+                )
+            of_sites, cell = self._encode_templates(templates, space_group, energy)
+            sites = sites + of_sites
+        sites = self.element_out(nn.silu(sites))
+        sites = jnp.where(mask[..., None], sites, 0)
+        num_sites = mask.sum(axis=-1)
+        pooled = sites.sum(axis=1) / jnp.maximum(num_sites, 1)[:, None]
+        angles = energy[:, None] * (jnp.pi * 2.0 ** jnp.arange(-2, 3))
+        parts = [
+            energy[:, None],
+            jnp.sin(angles),
+            jnp.cos(angles),
+            jax.nn.one_hot(space_group, 231),
+            jax.nn.one_hot(num_sites - 1, self.max_sites),
+            self.space_group_encoder(space_group),
+            pooled,
+            cell,
+        ]
+        vector = jnp.concatenate([part.astype(dtype) for part in parts], axis=-1)
+        embedding = self.condition_out(nn.silu(self.condition_in(vector)))
+        return EncodedConditions(embedding, sites, cell, mask)
+
+    def _encode_templates(self, templates, space_group, energy):
+        """What the templates say of each site (batch, sites, width) and of the cell."""
+        dtype = self.dtype
+        batch, count, num_sites = templates.atomic_numbers.shape
+        exists = (templates.space_group > 0).astype(dtype)
+        same_group = (templates.space_group == space_group[:, None]).astype(dtype)
+        about = [
+            exists,
+            exists * same_group,
+            exists * (templates.energy - energy[:, None]).astype(dtype),
+        ]
+        about = jnp.stack(about, axis=-1)
+        table = jnp.asarray(encoders.element_features(self.element_properties), dtype)
+        coords = templates.frac_coords
+        is_site = (templates.atomic_numbers > 0)[..., None]
+        of_site = jnp.concatenate(
+            [
+                jnp.where(is_site, self._harmonics(coords)[1], 0).astype(dtype),
+                table[templates.atomic_numbers],
+                jnp.broadcast_to(about[:, :, None], (batch, count, num_sites, 3)),
+            ],
+            axis=-1,
+        )
+        of_site = nn.silu(self.template_sites(of_site))
+        of_site = jnp.moveaxis(of_site, 1, 2).reshape(batch, num_sites, -1)
+        of_cell = jnp.concatenate(
+            [templates.lattice.reshape(batch, count, 9).astype(dtype), about], axis=-1
+        )
+        of_cell = nn.silu(self.template_cells(of_cell)).reshape(batch, -1)
+        return self.templates_of_site(of_site), self.templates_of_cell(of_cell)
+
+    def _harmonics(self, coords):
+        """(..., 3, 2 · num_harmonics), cosines first; and the same in one axis."""
+        frequencies = 2 * jnp.pi * jnp.arange(1, self.num_harmonics + 1)
+        angles = coords[..., None] * frequencies
+        harmonics = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+        return harmonics, harmonics.reshape(*coords.shape[:-1], -1)
+
+    def predict(
+        self,
+        x: Float[Array, "batch rows 3"],
+        t: Float[Array, " batch"],
+        encoded: EncodedConditions,
+    ) -> Float[Array, "batch rows 6"]:
+        """The data that ``x`` at time ``t`` is on its way to; float32."""
+        coords = structure.site_rows(x)
+        lattice = structure.lattice_rows(x)
+        time = layers.time_embedding(self.time_scale * t, self.width)
+        time = self.time_out(nn.silu(self.time_in(time.astype(self.dtype))))
+        embedding = nn.silu(time + encoded.embedding)
+
+        harmonics, flat = self._harmonics(coords)
+        sites = encoded.sites + self.coordinates(flat.astype(self.dtype))
+        cell = self.lattice(lattice.reshape(len(x), 9).astype(self.dtype))
+        h = jnp.concatenate([sites, (encoded.cell + cell)[:, None]], axis=1)
+        mask = jnp.pad(encoded.mask, ((0, 0), (0, 1)), constant_values=True)
+        pairs = self._describe_pairs(coords, harmonics)
+        pairs = jnp.pad(pairs, ((0, 0), (0, 1), (0, 1), (0, 0)))
+        for block in self.blocks:
+            h = block(h, embedding, pairs, mask)
+
+        shift, scale = jnp.split(self.modulation(embedding)[:, None], 2, axis=-1)
+        h = self.norm(h) * (1 + scale) + shift
+        answer = self.directions(h[:, :-1]).astype(jnp.float32)
+        answer = jnp.where(encoded.mask[..., None], answer, 0)
+        rows = self.lattice_rows(h[:, -1]).astype(jnp.float32).reshape(-1, 3, 3)
+        rows = jnp.pad(rows, ((0, 0), (0, 0), (0, 3)))
+        gap = x.shape[1] - answer.shape[1] - structure.NUM_LATTICE_ROWS
+        answer = jnp.pad(answer, ((0, 0), (0, gap), (0, 0)))
+        return jnp.concatenate([answer, rows], axis=1)
+
+    def _describe_pairs(self, coords, harmonics):
+        """(batch, sites, sites, pair_features): harmonics of the differences."""
+        cos, sin = jnp.split(harmonics, 2, axis=-1)
+        # Of differences, by the addition theorems.
+        cos_i, cos_j = cos[:, :, None], cos[:, None]
+        sin_i, sin_j = sin[:, :, None], sin[:, None]
+        parts = [cos_i * cos_j + sin_i * sin_j, sin_i * cos_j - cos_i * sin_j]
+        features = jnp.concatenate(parts, axis=-1).reshape(*parts[0].shape[:3], -1)
+        features = features.astype(self.dtype)
+        return self.pair_out(nn.silu(self.pair_in(features)))
+
+    def __call__(
+        self,
+        x: Float[Array, "batch rows 3"],
+        t: Float[Array, " batch"],
+        atomic_numbers: Integer[Array, "batch sites"],
+        space_group: Integer[Array, " batch"],
+        energy: Float[Array, " batch"],
+        source: Float[Array, "batch rows 3"] | None = None,
+        templates: structure.TemplateBatch | None = None,
+    ) -> Float[Array, "batch rows 6"]:
+        """Encodes the conditions and predicts."""
+        encoded = self.encode_conditions(
+            atomic_numbers, space_group, energy, source, templates
+        )
+        return self.predict(x, t, encoded)
