@@ -1,5 +1,7 @@
 """Crystals with the symmetry that they nearly have."""
 
+from typing import Any
+
 import numpy as np
 import spglib
 
@@ -33,9 +35,8 @@ def symmetrize(crystal: structure.Crystal, symprec: float = 0.1) -> structure.Cr
     return crystal
 
 
-def _find_symmetry(
-    crystal: structure.Crystal, symprec: float
-) -> spglib.SpglibDataset | None:
+def _find_symmetry(crystal: structure.Crystal, symprec: float) -> Any:
+    """What spglib finds, an object with attributes; None if it finds nothing."""
     cell = (
         np.asarray(crystal.lattice, dtype=np.float64),
         np.asarray(crystal.frac_coords, dtype=np.float64),
