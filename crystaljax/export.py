@@ -17,7 +17,6 @@ reference structure ASE knows, ``--references=PATH`` takes crystals of your own.
 """
 
 import dataclasses
-import importlib.metadata
 import json
 import pathlib
 from collections.abc import Mapping
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     import crystaljax.dft
     import crystaljax.handover
 
-_PACKAGES = ("crystaljax", "pymatgen", "ase")
 FORMATS = ("vasp", "qe", "poscar", "cif", "extxyz")
 # What an export may replace; results of a DFT code are not among it.
 _OUR_NAMES = ("INCAR", "KPOINTS", "POSCAR", "POTCAR", "POTCAR.spec", "pw.in")
@@ -98,7 +96,7 @@ def export(options: ExportOptions) -> dict[str, list[Any]]:
         FileExistsError: the output is there, and is not to be or cannot be replaced.
         ValueError: an option is wrong, or no candidate is left.
     """
-    from crystaljax import handover, replacing
+    from crystaljax import handover, replacing, runs
 
     output = pathlib.Path(options.output)
     replacing.require_absent(output, options.overwrite)
@@ -127,8 +125,10 @@ def export(options: ExportOptions) -> dict[str, list[Any]]:
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(text, encoding="utf-8")
         handover.write_records(folder, items, manifest)
-        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-        request = {"request": dataclasses.asdict(options), "versions": versions}
+        request = {
+            "request": dataclasses.asdict(options),
+            "versions": runs.package_versions(),
+        }
         text = json.dumps(request, indent=2)
         (folder / "export.json").write_text(f"{text}\n", encoding="utf-8")
     return manifest

@@ -277,6 +277,9 @@ def find_bases(
 
     alpha, beta, gamma = wanted.angles
     are_ab = have_angle(0, 1, gamma)
+    # As for most lattices, whose search ends here.
+    if not are_ab.any():
+        return np.zeros((0, 3, 3))
     are_ac, are_bc = have_angle(0, 2, beta)[:, None], have_angle(1, 2, alpha)
     step = max(1, _TRIPLES_AT_ONCE // max(1, are_bc.size))
     found = []

@@ -10,7 +10,7 @@ formula are compared.
 import collections
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -27,6 +27,12 @@ from crystaljax import (
 
 # A process takes seconds to start, a crystal and the comparisons with it 1-10 ms.
 _MIN_CRYSTALS_FOR_WORKERS = 500
+# So many of one composition are left to one process. Of more, so many at least are
+# compared at once.
+_MIN_CRYSTALS_FOR_BLOCKS = 64
+_MIN_BLOCK = 16
+# A worker's tasks in a round: some crystals take longer than others.
+_TASKS_PER_WORKER = 4
 
 
 def find_duplicates(
@@ -44,22 +50,33 @@ def find_duplicates(
     Args:
         crystals: the one to keep of several equal ones comes first.
         tolerance: what is still equal.
-        num_workers: processes, which share the work by composition; None for all CPUs,
-            or this one if there is little to do.
-        description: label of a progress bar, which counts compositions; none if None.
+        num_workers: processes; None for all CPUs, or this one if there is little to do.
+        description: label of a progress bar, which counts crystals; none if None.
     """
     groups = list(_group_by_formula(crystals).values())
-    found = workers.map_in_workers(
-        functools.partial(_find_duplicates, tolerance=tolerance),
-        [[crystals[i] for i in group] for group in groups],
-        num_workers=_num_workers(num_workers, len(crystals)),
-        description=description,
-    )
+    num_workers = _num_workers(num_workers, len(crystals))
+    num_workers = num_workers or workers.default_num_workers()
+    # Groups that are small beside the whole keep the workers busy as they are.
+    limit = max(_MIN_CRYSTALS_FOR_BLOCKS, len(crystals) / num_workers / 4)
+    small = [each for each in groups if num_workers == 1 or len(each) <= limit]
+    large = [each for each in groups if num_workers > 1 and len(each) > limit]
+
+    def find() -> Iterator[tuple[int, int | None]]:
+        found = workers.map_in_workers(
+            functools.partial(_find_duplicates, tolerance=tolerance),
+            [[crystals[i] for i in group] for group in small],
+            num_workers=num_workers,
+        )
+        for group, equals in zip(small, found, strict=True):
+            for i, j in zip(group, equals, strict=True):
+                yield i, None if j is None else group[j]
+        yield from _find_in_blocks(crystals, large, tolerance, num_workers)
+
     duplicate_of = np.full(len(crystals), -1)
-    for group, equals in zip(groups, found, strict=True):
-        for i, j in zip(group, equals, strict=True):
-            if j is not None:
-                duplicate_of[i] = group[j]
+    total = sum(map(len, groups))
+    for i, j in workers.with_progress(find(), description, total):
+        if j is not None:
+            duplicate_of[i] = j
     return duplicate_of
 
 
@@ -127,10 +144,78 @@ def _find_duplicates(
     distinct: dict[int, reduction.ReducedCell] = {}
     for index, crystal in enumerate(crystals):
         cell = _reduce(crystal)
-        equals.append(cell and _find_equal(distinct, cell, tolerance))
+        equals.append(cell and next(_equal_cells(distinct, cell, tolerance), None))
         if cell is not None and equals[-1] is None:
             distinct[index] = cell
     return equals
+
+
+def _find_in_blocks(
+    crystals: Sequence[structure.Crystal],
+    groups: Sequence[list[int]],
+    tolerance: matching.Tolerance,
+    num_workers: int,
+) -> Iterator[tuple[int, int | None]]:
+    """Yields crystals and what they equal, by index; groups are shared by workers.
+
+    A round takes the next block of each group. Workers compare its crystals with those
+    that are distinct so far and, if they equal none, with the ones before them in the
+    block; which of these are distinct is known afterwards. A block has as many crystals
+    as are distinct so far, so that this is not even twice the work of one by one.
+    """
+    members = [i for group in groups for i in group]
+    reduced = workers.map_in_workers(
+        _reduce, [crystals[i] for i in members], num_workers=num_workers
+    )
+    cells: dict[int, reduction.ReducedCell] = {}
+    for i, cell in zip(members, reduced, strict=True):
+        if cell is None:
+            yield i, None
+        else:
+            cells[i] = cell
+    left = [[i for i in group if i in cells] for group in groups]
+    distinct: list[dict[int, reduction.ReducedCell]] = [{} for _ in groups]
+    num_tasks = num_workers * _TASKS_PER_WORKER
+    while any(left):
+        sizes = [max(_MIN_BLOCK, len(each)) for each in distinct]
+        blocks = [each[:size] for each, size in zip(left, sizes, strict=True)]
+        left = [each[size:] for each, size in zip(left, sizes, strict=True)]
+        tasks = [
+            (others, {i: cells[i] for i in block}, block[begin::num_tasks])
+            for others, block in zip(distinct, blocks, strict=True)
+            for begin in range(min(num_tasks, len(block)))
+        ]
+        found = workers.map_in_workers(
+            functools.partial(_find_equals, tolerance=tolerance),
+            tasks,
+            num_workers=num_workers,
+        )
+        equals = {i: each for some in found for i, each in some.items()}
+        for others, block in zip(distinct, blocks, strict=True):
+            for i in block:
+                first = next((j for j in equals[i] if j in others), None)
+                if first is None:
+                    others[i] = cells[i]
+                yield i, first
+
+
+def _find_equals(
+    distinct_block_and_indices: tuple[
+        dict[int, reduction.ReducedCell], dict[int, reduction.ReducedCell], list[int]
+    ],
+    tolerance: matching.Tolerance,
+) -> dict[int, list[int]]:
+    """The first distinct cell that each equals, or else all equal ones in the block."""
+    distinct, block, indices = distinct_block_and_indices
+    found = {}
+    for i in indices:
+        first = next(_equal_cells(distinct, block[i], tolerance), None)
+        if first is not None:
+            found[i] = [first]
+        else:
+            before = {j: block[j] for j in block if j < i}
+            found[i] = list(_equal_cells(before, block[i], tolerance))
+    return found
 
 
 def _find_known(
@@ -140,23 +225,29 @@ def _find_known(
     crystals, known = crystals_and_known
     cells = {i: cell for i, each in enumerate(known) if (cell := _reduce(each))}
     reduced = map(_reduce, crystals)
-    return [cell and _find_equal(cells, cell, tolerance) for cell in reduced]
+    return [
+        cell and next(_equal_cells(cells, cell, tolerance), None) for cell in reduced
+    ]
 
 
 def _reduce(crystal: structure.Crystal) -> reduction.ReducedCell | None:
     # pymatgen's reductions raise many kinds of errors on distorted cells.
     try:
-        return reduction.reduce_cell(crystal)
+        cell = reduction.reduce_cell(crystal)
+        # Kept in the cell, and sent with it to every process that compares it.
+        _ = cell.relative_minima, cell.relative_lengths, cell.composition
     except Exception:
         return None
+    return cell
 
 
-def _find_equal(
-    cells: dict[int, reduction.ReducedCell],
+def _equal_cells(
+    cells: Mapping[int, reduction.ReducedCell],
     cell: reduction.ReducedCell,
     tolerance: matching.Tolerance,
-) -> int | None:
-    """Index of the first of ``cells`` that a cell equals."""
+) -> Iterator[int]:
+    """Yields the index of each of ``cells`` that a cell equals, in their order."""
+    tolerances = dataclasses.asdict(tolerance)
     for index, each in cells.items():
         # Without the search for bases where there can be none, as for most pairs.
         if (
@@ -165,8 +256,7 @@ def _find_equal(
         ):
             continue
         try:
-            if superposition.are_equal(each, cell, **dataclasses.asdict(tolerance)):
-                return index
+            if superposition.are_equal(each, cell, **tolerances):
+                yield index
         except Exception:
             continue
-    return None

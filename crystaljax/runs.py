@@ -37,6 +37,10 @@ PACKAGES = (
     "grain",
     "numpy",
     "pymatgen",
+    "ase",
+    "spglib",
+    "torch",
+    "matgl",
 )
 
 
@@ -138,22 +142,27 @@ def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def describe_environment() -> dict[str, Any]:
     """Versions, commit, devices and command, for the record."""
+    return {
+        "command": sys.argv,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": package_versions(),
+        "commit": _commit(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "num_processes": jax.process_count(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results can depend on."""
     versions = {}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    return {
-        "command": sys.argv,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "versions": versions,
-        "commit": _commit(),
-        "devices": [device.device_kind for device in jax.devices()],
-        "num_processes": jax.process_count(),
-        "cpus": os.cpu_count(),
-    }
+    return versions
 
 
 def _commit() -> str:

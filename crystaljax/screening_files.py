@@ -1,6 +1,5 @@
 """The files that a screening leaves."""
 
-import importlib.metadata
 import math
 import pathlib
 import re
@@ -15,17 +14,6 @@ from crystaljax import (
     structure,
     structure_files,
     symmetrization,
-)
-
-_PACKAGES = (
-    "crystaljax",
-    "ase",
-    "pymatgen",
-    "spglib",
-    "numpy",
-    "jax",
-    "torch",
-    "matgl",
 )
 
 
@@ -81,7 +69,7 @@ def write_results(
             **about,
             "energy_model": result.energy_model,
             "counts": result.counts(),
-            "versions": _versions(),
+            "versions": runs.package_versions(),
         },
     )
 
@@ -117,13 +105,3 @@ def _write_candidates(
 
 def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions

@@ -198,23 +198,31 @@ def _search(
 ) -> Iterator[_Candidates]:
     if first.composition != second.composition:
         return
-    pair = _build_pair(first, second, stol)
-    radius = max(pair.second.lengths) * (1 + ltol)
-    if lattice_bases.count_points(pair.first, radius) > _MANY_POINTS and (
+    scale = (second.volume / first.volume) ** (1 / 6)
+    lattice = Lattice(first.lattice.matrix * scale)
+    wanted = Lattice(second.lattice.matrix / scale)
+    radius = max(wanted.lengths) * (1 + ltol)
+    if lattice_bases.count_points(lattice, radius) > _MANY_POINTS and (
         stretch(first, second) > 1 + ltol
     ):
         return
-    bases = lattice_bases.find_bases(pair.first, pair.second, ltol, angle_tol)
+    bases = lattice_bases.find_bases(lattice, wanted, ltol, angle_tol)
+    # Most pairs of crystals end here.
+    if not len(bases):
+        return
+    pair = _build_pair(first, second, lattice, wanted, stol)
     size = max(1, _MAX_ELEMENTS // (3 * len(pair.rows) * len(pair.onto)))
     for begin in range(0, len(bases), size):
         yield _superpose(pair, bases[begin : begin + size])
 
 
 def _build_pair(
-    first: reduction.ReducedCell, second: reduction.ReducedCell, stol: float
+    first: reduction.ReducedCell,
+    second: reduction.ReducedCell,
+    lattice: Lattice,
+    wanted: Lattice,
+    stol: float,
 ) -> _Pair:
-    scale = (second.volume / first.volume) ** (1 / 6)
-    lattice = Lattice(first.lattice.matrix * scale)
     is_same = second.atomic_numbers[:, None] == first.atomic_numbers
     rows, columns = np.nonzero(is_same)
     entry_of = np.zeros(is_same.shape, int)
@@ -226,7 +234,7 @@ def _build_pair(
         species.append((members, entry_of[members][:, others]))
     return _Pair(
         first=lattice,
-        second=Lattice(second.lattice.matrix / scale),
+        second=wanted,
         # Site by site, as pymatgen: products of whole arrays round otherwise.
         cart_coords=np.array([each @ lattice.matrix for each in first.frac_coords]),
         frac_coords=second.frac_coords,

@@ -1,5 +1,7 @@
 """Crystals with the symmetry that they nearly have."""
 
+from typing import Any
+
 import numpy as np
 import spglib
 
@@ -16,26 +18,47 @@ def symmetrize(crystal: structure.Crystal, symprec: float = 0.1) -> structure.Cr
 
     Cell and sites are averaged over all operations that spglib finds, so that the cell
     keeps its sites and their order (spglib's standardised cells have sites of their
-    own, and a supercell would be lost). The lattice is oriented as everywhere in the
-    package. A crystal in which no symmetry is found comes back as it is.
+    own, and a supercell would be lost). What was averaged may show operations that were
+    just beyond ``symprec`` before: this goes on until no new ones are found. The
+    lattice is oriented as everywhere in the package. A crystal in which no symmetry is
+    found comes back as it is.
     """
     if validity.find_cell_problem(crystal):
         return crystal
-    lattice = np.asarray(crystal.lattice, dtype=np.float64)
-    coords = np.asarray(crystal.frac_coords, dtype=np.float64)
-    numbers = np.asarray(crystal.atomic_numbers, dtype=int)
+    seen = set()
+    while (found := _find_symmetry(crystal, symprec)) is not None:
+        num_primitive = len(set(found.mapping_to_primitive))
+        if (num_primitive, found.number) in seen:
+            break
+        seen.add((num_primitive, found.number))
+        if num_primitive < crystal.num_sites:
+            crystal = _symmetrize_supercell(
+                crystal, found.primitive_lattice, found.mapping_to_primitive, symprec
+            )
+        else:
+            crystal = _average(crystal, found.rotations, found.translations)
+    return crystal
+
+
+def _find_symmetry(crystal: structure.Crystal, symprec: float) -> Any:
+    """What spglib finds, an object with attributes; None if it finds nothing."""
+    cell = (
+        np.asarray(crystal.lattice, dtype=np.float64),
+        np.asarray(crystal.frac_coords, dtype=np.float64),
+        np.asarray(crystal.atomic_numbers, dtype=int),
+    )
     # Releases of spglib differ in how they fail: None, or an exception of their own.
     try:
-        found = spglib.get_symmetry_dataset((lattice, coords, numbers), symprec)  # type: ignore[arg-type]
+        return spglib.get_symmetry_dataset(cell, symprec)  # type: ignore[arg-type]
     except Exception:
-        return crystal
-    if found is None:
-        return crystal
-    if len(set(found.mapping_to_primitive)) < crystal.num_sites:
-        return _symmetrize_supercell(
-            crystal, found.primitive_lattice, found.mapping_to_primitive, symprec
-        )
-    rotations, translations = np.array(found.rotations), np.array(found.translations)
+        return None
+
+
+def _average(
+    crystal: structure.Crystal, rotations: np.ndarray, translations: np.ndarray
+) -> structure.Crystal:
+    """Mean of what all operations make of the crystal."""
+    lattice = np.asarray(crystal.lattice, dtype=np.float64)
     # Rotations act on columns of fractional coordinates: R'GR = G for the metric G.
     metric = np.mean(
         np.swapaxes(rotations, 1, 2) @ (lattice @ lattice.T) @ rotations, axis=0
@@ -43,8 +66,12 @@ def symmetrize(crystal: structure.Crystal, symprec: float = 0.1) -> structure.Cr
     symmetric = np.linalg.cholesky(metric)
     if np.linalg.det(lattice) < 0:
         symmetric[2] *= [1, 1, -1]
+    numbers = np.asarray(crystal.atomic_numbers, dtype=int)
+    coords = np.asarray(crystal.frac_coords, dtype=np.float64)
     return structure.Crystal(
-        numbers, _average(coords, numbers, lattice, rotations, translations), symmetric
+        numbers,
+        _average_coords(coords, numbers, lattice, rotations, translations),
+        symmetric,
     )
 
 
@@ -101,7 +128,7 @@ def _symmetrize_supercell(
     )
 
 
-def _average(
+def _average_coords(
     coords: np.ndarray,
     numbers: np.ndarray,
     lattice: np.ndarray,

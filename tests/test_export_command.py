@@ -1,4 +1,5 @@
 import csv
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -106,7 +107,9 @@ def test_vasp_folders_hold_the_candidates_best_first(tmp_path, screened):
     assert rows[1]["known_as"] == "known-7" and rows[1]["space_group"] == "123"
     assert float(rows[3]["energy_above_hull"]) == 0.2
     assert rows[0]["space_group_relaxed_0.1"] == "221"
-    assert json.loads((output / "export.json").read_text())["request"]["top"] == 50
+    record = json.loads((output / "export.json").read_text())
+    assert record["request"]["top"] == 50
+    assert record["versions"]["pymatgen"] == importlib.metadata.version("pymatgen")
 
 
 def test_what_was_handed_over_is_read_back(tmp_path, screened):

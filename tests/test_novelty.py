@@ -1,9 +1,18 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import bridge, matching, novelty, structure
+from crystaljax import (
+    bridge,
+    matching,
+    novelty,
+    reduction,
+    structure,
+    superposition,
+)
 
 PAPER = matching.TOLERANCES["paper"]
 ROCKSALT = Structure.from_spacegroup(
@@ -159,6 +168,40 @@ def test_worker_processes_find_the_same():
     )
     known = [("k", crystals[1])]
     assert novelty.find_known(crystals, known, num_workers=2) == ["", "k", ""] * 2
+
+
+def plain_loop(crystals):
+    """The definition, but for the reduced formula: one cell after another."""
+    cells = [reduction.reduce_cell(each) for each in crystals]
+    found: list[int] = []
+    for i, cell in enumerate(cells):
+        equals = (
+            j
+            for j in range(i)
+            if found[j] < 0
+            and superposition.are_equal(cells[j], cell, **dataclasses.asdict(PAPER))
+        )
+        found.append(next(equals, -1))
+    return found
+
+
+# At 0.15 Å equal is not transitive: it matters which ones a crystal is compared with.
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_workers_share_one_composition(num_workers):
+    rng = np.random.default_rng(0)
+    parents = [crystal_of(each) for each in (ROCKSALT, ZINCBLENDE, L1_0)]
+    crystals = [
+        rattled(parents[rng.integers(3)], int(rng.integers(10**6)), amount)
+        for amount in rng.choice([0.02, 0.15, 0.25], 120)
+    ]
+    # Of another composition, and too few to be shared.
+    others = [rattled(crystal_of(L1_2), seed, 0.1) for seed in range(9)]
+    crystals[40:40] = others
+    expected = plain_loop(crystals)
+    assert 20 < expected.count(-1) < 100
+    bad = broken(crystals[0], "coordinate")
+    found = novelty.find_duplicates([*crystals, bad], num_workers=num_workers)
+    np.testing.assert_array_equal(found, [*expected, -1])
 
 
 def test_a_tighter_tolerance_tells_more_apart():
