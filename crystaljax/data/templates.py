@@ -203,7 +203,16 @@ def attach(conditions: Any, library: Library, count: int) -> Any:
     numbers = np.asarray(conditions.atomic_numbers)
     indices = np.array(
         [
-            find(library, row[:num_sites], int(group), float(energy), count)
+            find(
+                library,
+                row[:num_sites],
+                int(group),
+                float(energy),
+                count,
+                # As in training. A polymorph of the formula itself would be taken for
+                # the answer, and is none unless its energy is the one asked for.
+                without_formula=elements.reduced_formula(row[:num_sites]),
+            )
             for row, num_sites, group, energy in zip(
                 numbers,
                 np.asarray(conditions.num_sites).tolist(),
