@@ -92,7 +92,7 @@ def evaluate(
     generate_fn = generation.build_generate_fn(
         run.model, build_sampling.build_sampler(config), run.scale, mesh
     )
-    host = build_sampling.build_host_work(config, run.vocabulary["dataset"])
+    host = build_sampling.build_host_work(config, run.vocabulary.get("dataset"))
     batch_size, note = batch_sizes.resolve(
         options.batch_size,
         config.evaluation.batch_size,

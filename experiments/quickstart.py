@@ -2,7 +2,7 @@
 
     python experiments/quickstart.py
 
-Prepares the packaged EMT alloys, trains `configs/ddim.py:smoke`, measures it on
+Prepares the packaged EMT alloys, trains `configs/best.py:smoke`, measures it on
 held-out formulas, samples crystals for some of them over several space groups and
 energies, relaxes these with EMT, puts them on the EMT hull, and prints a ranked table.
 Everything lands in the folder ``quickstart``; a second call goes on where the first one
@@ -68,8 +68,8 @@ def main() -> None:
         f"{len(held_out) + len(train_formulas)}"
     )
 
-    print("2/5  train: configs/ddim.py:smoke")
-    config = defaults.load_config_file(ROOT / "configs" / "ddim.py", "smoke")
+    print("2/5  train: configs/best.py:smoke")
+    config = defaults.load_config_file(ROOT / "configs" / "best.py", "smoke")
     config.data.path = str(options.output / "dataset")
     # Measured right after, on the test split.
     config.evaluation.num_structures = 0

@@ -177,7 +177,7 @@ def test_model_with_one_answer_makes_one(dataset_path, folder, tmp_path):
     assert len(done.samples.crystals) == 2
     assert "one answer" in done.samples.notes[0]
     vocabulary = runs.load_vocabulary(tmp_path / "run")
-    assert vocabulary["canonical"] == "mendeleev"
+    assert vocabulary["canonical"] == "site"
     low, high = vocabulary["energy_difference"]
     assert low < high <= 0
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from crystaljax import elements, structure
 from crystaljax.data import dataset as datasets
+from crystaljax.data import templates
 
 
 def nearest(
@@ -27,13 +28,13 @@ def nearest(
     by_formula = collections.defaultdict(list)
     for index in train.tolist():
         crystal = datasets.crystal(known, index)
-        species, counts = species_in_order(crystal.atomic_numbers)
+        species, counts = templates.roles(crystal.atomic_numbers)
         by_formula[counts].append((index, species))
     numbers = elements.mendeleev_number()
     answers = []
     for index in asked.tolist():
         target = datasets.crystal(test, index)
-        species, counts = species_in_order(target.atomic_numbers)
+        species, counts = templates.roles(target.atomic_numbers)
         candidates = by_formula[counts]
         group = test.space_group[index]
         same = [each for each in candidates if known.space_group[each[0]] == group]
@@ -53,19 +54,9 @@ def nearest(
     return answers
 
 
-def species_in_order(
-    atomic_numbers: np.ndarray,
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Species, rarest first, then by Mendeleev number; and their numbers of sites."""
-    counts = collections.Counter(np.asarray(atomic_numbers).tolist())
-    numbers = elements.mendeleev_number()
-    order = sorted(counts, key=lambda number: (counts[number], numbers[number]))
-    return tuple(order), tuple(counts[number] for number in order)
-
-
 def relabel(crystal: structure.Crystal, species: Sequence[int]) -> structure.Crystal:
     """The same structure of other elements."""
-    old, _ = species_in_order(crystal.atomic_numbers)
+    old, _ = templates.roles(crystal.atomic_numbers)
     new_of = dict(zip(old, species, strict=True))
     renamed = [new_of[number] for number in np.asarray(crystal.atomic_numbers).tolist()]
     return structure.Crystal(np.array(renamed), crystal.frac_coords, crystal.lattice)
