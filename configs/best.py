@@ -27,8 +27,7 @@ Crystals of up to 20 sites need `--config.data.rows=24
 --config.data.row_buckets="(8,16)"`. Without a variant it is one for a GPU and all
 sizes, which has not been trained yet:
 
-    python -m crystaljax.train --config=configs/best.py --workdir=runs/best \\
-        --config.data.path=data/aflow
+    python -m crystaljax.train --config=configs/best.py --config.data.path=data/aflow
 
 `--config.data.num_templates=4` shows the network the nearest training structures of the
 same stoichiometry with each question: better where there are many prototypes.
