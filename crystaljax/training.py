@@ -74,27 +74,29 @@ class Trainee:
 
 def param_shapes(model: networks.Network, rows: int) -> Any:
     """Shapes and dtypes of a network's parameters."""
+    return jax.eval_shape(model.init, jax.random.key(0), *example_inputs(model, rows))
+
+
+def example_inputs(model: networks.Network, rows: int) -> tuple[Any, ...]:
+    """What a network is applied to, for one crystal about which nothing is known."""
     sites = structure.max_sites(rows)
-    return jax.eval_shape(
-        model.init,
-        jax.random.key(0),
+    templates, count = None, model.num_templates
+    if count:
+        templates = structure.TemplateBatch(
+            atomic_numbers=jnp.zeros((1, count, sites), jnp.uint8),
+            frac_coords=jnp.zeros((1, count, sites, 3)),
+            lattice=jnp.zeros((1, count, 3, 3)),
+            space_group=jnp.zeros((1, count), jnp.uint8),
+            energy=jnp.zeros((1, count)),
+        )
+    return (
         jnp.zeros((1, rows, 3)),
         jnp.zeros((1,)),
         jnp.ones((1, sites), jnp.uint8),
         jnp.ones((1,), jnp.uint8),
         jnp.zeros((1,)),
         jnp.zeros((1, rows, 3)),
-        _no_templates(model.num_templates, sites) if model.num_templates else None,
-    )
-
-
-def _no_templates(count: int, sites: int) -> structure.TemplateBatch:
-    return structure.TemplateBatch(
-        atomic_numbers=jnp.zeros((1, count, sites), jnp.uint8),
-        frac_coords=jnp.zeros((1, count, sites, 3)),
-        lattice=jnp.zeros((1, count, 3, 3)),
-        space_group=jnp.zeros((1, count), jnp.uint8),
-        energy=jnp.zeros((1, count)),
+        templates,
     )
 
 

@@ -133,6 +133,21 @@ def test_operations_are_those_that_pytorch_counts(config_file):
     assert counter.get_total_flops() == 4 * flops.forward_flops(model, rows)
 
 
+def test_operations_of_the_transformer_grow_with_its_depth():
+    workloads = [tiny_workload("best", depth=depth) for depth in (1, 2, 3)]
+    one, two, three = (
+        flops.evaluation_flops(w.trainee.model, w.config.data.rows) for w in workloads
+    )
+    assert 0 < one < two
+    assert three - two == two - one
+
+
+def test_peer_is_the_paper_s_network_only():
+    workload = tiny_workload("best", depth=1)
+    with pytest.raises(ValueError, match="only the paper's UNet is written"):
+        torch_peer.build_contender("forward", workload, steps=1, compile_network=False)
+
+
 @pytest.mark.parametrize(
     ("config_file", "sampler"),
     [

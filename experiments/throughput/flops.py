@@ -5,14 +5,17 @@ the network as it is defined (two operations per multiplication and addition), w
 a compiler makes of them, so that shares of the peak can be compared.
 """
 
+import math
 import re
 import time
+from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 
-from crystaljax import symmetry
-from crystaljax.models import crystal_unet, encoders
+from crystaljax import training
+from crystaljax.models import networks
 
 # Dense TFLOP/s that the makers state, accumulating in float32. "float32" is what JAX
 # multiplies float32 with by default: TF32 where there is one.
@@ -35,97 +38,48 @@ _MATMUL_SIDES = {"cpu": 1024, "gpu": 8192}
 _MATMUL_REPEATS = 20
 
 
-def _conv(inputs: int, outputs: int, width: int, out_rows: int) -> int:
-    return 2 * inputs * outputs * width * out_rows
-
-
-def _dense(inputs: int, outputs: int) -> int:
-    return _conv(inputs, outputs, 1, 1)
-
-
-def _res_block(inputs: int, outputs: int, embedding: int, rows: int) -> int:
-    skip = _conv(inputs, outputs, 1, rows) if inputs != outputs else 0
-    convs = _conv(inputs, outputs, 3, rows) + _conv(outputs, outputs, 3, rows)
-    return convs + _dense(embedding, outputs) + skip
-
-
-def _attention(channels: int, rows: int) -> int:
-    products = 2 * 2 * rows * rows * channels
-    return _conv(channels, 4 * channels, 1, rows) + products
-
-
-def evaluation_flops(model: crystal_unet.CrystalUNet, rows: int) -> int:
+def evaluation_flops(model: networks.Network, rows: int) -> int:
     """Of one evaluation of the network for one sample, its conditions encoded."""
-    width = 4 * model.channels
-    widths = [model.channels * multiplier for multiplier in model.channel_multipliers]
-    total = _dense(model.channels, width) + _dense(width, width)
-    h = model.channels
-    total += _conv(3 + model.site_features, h, 3, rows)
-
-    def block(inputs: int, level: int) -> int:
-        at_level = rows // 2**level
-        flops = _res_block(inputs, widths[level], width, at_level)
-        if 2**level in model.attention_levels:
-            flops += _attention(widths[level], at_level)
-        return flops
-
-    skips = [h]
-    last = len(widths) - 1
-    for level in range(len(widths)):
-        for _ in range(model.num_res_blocks):
-            total += block(h, level)
-            h = widths[level]
-            skips.append(h)
-        if level < last:
-            total += _conv(h, h, 3, rows // 2 ** (level + 1))
-            skips.append(h)
-    total += 2 * _res_block(h, h, width, rows // 2**last)
-    total += _attention(h, rows // 2**last)
-    for level in reversed(range(len(widths))):
-        for _ in range(model.num_res_blocks + 1):
-            total += block(h + skips.pop(), level)
-            h = widths[level]
-        if level > 0:
-            total += _conv(h, h, 3, rows // 2 ** (level - 1))
-    return total + _conv(h, 3, 3, rows)
+    return forward_flops(model, rows) - encoding_flops(model, rows)
 
 
-def encoding_flops(model: crystal_unet.CrystalUNet, rows: int) -> int:
+def encoding_flops(model: networks.Network, rows: int) -> int:
     """Of encoding the conditions of one sample."""
-    features = encoders.element_features(model.element_properties).shape[1]
-    space_group = encoders.SpaceGroupEncoder.channels
-    total, inputs = 0, symmetry.MAX_OPERATIONS
-    for size, outputs in zip((3, 2, 1), space_group, strict=True):
-        total += _conv(inputs, outputs, 4, size * size)
-        inputs = outputs
-    inputs, length = features, model.element_rows
-    for outputs in model.element_channels:
-        length -= 2
-        total += _conv(inputs, outputs, 3, length)
-        inputs = outputs
-    embedding = encoders.ElementEncoder.features
-    total += _dense(inputs * length, embedding)
-    condition = 1 + space_group[-1] + embedding
-    if model.source_rows:
-        first, second = encoders.SourceEncoder.channels
-        embedding = encoders.SourceEncoder.features
-        total += _conv(model.source_rows, first, 2, 2) + _conv(first, second, 2, 1)
-        total += _dense(second, embedding)
-        condition += embedding
-    if model.site_features:
-        # Of the sites that the sample tensor holds, padding included.
-        total += _conv(features, model.site_features, 1, rows - 4)
-    return total + _dense(condition, 4 * model.channels)
+
+    def encode(params, x, t, *conditions):
+        return model.apply(params, *conditions, method=model.encode_conditions)
+
+    return _count_products(encode, model, rows)
 
 
-def forward_flops(model: crystal_unet.CrystalUNet, rows: int) -> int:
+def forward_flops(model: networks.Network, rows: int) -> int:
     """Of the whole network for one sample."""
-    return encoding_flops(model, rows) + evaluation_flops(model, rows)
+    return _count_products(model.apply, model, rows)
 
 
-def training_flops(model: crystal_unet.CrystalUNet, rows: int) -> int:
+def training_flops(model: networks.Network, rows: int) -> int:
     """Of one sample in a training step: the gradient costs two forward passes."""
     return 3 * forward_flops(model, rows)
+
+
+def _count_products(apply_fn: Any, model: networks.Network, rows: int) -> int:
+    """Operations in the products of matrices of a function of the network's input."""
+    inputs = training.example_inputs(model, rows)
+    jaxpr = jax.make_jaxpr(apply_fn)(training.param_shapes(model, rows), *inputs)
+    return _count(jaxpr.jaxpr)
+
+
+def _count(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            lengths = [equation.invars[0].aval.shape[axis] for axis in contracted]
+            total += 2 * math.prod(equation.outvars[0].aval.shape + tuple(lengths))
+        # The networks have no loops, and no convolutions but as products.
+        assert equation.primitive.name not in ("scan", "while", "conv_general_dilated")
+        total += sum(map(_count, jax.extend.core.jaxprs_in_params(equation.params)))
+    return total
 
 
 def peak_tflops(dtype: str) -> dict[str, float | str | None]:

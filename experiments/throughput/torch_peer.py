@@ -804,8 +804,15 @@ def build_contender(
         compile_network: use torch.compile.
 
     Raises:
-        ValueError: an unknown task, or PyTorch lacks the device or the sampler.
+        ValueError: an unknown task, a network other than the paper's, or PyTorch lacks
+            the device or the sampler.
     """
+    network = workload.config.model.network
+    if network != "unet":
+        raise ValueError(
+            f"model.network is {network!r}, and only the paper's UNet is written in "
+            "PyTorch here; measure without --peer, or a config with the UNet"
+        )
     device = find_device(workload.mesh.devices.flat[0].platform)
     prepare()
     trainee, config, batch = workload.trainee, workload.config, workload.batch
