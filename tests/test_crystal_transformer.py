@@ -132,6 +132,36 @@ def test_missing_templates_are_named(network):
         apply_fn(params, *question()[:6])
 
 
+@pytest.mark.parametrize("chosen", [0, 1, None])
+def test_template_can_be_followed_as_it_is(network, chosen):
+    """By a network with nothing to say of its own, whose last layer chooses."""
+    apply_fn, params = network
+    layers = dict(params["params"])
+    for name in ("directions", "lattice_rows"):
+        layers[name] = jax.tree.map(np.zeros_like, layers[name])
+    choice = np.zeros(2 * (NUM_TEMPLATES + 1), np.float32)
+    choice[NUM_TEMPLATES if chosen is None else chosen] = 100
+    kernel = np.zeros_like(layers["choice"]["kernel"])
+    layers["choice"] = {"kernel": kernel, "bias": choice}
+    asked = question()
+    asked[6] = shown = asked[6].replace(
+        space_group=np.where(np.arange(3)[:, None] < 2, asked[6].space_group, 0)
+    )
+    answer = np.asarray(apply_fn({"params": layers}, *asked))
+    # The last question has no templates.
+    assert not answer[2].any()
+    if chosen is None:
+        assert not answer.any()
+        return
+    for i in range(2):
+        sites = asked[2][i] > 0
+        angles = 2 * np.pi * shown.frac_coords[i, chosen][sites]
+        expected = np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
+        np.testing.assert_allclose(answer[i, :SITES][sites], expected, atol=1e-5)
+        lattice = shown.lattice[i, chosen]
+        np.testing.assert_allclose(answer[i, -3:, :3], lattice, atol=1e-5)
+
+
 @hypothesis.given(st.lists(st.sampled_from([3, 8, 17, 22, 38, 79]), max_size=8))
 def test_places_in_the_formula(numbers):
     padded = np.array([numbers + [0] * (8 - len(numbers))], np.uint8)

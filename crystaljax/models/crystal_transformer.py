@@ -33,12 +33,29 @@ class EncodedConditions:
         sites: (batch, sites, width), of each site.
         cell: (batch, width), of the lattice.
         mask: (batch, sites), True where there is a site.
+        templates: what the templates would answer; None without them.
     """
 
     embedding: Any
     sites: Any
     cell: Any
     mask: Any
+    templates: "TemplateAnswers | None" = None
+
+
+@flax.struct.dataclass
+class TemplateAnswers:
+    """The answers of those who follow a template.
+
+    Attributes:
+        exists: (batch, templates).
+        directions: (batch, templates, sites, 6), see `processes.directions`.
+        lattice: (batch, templates, 9).
+    """
+
+    exists: Any
+    directions: Any
+    lattice: Any
 
 
 def formula_places(
@@ -160,6 +177,8 @@ class CrystalTransformer(nn.Module):
             self.template_cells = layers.dense(_TEMPLATE_WIDTH, dtype, None)
             self.templates_of_site = layers.dense(width, dtype, None)
             self.templates_of_cell = layers.dense(width, dtype, None)
+            # Of each template, and of none.
+            self.choice = layers.dense(2 * (self.num_templates + 1), dtype, None)
         self.coordinates = layers.dense(width, dtype, None)
         self.lattice = layers.dense(width, dtype, None)
         self.pair_in = layers.dense(2 * self.pair_features, dtype, None)
@@ -208,7 +227,7 @@ class CrystalTransformer(nn.Module):
         ]
         place = self.place(jnp.concatenate(places, axis=-1).astype(dtype))
         sites = element + place
-        cell = jnp.zeros((len(sites), self.width), dtype)
+        cell, answers = jnp.zeros((len(sites), self.width), dtype), None
         if self.num_templates:
             if templates is None:
                 raise ValueError(
@@ -216,6 +235,7 @@ class CrystalTransformer(nn.Module):
                     "question and got none; attach them to the conditions"
                 )
             of_sites, cell = self._encode_templates(templates, space_group, energy)
+            answers = self._follow(templates)
             sites = sites + of_sites
         sites = self.element_out(nn.silu(sites))
         sites = jnp.where(mask[..., None], sites, 0)
@@ -234,7 +254,7 @@ class CrystalTransformer(nn.Module):
         ]
         vector = jnp.concatenate([part.astype(dtype) for part in parts], axis=-1)
         embedding = self.condition_out(nn.silu(self.condition_in(vector)))
-        return EncodedConditions(embedding, sites, cell, mask)
+        return EncodedConditions(embedding, sites, cell, mask, answers)
 
     def _encode_templates(self, templates, space_group, energy):
         """What the templates say of each site (batch, sites, width) and of the cell."""
@@ -266,6 +286,25 @@ class CrystalTransformer(nn.Module):
         )
         of_cell = nn.silu(self.template_cells(of_cell)).reshape(batch, -1)
         return self.templates_of_site(of_site), self.templates_of_cell(of_cell)
+
+    def _follow(self, templates) -> TemplateAnswers:
+        angles = 2 * jnp.pi * templates.frac_coords
+        directions = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+        is_site = (templates.atomic_numbers > 0)[..., None]
+        return TemplateAnswers(
+            templates.space_group > 0,
+            jnp.where(is_site, directions, 0),
+            templates.lattice.reshape(*templates.lattice.shape[:2], 9),
+        )
+
+    def _choose(self, h, answers):
+        """What is taken from the templates for the sites and the lattice; float32."""
+        of_token, of_all = jnp.split(self.choice(h).astype(jnp.float32), 2, axis=-1)
+        logits = of_token + of_all[:, -1:]
+        exists = jnp.pad(answers.exists, ((0, 0), (0, 1)), constant_values=True)
+        weights = jax.nn.softmax(jnp.where(exists[:, None], logits, -1e9), axis=-1)
+        sites = jnp.einsum("bsk,bksd->bsd", weights[:, :-1, :-1], answers.directions)
+        return sites, jnp.einsum("bk,bkd->bd", weights[:, -1, :-1], answers.lattice)
 
     def _harmonics(self, coords):
         """(..., 3, 2 · num_harmonics), cosines first; and the same in one axis."""
@@ -300,8 +339,12 @@ class CrystalTransformer(nn.Module):
         shift, scale = jnp.split(self.modulation(embedding)[:, None], 2, axis=-1)
         h = self.norm(h) * (1 + scale) + shift
         answer = self.directions(h[:, :-1]).astype(jnp.float32)
+        rows = self.lattice_rows(h[:, -1]).astype(jnp.float32)
+        if encoded.templates is not None:
+            of_sites, of_cell = self._choose(h, encoded.templates)
+            answer, rows = answer + of_sites, rows + of_cell
         answer = jnp.where(encoded.mask[..., None], answer, 0)
-        rows = self.lattice_rows(h[:, -1]).astype(jnp.float32).reshape(-1, 3, 3)
+        rows = rows.reshape(-1, 3, 3)
         rows = jnp.pad(rows, ((0, 0), (0, 0), (0, 3)))
         gap = x.shape[1] - answer.shape[1] - structure.NUM_LATTICE_ROWS
         answer = jnp.pad(answer, ((0, 0), (0, gap), (0, 0)))
