@@ -40,7 +40,7 @@ from crystaljax import (
     structure,
 )
 from crystaljax.data import dataset as datasets
-from crystaljax.models import torch_weights
+from crystaljax.models import crystal_unet, torch_weights
 
 # Keys under which training scripts keep the state dict among other things.
 _NESTED = ("state_dict", "model_state_dict", "model")
@@ -120,7 +120,13 @@ def import_checkpoint(options: ImportOptions) -> Imported:
     # Refuses what the config asks for and there is not, before anything is written.
     build.build_process(config)
     build_sampling.build_sampler(config)
-    params = torch_weights.convert(state_dict, build.build_model(config))
+    model = build.build_model(config)
+    if not isinstance(model, crystal_unet.CrystalUNet):
+        raise ValueError(
+            f"model.network is {config.model.network!r}, but checkpoints of the paper's "
+            "code are of its UNet; give one of the paper's configs"
+        )
+    params = torch_weights.convert(state_dict, model)
     _write_run(workdir, config, vocabulary, params)
     num_params = sum(array.size for array in jax.tree.leaves(params))
     return Imported(workdir, config, num_params, [*notes, *assumed])

@@ -90,7 +90,8 @@ class Scaling:
         relative = jnp.asarray(templates.lattice) / size
         lattice = (relative - self.lattice_mean) / self.lattice_scale
         coords = jnp.asarray(templates.frac_coords)
-        return templates.replace(
+        return dataclasses.replace(
+            templates,
             frac_coords=(coords - self.coords_mean) / self.coords_scale,
             lattice=jnp.where(exists[..., None, None], lattice, 0).astype(jnp.float32),
             energy=jnp.where(exists, self.scale_energy(templates.energy), 0),

@@ -322,7 +322,7 @@ def _gather_fn(config: Any, dataset: datasets.Dataset):
     def gather(dataset, indices, sites):
         batch = datasets.gather(dataset, indices, sites)
         shown = templates.gather(dataset, found[indices], batch.atomic_numbers)
-        return batch.replace(templates=shown)
+        return dataclasses.replace(batch, templates=shown)
 
     return gather
 

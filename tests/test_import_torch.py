@@ -15,7 +15,7 @@ import tiny
 import torch
 from test_models import PARITY_TOLERANCE, load_reference
 
-from configs import cfm_uniform, modify_cfm, modify_diffusion
+from configs import best, cfm_uniform, modify_cfm, modify_diffusion
 from crystaljax import (
     evaluate,
     import_torch,
@@ -317,6 +317,12 @@ def test_config_that_contradicts_itself_is_refused(tensors, tmp_path):
     config.sampler.name = "ddim"
     with pytest.raises(ValueError, match=r"sampler\.name"):
         import_into(tmp_path, tensors["generation"], config=config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_config_of_the_transformer_is_refused(tensors, tmp_path):
+    with pytest.raises(ValueError, match=r"'transformer', but.*UNet"):
+        import_into(tmp_path, tensors["generation"], config=best.get_config("smoke"))
     assert not (tmp_path / "run").exists()
 
 

@@ -73,7 +73,7 @@ def build_library(dataset: datasets.Dataset) -> Library:
         formulas[index] = elements.reduced_formula(numbers)
         for group in (int(dataset.space_group[index]), 0):
             groups[counts, group].append(index)
-            points[counts, group].append(_point(species, energy[index], scale))
+            points[counts, group].append(_point(species, float(energy[index]), scale))
     return Library(
         dataset,
         scale,

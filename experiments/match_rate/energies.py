@@ -33,10 +33,10 @@ def compare(samples: Sequence[structure.Crystal], asked: np.ndarray) -> dict[str
     )
     good = np.isfinite(found)
     by_formula = collections.defaultdict(list)
-    for i in np.flatnonzero(good):
+    for i in np.flatnonzero(good).tolist():
         by_formula[elements.cell_formula(samples[i].atomic_numbers)].append(i)
     ranks = [
-        stats.spearmanr(found[members], asked[members]).statistic
+        stats.spearmanr(found[members], asked[members])[0]
         for members in by_formula.values()
         if len(members) >= FEWEST_FOR_RANKS
     ]

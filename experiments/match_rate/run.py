@@ -15,6 +15,7 @@ run in ``--workdir``, which a second call goes on with.
 
 import bisect
 import collections
+import dataclasses
 import json
 import pathlib
 import shlex
@@ -215,10 +216,11 @@ def evaluate(
     generate_fn = generation.build_generate_fn(
         loaded.model, build_sampling.build_sampler(loaded.config), loaded.scale, mesh
     )
+    whole = build_sampling.build_host_work(loaded.config, loaded.vocabulary["dataset"])
 
-    host = build_sampling.build_host_work(loaded.config, loaded.vocabulary["dataset"])
-
-    def sample(indices: np.ndarray, seed: int) -> list[structure.Crystal]:
+    def sample(
+        indices: np.ndarray, seed: int, host: generation.HostWork = whole
+    ) -> list[structure.Crystal]:
         batch = datasets.gather(test, indices, sites)
         return generation.generate(
             generate_fn,
@@ -235,19 +237,20 @@ def evaluate(
     targets = [datasets.crystal(test, int(i)) for i in asked]
     first = matching.match_many(samples, targets, TOLERANCES)
     result = describe_matches(first)
+    groups = np.asarray(test.space_group[asked])
+    if loaded.config.sampler.project:
+        plain = sample(asked, 0, dataclasses.replace(whole, refine_fn=None))
+        result["without_projection"] = {
+            **describe_matches(matching.match_many(plain, targets, TOLERANCES)),
+            **describe_validity(plain, groups),
+        }
     swapped = {
         "coordinates_only": [swap(s, lattice_of=t) for s, t in pairs(samples, targets)],
         "lattice_only": [swap(t, lattice_of=s) for s, t in pairs(samples, targets)],
     }
     for name, crystals in swapped.items():
         result[name] = rates(matching.match_many(crystals, targets, TOLERANCES))
-    checks = validity.check_many(samples, symprecs=evaluation.SYMPRECS)
-    result["valid"] = float(checks.valid.mean())
-    groups = np.asarray(test.space_group[asked])
-    result["space_group"] = {
-        f"{symprec:g}": float(np.mean(checks.space_groups[:, i] == groups))
-        for i, symprec in enumerate(evaluation.SYMPRECS)
-    }
+    result |= describe_validity(samples, groups)
     some = asked[np.argsort(np.random.default_rng(1).random(len(asked)))]
     some = np.sort(some[: values.num_for_many])
     result["match_many"] = match_many_samples(sample, some, test, values.num_samples)
@@ -290,6 +293,20 @@ def describe_matches(matches: matching.Matches) -> dict[str, Any]:
             for name, rate in found.items()
         },
         "rms": {str(tolerance): float(value) for tolerance, value in rms},
+    }
+
+
+def describe_validity(
+    samples: Sequence[structure.Crystal], groups: np.ndarray
+) -> dict[str, Any]:
+    """Share of samples that are valid, and of those of the asked-for space group."""
+    checks = validity.check_many(samples, symprecs=evaluation.SYMPRECS)
+    return {
+        "valid": float(checks.valid.mean()),
+        "space_group": {
+            f"{symprec:g}": float(np.mean(checks.space_groups[:, i] == groups))
+            for i, symprec in enumerate(evaluation.SYMPRECS)
+        },
     }
 
 
