@@ -123,8 +123,8 @@ def import_checkpoint(options: ImportOptions) -> Imported:
     model = build.build_model(config)
     if not isinstance(model, crystal_unet.CrystalUNet):
         raise ValueError(
-            f"model.network is {config.model.network!r}, but checkpoints of the paper's "
-            "code are of its UNet; give one of the paper's configs"
+            f"model.network is {config.model.network!r}, but checkpoints of the paper "
+            "are of its UNet; give one of the paper's configs"
         )
     params = torch_weights.convert(state_dict, model)
     _write_run(workdir, config, vocabulary, params)
