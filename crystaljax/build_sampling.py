@@ -117,9 +117,9 @@ def _refine_fn(config):
     if largest == 0:
         return None
     # The hot path does without spglib.
-    from crystaljax import symmetrization
+    from crystaljax import projection
 
-    return functools.partial(symmetrization.project, largest=largest)
+    return functools.partial(projection.project, largest=largest)
 
 
 def build_sampler(config: Any) -> SampleFn:

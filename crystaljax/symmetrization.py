@@ -7,11 +7,6 @@ import spglib
 
 from crystaljax import structure, validity
 
-# Of the largest tolerance; a loose one finds operations that the group has not.
-_PROJECTION_STEPS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
-# Å, for what should be symmetric but for rounding.
-_EXACT = 1e-3
-
 
 def symmetrize(crystal: structure.Crystal, symprec: float = 0.1) -> structure.Crystal:
     """The nearest crystal that has exactly the symmetry found within ``symprec`` (Å).
@@ -36,7 +31,7 @@ def symmetrize(crystal: structure.Crystal, symprec: float = 0.1) -> structure.Cr
                 crystal, found.primitive_lattice, found.mapping_to_primitive, symprec
             )
         else:
-            crystal = _average(crystal, found.rotations, found.translations)
+            crystal = average(crystal, found.rotations, found.translations)
     return crystal
 
 
@@ -54,10 +49,17 @@ def _find_symmetry(crystal: structure.Crystal, symprec: float) -> Any:
         return None
 
 
-def _average(
+def average(
     crystal: structure.Crystal, rotations: np.ndarray, translations: np.ndarray
 ) -> structure.Crystal:
-    """Mean of what all operations make of the crystal."""
+    """Mean of what all operations make of the crystal.
+
+    Args:
+        crystal: any.
+        rotations: (operations, 3, 3), a group of which the lattice nearly is.
+        translations: (operations, 3), fractional; each operation brings every site near
+            to one of its species.
+    """
     lattice = np.asarray(crystal.lattice, dtype=np.float64)
     # Rotations act on columns of fractional coordinates: R'GR = G for the metric G.
     metric = np.mean(
@@ -73,25 +75,6 @@ def _average(
         _average_coords(coords, numbers, lattice, rotations, translations),
         symmetric,
     )
-
-
-def project(
-    crystal: structure.Crystal, space_group: int, *, largest: float = 0.5
-) -> structure.Crystal:
-    """The nearest crystal of a space group, where the crystal is nearly of it.
-
-    Looks for the group at growing tolerances up to ``largest`` (Å), and averages over
-    its operations. A crystal that is not of the group at any of them comes back as it
-    is.
-    """
-    for share in _PROJECTION_STEPS:
-        symprec = share * largest
-        if validity.find_space_group(crystal, symprec) != space_group:
-            continue
-        projected = symmetrize(crystal, symprec)
-        if validity.find_space_group(projected, _EXACT) == space_group:
-            return projected
-    return crystal
 
 
 def _symmetrize_supercell(

@@ -103,16 +103,3 @@ def test_left_handed_cells_stay_left_handed():
 def test_what_is_no_crystal_comes_back():
     flat = structure.Crystal(np.array([29]), np.zeros((1, 3)), np.zeros((3, 3)))
     assert symmetrization.symmetrize(flat) is flat
-
-
-@hypothesis.given(st.integers(0, 10**6), st.sampled_from(RECORDS))
-@hypothesis.settings(max_examples=20)
-def test_projection_gives_the_group_that_was_asked_for_or_nothing(seed, record):
-    disturbed = disturb(record.crystal, seed, size=0.05)
-    projected = symmetrization.project(disturbed, record.space_group, largest=0.5)
-    assert validity.find_space_group(projected, 1e-3) == record.space_group
-    match = matching.match(projected, disturbed, [matching.Tolerance(0.1, 0.1, 3.0)])
-    assert match.rms[0] is not None
-    # Of a group that it is far from, the crystal comes back as it was.
-    other = 230 if record.space_group != 230 else 1
-    assert symmetrization.project(disturbed, other, largest=0.5) is disturbed
