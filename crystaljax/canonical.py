@@ -146,7 +146,7 @@ def _canonical_stack(
     atomic_numbers = np.take_along_axis(atomic_numbers, by_species, 1)
     frac_coords = np.take_along_axis(frac_coords, by_species[..., None], 1)
 
-    matrices, inverses = _unimodular()[:2]
+    matrices, inverses = changes_of_basis()[:2]
     coords = frac_coords[owner] @ inverses[basis]
     bases = matrices[basis] @ lattices[owner]
     if origin != "input":
@@ -241,7 +241,7 @@ def _niggli_lattice(lattice: Float[np.ndarray, "3 3"]) -> np.ndarray | None:
 
 
 @functools.cache
-def _unimodular() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def changes_of_basis() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Right-handed changes of basis with entries in {-1, 0, 1}.
 
     Returns:
@@ -270,7 +270,7 @@ def _unimodular() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 @functools.cache
 def _metric_changes() -> Float[np.ndarray, "3480 6 6"]:
     """What each change of basis makes of a metric written as six numbers."""
-    matrices = _unimodular()[0]
+    matrices = changes_of_basis()[0]
     rows, columns = _METRIC_ENTRIES
     units = np.zeros((6, 3, 3))
     units[np.arange(6), rows, columns] = units[np.arange(6), columns, rows] = 1
@@ -281,7 +281,7 @@ def _metric_changes() -> Float[np.ndarray, "3480 6 6"]:
 @functools.lru_cache(maxsize=4096)
 def _bases_with_rows(allowed: tuple[int, int, int]) -> Int[np.ndarray, " bases"]:
     """Changes of basis whose row k is among the vectors of the bit mask allowed[k]."""
-    rows = _unimodular()[3]
+    rows = changes_of_basis()[3]
     fits = (np.array(allowed) >> rows) & 1
     return np.flatnonzero(fits.all(axis=1))
 
@@ -298,7 +298,7 @@ def _equivalent_bases(
         Whose each basis is, ascending; and which change of basis.
     """
     metrics = lattices @ np.swapaxes(lattices, 1, 2)
-    vectors = _unimodular()[2]
+    vectors = changes_of_basis()[2]
     norms = np.einsum("vi,cij,vj->cv", vectors, metrics, vectors)
     diagonal = np.diagonal(metrics, axis1=1, axis2=2)
     shortest = np.sort(diagonal, axis=1) * (1 + LENGTH_TOLERANCE) ** 2

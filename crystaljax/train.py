@@ -317,12 +317,10 @@ def _gather_fn(config: Any, dataset: datasets.Dataset):
     # Nearest neighbours bring SciPy.
     from crystaljax.data import templates
 
-    found = templates.find_for_training(templates.build_library(dataset), count)
+    shown = templates.show_in_training(templates.build_library(dataset), count)
 
-    def gather(dataset, indices, sites):
-        batch = datasets.gather(dataset, indices, sites)
-        shown = templates.gather(dataset, found[indices], batch.atomic_numbers)
-        return dataclasses.replace(batch, templates=shown)
+    def gather(_, indices, sites):
+        return templates.gather(shown, indices, sites)
 
     return gather
 

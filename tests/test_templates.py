@@ -3,11 +3,12 @@
 import collections
 
 import hypothesis
+import jax
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from crystaljax import canonical, elements, structure
+from crystaljax import canonical, elements, matching, structure
 from crystaljax.conditions import Conditions
 from crystaljax.data import columnar, templates
 from crystaljax.data import dataset as datasets
@@ -79,80 +80,106 @@ def test_nearest_are_those_of_the_definition(library, count):
             assert found.tolist() == expected
 
 
-def test_training_structures_never_see_their_own_formula(library):
+def shown_to(library, index, count):
+    """Indices of the templates of a training structure, by the definition."""
+    asked = condition_of(library.dataset, index)
+    own = elements.reduced_formula(asked[0])
+    return nearest_one_by_one(library, *asked, count, own)
+
+
+def is_same(one, other):
+    rms = matching.match(one, other, [matching.TOLERANCES["paper"]]).rms[0]
+    return rms is not None and rms < 1e-4
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_training_structures_are_shown_other_formulas(library, num_workers):
     dataset = library.dataset
-    found = templates.find_for_training(library, 4)
-    train = dataset.indices("train")
-    assert (found[dataset.indices("test")] == -1).all()
-    assert (found[train] >= 0).any()
-    for index in train.tolist():
-        asked = condition_of(dataset, index)
-        own = elements.reduced_formula(asked[0])
-        assert found[index].tolist() == nearest_one_by_one(library, *asked, 4, own)
+    shown = templates.show_in_training(library, 4, num_workers=num_workers)
+    energies = [place.formation_energy for place in shown.templates]
+    assert not np.array(energies)[:, dataset.indices("test")].any()
+    for index in dataset.indices("train").tolist():
+        expected = shown_to(library, index, 4)
+        assert expected[0] >= 0
+        for place, template in zip(shown.templates, expected, strict=True):
+            if template < 0:
+                assert place.space_group[index] == 0
+                assert not place.lattice[index].any()
+                continue
+            assert place.space_group[index] == dataset.space_group[template]
+            assert place.formation_energy[index] == dataset.formation_energy[template]
+            # The same crystal, in another setting.
+            found = datasets.crystal(place, index)
+            order = np.argsort(found.atomic_numbers, kind="stable")
+            found = structure.Crystal(
+                found.atomic_numbers[order], found.frac_coords[order], found.lattice
+            )
+            assert is_same(found, datasets.crystal(dataset, template))
+
+
+def test_structures_are_what_they_were_in_the_setting_of_their_first_template(library):
+    dataset = library.dataset
+    shown = templates.show_in_training(library, 2)
+    for index in dataset.indices("train").tolist():
+        before = datasets.crystal(dataset, index)
+        after = datasets.crystal(shown.structures, index)
+        np.testing.assert_array_equal(after.atomic_numbers, before.atomic_numbers)
+        assert is_same(after, before)
+        first = datasets.crystal(shown.templates[0], index)
+        species, _ = templates.roles(before.atomic_numbers)
+        # A site of the first role is where one of the template's is.
+        ours = after.frac_coords[after.atomic_numbers == species[0]]
+        theirs = first.frac_coords[after.atomic_numbers == species[0]]
+        apart = ours[:, None] - theirs
+        assert np.abs(apart - np.round(apart)).max(axis=-1).min() < 1e-6
+    rest = dataset.indices("test")
+    np.testing.assert_array_equal(shown.structures.lattice[rest], dataset.lattice[rest])
 
 
 def test_templates_take_the_roles_of_the_question(library):
     dataset = library.dataset
-    indices = np.concatenate([dataset.indices("train"), dataset.indices("test")])
-    batch = datasets.gather(dataset, indices, 12)
-    found = np.array(
-        [templates.find(library, *condition_of(dataset, i), 3) for i in indices]
-    )
-    shown = templates.gather(dataset, found, batch.atomic_numbers)
+    indices = dataset.indices("train")
+    shown = templates.show_in_training(library, 3)
+    batch = templates.gather(shown, indices, 12)
     for row, ours in enumerate(batch.atomic_numbers):
         species, _ = templates.roles(ours[ours > 0])
-        for slot, index in enumerate(found[row]):
-            theirs = shown.atomic_numbers[row, slot]
+        for place, index in enumerate(shown_to(library, indices[row], 3)):
+            theirs = batch.templates.atomic_numbers[row, place]
             if index < 0:
-                assert not theirs.any() and shown.space_group[row, slot] == 0
-                assert not shown.frac_coords[row, slot].any()
+                assert not theirs.any()
                 continue
-            template = datasets.crystal(dataset, int(index))
-            other, _ = templates.roles(template.atomic_numbers)
+            numbers = datasets.crystal(dataset, index).atomic_numbers
+            other, _ = templates.roles(numbers)
             np.testing.assert_array_equal(theirs > 0, ours > 0)
             for one, its in zip(species, other, strict=True):
-                # A role has the sites of the template's species, in their order.
                 np.testing.assert_array_equal(theirs[ours == one], its)
-                np.testing.assert_allclose(
-                    shown.frac_coords[row, slot][ours == one],
-                    template.frac_coords[template.atomic_numbers == its],
-                    atol=1e-6,
-                )
-            assert shown.energy[row, slot] == dataset.formation_energy[index]
 
 
 def test_any_shape_of_batch_is_gathered_alike(library):
-    dataset = library.dataset
+    shown = templates.show_in_training(library, 2)
     indices = np.arange(24)
-    found = templates.find_for_training(library, 2)[indices]
-    numbers = datasets.gather(dataset, indices, 12).atomic_numbers
-    flat = templates.gather(dataset, found, numbers)
-    folded = templates.gather(
-        dataset, found.reshape(3, 8, 2), numbers.reshape(3, 8, 12)
-    )
-    np.testing.assert_array_equal(
-        folded.frac_coords.reshape(flat.frac_coords.shape), flat.frac_coords
-    )
+    flat = templates.gather(shown, indices, 12)
+    folded = templates.gather(shown, indices.reshape(3, 8), 12)
+    for one, other in zip(jax.tree.leaves(flat), jax.tree.leaves(folded), strict=True):
+        np.testing.assert_array_equal(other.reshape(one.shape), one)
+    assert flat.templates.frac_coords.shape == (24, 2, 12, 3)
 
 
-def test_conditions_get_the_templates_of_what_they_ask(library):
+def test_conditions_get_what_was_shown_in_training(library):
+    """Asked for a training structure's own conditions."""
     dataset = library.dataset
-    indices = dataset.indices("test")
-    batch = datasets.gather(dataset, indices, 12)
+    indices = dataset.indices("train")
+    batch = templates.gather(templates.show_in_training(library, 3), indices, 12)
     conditions = Conditions(
         batch.atomic_numbers, batch.num_sites, batch.space_group, batch.energy
     )
     attached = templates.attach(conditions, library, 3)
-    expected = []
-    for i in indices.tolist():
-        asked = condition_of(dataset, i)
-        own = elements.reduced_formula(asked[0])
-        expected.append(templates.find(library, *asked, 3, without_formula=own))
-    shown = templates.gather(dataset, np.array(expected), batch.atomic_numbers)
     for name in ("atomic_numbers", "frac_coords", "lattice", "space_group", "energy"):
-        np.testing.assert_array_equal(
-            getattr(attached.templates, name), getattr(shown, name)
+        found, expected = (
+            getattr(attached.templates, name),
+            getattr(batch.templates, name),
         )
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @hypothesis.given(st.permutations(range(5)), st.booleans())

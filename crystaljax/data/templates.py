@@ -5,25 +5,28 @@ structures of the same stoichiometry and space group, with chemically similar el
 in the same roles, are good first guesses. A network that is shown some of them, put
 into the words of the question, need not keep all prototypes in its parameters and has
 to learn only which one to follow, and how it must change. Species have the same role
-if they take the same place in the order of `roles`; data sets with
-``origin="mendeleev"`` write crystals of one prototype alike, so that coordinates of a
-template can be followed as they are.
+if they take the same place in the order of `roles`. The templates of a question, and in
+training the structure itself, are written in the setting of the first template
+(`alignment`), so that their coordinates can be followed as they are.
 """
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Integer, UInt8
+from jaxtyping import Int, Integer
 from scipy import spatial
 
-from crystaljax import elements, structure
+from crystaljax import alignment, elements, structure, workers
 from crystaljax.data import dataset as datasets
 
 # Mendeleev numbers that weigh as much as one deviation of the energies.
 _NUMBERS_PER_DEVIATION = 10.0
+# A process takes seconds to start, a structure with four templates 10 ms.
+_MIN_ALIGNED_FOR_WORKERS = 1000
 
 # Numbers of sites of the species, ascending; and the space group, 0 for any.
 _Group = tuple[tuple[int, ...], int]
@@ -140,86 +143,181 @@ def find(
     return np.array(found + [-1] * (count - len(found)), dtype=np.int32)
 
 
-def find_for_training(library: Library, count: int) -> Int[np.ndarray, "all {count}"]:
-    """Templates of every training structure of the data set, -1 for all others.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shown:
+    """Training structures with their templates, all in the setting of the first.
+
+    Attributes:
+        structures: the data set, training structures in the setting of their first
+            template, see `alignment`.
+        templates: one data set for each place among the templates, with the sites of
+            the structure that they are shown to: a template's site stands where its
+            role is played. Space group 0 and zeros where there is no template.
+    """
+
+    structures: datasets.Dataset
+    templates: tuple[datasets.Dataset, ...]
+
+
+def show_in_training(
+    library: Library,
+    count: int,
+    *,
+    num_workers: int | None = None,
+    description: str | None = None,
+) -> Shown:
+    """Every training structure of the data set with its templates.
 
     Those of its own formula do not count: held-out formulas have none either.
+
+    Args:
+        library: of the data set.
+        count: templates of each.
+        num_workers: processes; None for all CPUs, or this one if there is little to do.
+        description: label of a progress bar; none if None.
     """
     dataset = library.dataset
-    found = np.full((len(dataset), count), -1, dtype=np.int32)
-    for index in library.formulas:
-        found[index] = find(
+    found = {
+        index: find(
             library,
             _numbers(dataset, index),
             int(dataset.space_group[index]),
             float(dataset.formation_energy[index]),
             count,
-            without_formula=library.formulas[index],
+            without_formula=formula,
         )
-    return found
+        for index, formula in library.formulas.items()
+    }
+    found = {index: each[each >= 0] for index, each in found.items() if each[0] >= 0}
+    items = (
+        [datasets.crystal(dataset, int(each)) for each in (index, *shown)]
+        for index, shown in found.items()
+    )
+    if num_workers is None and len(found) < _MIN_ALIGNED_FOR_WORKERS:
+        num_workers = 1
+    made = workers.map_in_workers(
+        _align_with_templates,
+        items,
+        num_workers=num_workers,
+        description=description,
+        total=len(found),
+    )
+    coords, lattice = dataset.frac_coords.copy(), dataset.lattice.copy()
+    places = [_nothing_like(dataset) for _ in range(count)]
+    for (index, shown), (own, theirs) in zip(found.items(), made, strict=True):
+        sites = slice(dataset.offsets[index], dataset.offsets[index + 1])
+        coords[sites], lattice[index] = own.frac_coords, own.lattice
+        for place, template, crystal in zip(places, shown, theirs, strict=False):
+            place.atomic_numbers[sites] = crystal.atomic_numbers
+            place.frac_coords[sites] = crystal.frac_coords
+            place.lattice[index] = crystal.lattice
+            place.space_group[index] = dataset.space_group[template]
+            place.formation_energy[index] = dataset.formation_energy[template]
+    structures = dataclasses.replace(dataset, frac_coords=coords, lattice=lattice)
+    return Shown(structures, tuple(places))
+
+
+def _nothing_like(dataset: datasets.Dataset) -> datasets.Dataset:
+    names = ("atomic_numbers", "frac_coords", "lattice")
+    names += ("space_group", "formation_energy")
+    zeros = {name: np.zeros_like(getattr(dataset, name)) for name in names}
+    return dataclasses.replace(dataset, **zeros)
+
+
+def _align_with_templates(
+    crystals: Sequence[structure.Crystal],
+) -> tuple[structure.Crystal, list[structure.Crystal]]:
+    """A crystal and its templates, in the setting of the first of these."""
+    own, *shown = crystals
+    shown = _align_all(shown)
+    counts = roles(own.atomic_numbers)[1]
+    aligned, _ = alignment.align(_in_roles(own), shown[0], counts)
+    back = np.argsort(_order_of_roles(own.atomic_numbers))
+    return _reorder(aligned, back), [_reorder(each, back) for each in shown]
 
 
 def gather(
-    dataset: datasets.Dataset,
-    indices: Int[np.ndarray, "*batch count"],
-    atomic_numbers: UInt8[np.ndarray, "*batch sites"],
-) -> structure.TemplateBatch:
-    """Templates, their sites in the order of those that take their roles.
+    shown: Shown, indices: Int[np.ndarray, "*batch"], rows_of_sites: int
+) -> structure.CrystalBatch:
+    """As `dataset.gather`, with templates."""
+    batch = datasets.gather(shown.structures, indices, rows_of_sites)
+    each = [datasets.gather(place, indices, rows_of_sites) for place in shown.templates]
 
-    Args:
-        dataset: that the templates are in.
-        indices: of the templates; -1 where there is none, which becomes zeros.
-        atomic_numbers: of the cells that are asked for, 0 beyond their sites.
-    """
-    exists = indices >= 0
-    batch = datasets.gather(dataset, np.maximum(indices, 0), atomic_numbers.shape[-1])
-    theirs = np.where(exists[..., None], batch.atomic_numbers, 0)
-    ours = np.broadcast_to(atomic_numbers[..., None, :], theirs.shape)
-    # The sites that come first in the order of roles belong together, and so on.
-    from_order = np.argsort(_role_keys(theirs), axis=-1, kind="stable")
-    to_order = np.argsort(_role_keys(ours), axis=-1, kind="stable")
-    source = np.zeros_like(from_order)
-    np.put_along_axis(source, to_order, from_order, axis=-1)
-    coords = np.take_along_axis(batch.frac_coords, source[..., None], axis=-2)
-    numbers = np.take_along_axis(theirs, source, axis=-1)
-    return structure.TemplateBatch(
-        atomic_numbers=numbers.astype(np.uint8),
-        frac_coords=np.where(numbers[..., None] > 0, coords, 0).astype(np.float32),
-        lattice=np.where(exists[..., None, None], batch.lattice, 0).astype(np.float32),
-        space_group=np.where(exists, batch.space_group, 0).astype(np.uint8),
-        energy=np.where(exists, batch.energy, 0).astype(np.float32),
+    def stack(name: str) -> np.ndarray:
+        return np.stack([getattr(one, name) for one in each], axis=np.ndim(indices))
+
+    templates = structure.TemplateBatch(
+        **{name: stack(name) for name in structure.TemplateBatch.__dataclass_fields__}
     )
-
-
-def _role_keys(atomic_numbers: np.ndarray) -> np.ndarray:
-    """Keys that sort sites as `roles` does species, padding last."""
-    same = atomic_numbers[..., :, None] == atomic_numbers[..., None, :]
-    keys = same.sum(axis=-1) * 256 + elements.mendeleev_number()[atomic_numbers]
-    return np.where(atomic_numbers > 0, keys, np.iinfo(np.int64).max)
+    return dataclasses.replace(batch, templates=templates)
 
 
 def attach(conditions: Any, library: Library, count: int) -> Any:
-    """Conditions with their templates."""
+    """Conditions with their templates, all in the setting of the first."""
     numbers = np.asarray(conditions.atomic_numbers)
-    indices = np.array(
-        [
-            find(
-                library,
-                row[:num_sites],
-                int(group),
-                float(energy),
-                count,
-                # As in training. A polymorph of the formula itself would be taken for
-                # the answer, and is none unless its energy is the one asked for.
-                without_formula=elements.reduced_formula(row[:num_sites]),
-            )
-            for row, num_sites, group, energy in zip(
-                numbers,
-                np.asarray(conditions.num_sites).tolist(),
-                np.asarray(conditions.space_group).tolist(),
-                np.asarray(conditions.energy).tolist(),
-                strict=True,
-            )
-        ]
+    batch, sites = numbers.shape
+    shown = structure.TemplateBatch(
+        atomic_numbers=np.zeros((batch, count, sites), np.uint8),
+        frac_coords=np.zeros((batch, count, sites, 3), np.float32),
+        lattice=np.zeros((batch, count, 3, 3), np.float32),
+        space_group=np.zeros((batch, count), np.uint8),
+        energy=np.zeros((batch, count), np.float32),
     )
-    return conditions.replace(templates=gather(library.dataset, indices, numbers))
+    dataset = library.dataset
+    for row, (num_sites, group, energy) in enumerate(
+        zip(
+            np.asarray(conditions.num_sites).tolist(),
+            np.asarray(conditions.space_group).tolist(),
+            np.asarray(conditions.energy).tolist(),
+            strict=True,
+        )
+    ):
+        own = numbers[row, :num_sites]
+        # As in training. A polymorph of the formula itself would be taken for the
+        # answer, and is none unless its energy is the one asked for.
+        formula = elements.reduced_formula(own)
+        found = find(library, own, group, energy, count, without_formula=formula)
+        found = tuple(found[found >= 0].tolist())
+        order = _order_of_roles(own)
+        for place, crystal in enumerate(_align_known(library, found)):
+            shown.atomic_numbers[row, place, order] = crystal.atomic_numbers
+            shown.frac_coords[row, place, order] = crystal.frac_coords
+            shown.lattice[row, place] = crystal.lattice
+            shown.space_group[row, place] = dataset.space_group[found[place]]
+            shown.energy[row, place] = dataset.formation_energy[found[place]]
+    return conditions.replace(templates=shown)
+
+
+@functools.lru_cache(maxsize=16384)
+def _align_known(library: Library, indices: tuple[int, ...]) -> list[structure.Crystal]:
+    return _align_all([datasets.crystal(library.dataset, each) for each in indices])
+
+
+def _align_all(crystals: Sequence[structure.Crystal]) -> list[structure.Crystal]:
+    """Crystals in the setting of the first, their sites in the order of their roles."""
+    if not crystals:
+        return []
+    first, *others = map(_in_roles, crystals)
+    counts = roles(first.atomic_numbers)[1]
+    return [first, *(alignment.align(each, first, counts)[0] for each in others)]
+
+
+def _in_roles(crystal: structure.Crystal) -> structure.Crystal:
+    return _reorder(crystal, _order_of_roles(crystal.atomic_numbers))
+
+
+def _reorder(crystal: structure.Crystal, order: np.ndarray) -> structure.Crystal:
+    return structure.Crystal(
+        crystal.atomic_numbers[order], crystal.frac_coords[order], crystal.lattice
+    )
+
+
+def _order_of_roles(
+    atomic_numbers: Integer[np.ndarray, " sites"],
+) -> Int[np.ndarray, " sites"]:
+    """The order that sorts sites as `roles` does species."""
+    numbers = np.asarray(atomic_numbers)
+    counts = (numbers[:, None] == numbers).sum(axis=1)
+    return np.argsort(
+        counts * 256 + elements.mendeleev_number()[numbers], kind="stable"
+    )
