@@ -108,6 +108,7 @@ def _build_transformer(config: Any) -> crystal_transformer.CrystalTransformer:
         pair_features=model.pair_features,
         num_harmonics=model.num_harmonics,
         num_templates=config.data.num_templates,
+        dropout=model.dropout,
         space_group_operations=model.space_group_operations,
         element_properties=model.element_properties,
         max_sites=structure.max_sites(config.data.rows),

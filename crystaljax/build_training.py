@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 
@@ -113,19 +114,29 @@ def build_learning_rate(config: Any, num_steps: int) -> optax.Schedule:
 
 
 def build_optimizer(config: Any, num_steps: int) -> optax.GradientTransformation:
-    """Adam with clipping by the global norm (paper A.3)."""
+    """Adam with clipping by the global norm (paper A.3); AdamW if there is a decay."""
     optimizer = config.optimizer
-    parts: list[optax.GradientTransformation] = [
-        optax.adam(
-            build_learning_rate(config, num_steps),
-            b1=optimizer.b1,
-            b2=optimizer.b2,
-            eps=optimizer.eps,
+    settings = {
+        "learning_rate": build_learning_rate(config, num_steps),
+        "b1": optimizer.b1,
+        "b2": optimizer.b2,
+        "eps": optimizer.eps,
+    }
+    if optimizer.weight_decay:
+        adam = optax.adamw(
+            **settings, weight_decay=optimizer.weight_decay, mask=_has_axes
         )
-    ]
+    else:
+        adam = optax.adam(**settings)
+    parts: list[optax.GradientTransformation] = [adam]
     if optimizer.gradient_clip:
         parts.insert(0, training.clip_by_global_norm(optimizer.gradient_clip))
     return optax.chain(*parts)
+
+
+def _has_axes(params: Any) -> Any:
+    """Which parameters are no biases or scales."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def build_trainee(

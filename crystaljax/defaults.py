@@ -122,6 +122,8 @@ def paper(task: str) -> Any:
     config.model.num_heads = 4
     config.model.pair_features = 16
     config.model.num_harmonics = 4
+    # Share of what a block adds that is left out in training.
+    config.model.dropout = 0.0
     # UNet, down to rematerialize where nothing else is said.
     # Channels of the UNet's first level, and of each level in multiples of it.
     config.model.channels = 128
@@ -178,6 +180,9 @@ def paper(task: str) -> Any:
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
+    # AdamW: share of the parameters that a step at learning rate 1 would take off; not
+    # of biases.
+    config.optimizer.weight_decay = 0.0
     # Largest global norm of the gradient; 0 switches clipping off.
     config.optimizer.gradient_clip = 1.0
 

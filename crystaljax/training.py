@@ -202,6 +202,8 @@ def compute_loss(
         scale.scale_energy(batch.energy),
         source,
         scale.encode_templates(batch.templates),
+        # Only networks with dropout draw from it.
+        rngs={"dropout": jax.random.fold_in(keys[0], 1)},
     )
     coordinates = jax.vmap(trainee.coordinate_loss)(
         prediction, corrupted.target, batch.num_sites

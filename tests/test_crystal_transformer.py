@@ -192,3 +192,24 @@ def test_parts_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         build.build_model(config)
         build.build_process(config)
+
+
+def test_dropout_is_for_training_only():
+    model = crystal_transformer.CrystalTransformer(
+        width=16, depth=1, num_heads=2, pair_features=4, max_sites=SITES, dropout=0.5
+    )
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: np.float32(rng.normal(0, leaf.size**-0.3, leaf.shape)),
+        training.param_shapes(model, ROWS),
+    )
+    asked = jax.tree.map(jnp.asarray, question()[:6])
+    plain = model.apply(params, *asked)
+    np.testing.assert_array_equal(model.apply(params, *asked), plain)
+    one, again, other = (
+        model.apply(params, *asked, rngs={"dropout": jax.random.key(seed)})
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 1e-3
+    assert np.abs(one - plain).max() > 1e-3

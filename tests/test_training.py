@@ -10,13 +10,14 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import tiny
 from flax.training.dynamic_scale import DynamicScale
 
-from configs import ddim, modify_diffusion
+from configs import best, ddim, modify_diffusion
 from crystaljax import (
     build_training,
     evaluate,
@@ -260,6 +261,23 @@ def test_batch_that_cannot_be_cut_is_refused(dataset_path, tmp_path):
         train.train(config, tmp_path / "run", show_progress=False)
 
 
+def test_weight_decay_takes_from_matrices_only():
+    config = best.get_config("smoke")
+    config.optimizer.weight_decay = 0.5
+    optimizer = build_training.build_optimizer(config, 1000)
+    params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+    state = optimizer.init(params)
+    for _ in range(3):
+        updates, state = optimizer.update(
+            jax.tree.map(jnp.zeros_like, params), state, params
+        )
+        params = optax.apply_updates(params, updates)
+    rate = build_training.build_learning_rate(config, 1000)
+    expected = np.prod([1 - 0.5 * float(rate(step)) for step in range(3)])
+    np.testing.assert_allclose(params["kernel"], expected, rtol=1e-6)
+    np.testing.assert_array_equal(params["bias"], 1)
+
+
 @pytest.mark.parametrize("size", [0.0, 0.01, 100.0])
 def test_clipping_is_optaxs(size):
     rng = np.random.default_rng(0)
@@ -435,6 +453,7 @@ def test_two_devices_train_and_sample_like_one(workdir, dataset_path, tmp_path):
     script = f"""
 import sys
 import jax
+import jax.numpy as jnp
 sys.path.insert(0, {str(ROOT)!r})
 sys.path.insert(0, {str(ROOT / "tests")!r})
 import numpy as np

@@ -91,6 +91,7 @@ class Block(nn.Module):
 
     num_heads: int
     expansion: int = 4
+    dropout: float = 0.0
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -128,11 +129,12 @@ class Block(nn.Module):
         attended = layers.dense(width, self.dtype, "attention_out")(
             jnp.concatenate([values, around], axis=-1)
         )
-        h = h + gate_1 * attended
+        drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
+        h = h + gate_1 * drop(attended)
 
         m = normalize(h, scale_2, shift_2)
         m = nn.silu(layers.dense(self.expansion * width, self.dtype, "mlp_in")(m))
-        return h + gate_2 * layers.dense(width, self.dtype, "mlp_out")(m)
+        return h + gate_2 * drop(layers.dense(width, self.dtype, "mlp_out")(m))
 
 
 class CrystalTransformer(nn.Module):
@@ -148,6 +150,8 @@ class CrystalTransformer(nn.Module):
         pair_features: width of what is known of a pair of sites.
         num_harmonics: of the coordinates.
         num_templates: known crystals shown with a question; 0 for none.
+        dropout: share of what a block adds that is left out where there is a random
+            key for it, as in training.
         space_group_operations, element_properties: as in `crystal_unet.CrystalUNet`.
         max_sites: places in the formula that are told apart.
         time_scale: times are multiplied by this before the sinusoids.
@@ -160,6 +164,7 @@ class CrystalTransformer(nn.Module):
     pair_features: int = 16
     num_harmonics: int = 4
     num_templates: int = 0
+    dropout: float = 0.0
     space_group_operations: str = "sorted"
     element_properties: str = "scaled"
     max_sites: int = 60
@@ -190,7 +195,10 @@ class CrystalTransformer(nn.Module):
         self.condition_out = layers.dense(width, dtype, None)
         self.time_in = layers.dense(width, dtype, None)
         self.time_out = layers.dense(width, dtype, None)
-        self.blocks = [Block(self.num_heads, dtype=dtype) for _ in range(self.depth)]
+        self.blocks = [
+            Block(self.num_heads, dropout=self.dropout, dtype=dtype)
+            for _ in range(self.depth)
+        ]
         self.modulation = layers.dense(2 * width, dtype, None)
         self.norm = nn.LayerNorm(use_bias=False, use_scale=False, dtype=dtype)
         self.directions = layers.dense(6, dtype, None)
