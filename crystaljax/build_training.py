@@ -169,4 +169,5 @@ def build_trainee(
         lattice_weight=config.loss.lattice_weight,
         ema_decay=config.train.ema_decay,
         accumulation_steps=config.train.accumulation_steps,
+        template_dropout=config.data.template_dropout,
     )

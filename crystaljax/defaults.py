@@ -73,8 +73,10 @@ def paper(task: str) -> Any:
     config.data.energy = "ev"
     # Transformer: training structures of the same stoichiometry and, if possible, space
     # group that the network is shown with each question, the nearest in composition and
-    # energy. Needs a data set prepared with --origin=mendeleev.
+    # energy, written in the setting of the first of them.
     config.data.num_templates = 0
+    # Share of structures whose templates are not shown in training.
+    config.data.template_dropout = 0.0
     # Modification: pairs drawn per polymorph group and epoch, on average.
     config.data.pairs_per_group = 5.0
     # Modification: draw cells of rare sizes as often as those of frequent ones.

@@ -194,12 +194,16 @@ def encode(
     return jnp.concatenate([coords, jnp.asarray(lattice)], axis=-2)
 
 
-def site_rows(x: Float[Array, "*batch rows 3"]) -> Float[Array, "*batch sites 3"]:
+def site_rows(
+    x: Float[Array, "*batch rows columns"],
+) -> Float[Array, "*batch sites columns"]:
     """The rows of ``x`` that can hold sites."""
     return x[..., :-NUM_EXTRA_ROWS, :]
 
 
-def lattice_rows(x: Float[Array, "*batch rows 3"]) -> Float[Array, "*batch 3 3"]:
+def lattice_rows(
+    x: Float[Array, "*batch rows columns"],
+) -> Float[Array, "*batch 3 columns"]:
     """The lattice rows of ``x``, Å."""
     return x[..., -NUM_LATTICE_ROWS:, :]
 

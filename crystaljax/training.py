@@ -58,6 +58,7 @@ class Trainee:
         coordinate_weight, lattice_weight: of the two losses.
         ema_decay: of the moving average; 0 for none.
         accumulation_steps: parts that a batch is cut into.
+        template_dropout: share of structures whose templates are not shown.
     """
 
     model: networks.Network
@@ -70,6 +71,7 @@ class Trainee:
     lattice_weight: float
     ema_decay: float
     accumulation_steps: int = 1
+    template_dropout: float = 0.0
 
 
 def param_shapes(model: networks.Network, rows: int) -> Any:
@@ -201,7 +203,7 @@ def compute_loss(
         batch.space_group,
         scale.scale_energy(batch.energy),
         source,
-        scale.encode_templates(batch.templates),
+        scale.encode_templates(_drop_templates(trainee, batch.templates, keys)),
         # Only networks with dropout draw from it.
         rngs={"dropout": jax.random.fold_in(keys[0], 1)},
     )
@@ -211,6 +213,26 @@ def compute_loss(
     lattice = jax.vmap(losses.lattice_l1)(prediction, corrupted.target).mean()
     loss = trainee.coordinate_weight * coordinates + trainee.lattice_weight * lattice
     return loss, {"loss_coordinates": coordinates, "loss_lattice": lattice}
+
+
+def _drop_templates(
+    trainee: Trainee, templates: structure.TemplateBatch | None, keys: Array
+) -> structure.TemplateBatch | None:
+    """Takes the templates of some structures away, so that all is learned without."""
+    if templates is None or not trainee.template_dropout:
+        return templates
+
+    def draw(key):
+        return jax.random.bernoulli(
+            jax.random.fold_in(key, 2), trainee.template_dropout
+        )
+
+    dropped = jax.vmap(draw)(keys)
+
+    def drop(leaf):
+        return jnp.where(dropped.reshape(-1, *[1] * (leaf.ndim - 1)), 0, leaf)
+
+    return jax.tree.map(drop, templates)
 
 
 class Gradients(NamedTuple):

@@ -261,6 +261,33 @@ def test_batch_that_cannot_be_cut_is_refused(dataset_path, tmp_path):
         train.train(config, tmp_path / "run", show_progress=False)
 
 
+def test_dropped_templates_are_as_if_there_were_none(dataset_path):
+    config = tiny.shrink(best.get_config("smoke"), dataset_path)
+    config.data.num_templates = 2
+    dataset = datasets.open_dataset(dataset_path)
+    examples = train.build_examples(config, dataset)
+    scale = train.measure_scaling(config, dataset, examples)
+    batch = examples.gather_fns[0](dataset.indices("train")[:16])
+    batch = jax.tree.map(jnp.asarray, batch)
+    keys = jax.random.split(jax.random.key(0), 16)
+    assert batch.templates.space_group.all()
+
+    def losses(share, batch):
+        config.data.template_dropout = share
+        trainee = build_training.build_trainee(config, scale, num_steps=4)
+        params = training.init_params(trainee.model, trainee.rows, 0)
+        rng = np.random.default_rng(0)
+        params = jax.tree.map(lambda p: p + rng.normal(0, 0.1, p.shape), params)
+        params = jax.tree.map(jnp.float32, params)
+        return float(training.compute_loss(trainee, params, batch, keys)[0])
+
+    nothing = batch.replace(templates=jax.tree.map(jnp.zeros_like, batch.templates))
+    all_dropped, none_there = losses(1.0, batch), losses(0.0, nothing)
+    assert all_dropped == pytest.approx(none_there, rel=1e-6)
+    some, shown = losses(0.5, batch), losses(0.0, batch)
+    assert len({all_dropped, some, shown}) == 3
+
+
 def test_weight_decay_takes_from_matrices_only():
     config = best.get_config("smoke")
     config.optimizer.weight_decay = 0.5
@@ -323,8 +350,12 @@ def test_batches_have_the_rows_that_their_crystals_need(module, doubled_path):
         assert (batch.num_sites <= 4).all() == (sites == 4)
 
 
-def test_bucketed_run_resumes_to_the_same_bits(doubled_path, tmp_path, monkeypatch):
-    config = bucketed_config(ddim.get_config("smoke"), doubled_path)
+@pytest.mark.parametrize("module,num_templates", [(ddim, 0), (best, 2)])
+def test_bucketed_run_resumes_to_the_same_bits(
+    module, num_templates, doubled_path, tmp_path, monkeypatch
+):
+    config = bucketed_config(module.get_config("smoke"), doubled_path)
+    config.data.num_templates = num_templates
     train.train(config, tmp_path / "straight", show_progress=False)
     save = runs.save_checkpoint
 

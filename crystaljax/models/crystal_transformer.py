@@ -234,7 +234,10 @@ class CrystalTransformer(nn.Module):
             jax.nn.one_hot(count - 1, self.max_sites),
         ]
         place = self.place(jnp.concatenate(places, axis=-1).astype(dtype))
-        sites = element + place
+        sites = self.element_out(nn.silu(element + place))
+        sites = jnp.where(mask[..., None], sites, 0)
+        num_sites = mask.sum(axis=-1)
+        pooled = sites.sum(axis=1) / jnp.maximum(num_sites, 1)[:, None]
         cell, answers = jnp.zeros((len(sites), self.width), dtype), None
         if self.num_templates:
             if templates is None:
@@ -244,11 +247,7 @@ class CrystalTransformer(nn.Module):
                 )
             of_sites, cell = self._encode_templates(templates, space_group, energy)
             answers = self._follow(templates)
-            sites = sites + of_sites
-        sites = self.element_out(nn.silu(sites))
-        sites = jnp.where(mask[..., None], sites, 0)
-        num_sites = mask.sum(axis=-1)
-        pooled = sites.sum(axis=1) / jnp.maximum(num_sites, 1)[:, None]
+            sites = sites + jnp.where(mask[..., None], of_sites, 0)
         angles = energy[:, None] * (jnp.pi * 2.0 ** jnp.arange(-2, 3))
         parts = [
             energy[:, None],

@@ -16,7 +16,13 @@ from jaxtyping import Array, Float
 uniform_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros_init = nn.initializers.zeros
 # Layers whose kernels start at zero, so that blocks start as the identity.
-ZERO_KERNELS = ("conv_out", "projection", "modulation")
+ZERO_KERNELS = (
+    "conv_out",
+    "projection",
+    "modulation",
+    "templates_of_site",
+    "templates_of_cell",
+)
 
 
 class Conv1d(nn.Module):
