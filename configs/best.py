@@ -17,7 +17,7 @@ experiments/match_rate; in short:
 * Data sets are written with species in the order of their Mendeleev numbers
   (`prepare --origin=mendeleev`, the default), so that crystals of one prototype are
   alike whatever their elements are called.
-* Samples that are of the asked-for space group within 0.5 Å are made to be of it.
+* Samples that are of the asked-for space group within 1 Å are made to be of it.
 
 `:smoke` is a small network (2.4 M parameters) for CPUs, in minutes to an hour:
 
@@ -57,7 +57,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
     config.process.time_power = 2.0
     config.sampler.name = "euler"
     config.sampler.num_steps = 10
-    config.sampler.project = 0.5
+    config.sampler.project = 1.0
     config.model.network = "transformer"
     config.model.time_scale = 1000.0
     config.loss.coordinates = "squares"

@@ -4,6 +4,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import tiny
 
 from crystaljax import matching, projection, structure, validity
 from crystaljax.data.sources import emt
@@ -14,19 +15,9 @@ CUBIC = projection._all_rotations()
 CUBIC = CUBIC[projection._strain(np.eye(3), CUBIC) < 1e-9]
 
 
-def disturb(crystal, seed, size):
-    """Moves sites by about ``size`` Å, and strains the lattice by a fifth of it."""
-    rng = np.random.default_rng(seed)
-    shift = rng.normal(0, size, (crystal.num_sites, 3)) @ np.linalg.inv(crystal.lattice)
-    strain = np.eye(3) + rng.normal(0, size / 5, (3, 3))
-    return structure.Crystal(
-        crystal.atomic_numbers, crystal.frac_coords + shift, crystal.lattice @ strain
-    )
-
-
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: str(r.space_group))
 def test_group_is_found_where_spglib_finds_another(record):
-    disturbed = disturb(record.crystal, seed=2, size=0.1)
+    disturbed = tiny.disturb(record.crystal, seed=2, size=0.1)
     projected = projection.project(disturbed, record.space_group, largest=0.7)
     assert validity.find_space_group(projected, 1e-3) == record.space_group
     np.testing.assert_array_equal(projected.atomic_numbers, disturbed.atomic_numbers)
@@ -37,7 +28,7 @@ def test_group_is_found_where_spglib_finds_another(record):
 @hypothesis.given(st.integers(0, 10**6), st.sampled_from(RECORDS), st.floats(0.02, 0.4))
 @hypothesis.settings(max_examples=20)
 def test_result_is_of_the_group_and_near_or_the_crystal_itself(seed, record, largest):
-    disturbed = disturb(record.crystal, seed, size=0.1)
+    disturbed = tiny.disturb(record.crystal, seed, size=0.1)
     projected = projection.project(disturbed, record.space_group, largest=largest)
     if projected is disturbed:
         return
@@ -49,7 +40,7 @@ def test_result_is_of_the_group_and_near_or_the_crystal_itself(seed, record, lar
 @hypothesis.given(st.integers(0, 10**6), st.sampled_from(RECORDS))
 @hypothesis.settings(max_examples=20)
 def test_crystal_that_is_far_from_the_group_comes_back(seed, record):
-    disturbed = disturb(record.crystal, seed, size=0.05)
+    disturbed = tiny.disturb(record.crystal, seed, size=0.05)
     # None of the packaged alloys can have its 16 sites or more.
     assert projection.project(disturbed, 230, largest=0.5) is disturbed
 
@@ -57,7 +48,7 @@ def test_crystal_that_is_far_from_the_group_comes_back(seed, record):
 def test_more_symmetry_than_asked_for_is_no_answer():
     """The whole of it is what is left when fewer operations are averaged over."""
     record = next(r for r in RECORDS if r.space_group == 221)
-    disturbed = disturb(record.crystal, seed=0, size=0.05)
+    disturbed = tiny.disturb(record.crystal, seed=0, size=0.05)
     assert projection.project(disturbed, 99, largest=0.05) is disturbed
 
 

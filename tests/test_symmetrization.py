@@ -5,6 +5,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import spglib
+import tiny
 
 from crystaljax import matching, structure, symmetrization, validity
 from crystaljax.data.sources import emt
@@ -12,19 +13,9 @@ from crystaljax.data.sources import emt
 RECORDS = list({r.space_group: r for r in emt.load_builtin()}.values())
 
 
-def disturb(crystal, seed, size=0.01):
-    """Moves sites and lattice by about ``size`` Å."""
-    rng = np.random.default_rng(seed)
-    shift = rng.normal(0, size, (crystal.num_sites, 3)) @ np.linalg.inv(crystal.lattice)
-    strain = np.eye(3) + rng.normal(0, size / 5, (3, 3))
-    return structure.Crystal(
-        crystal.atomic_numbers, crystal.frac_coords + shift, crystal.lattice @ strain
-    )
-
-
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: str(r.space_group))
 def test_disturbed_crystal_gets_its_symmetry_back(record):
-    disturbed = disturb(record.crystal, seed=1)
+    disturbed = tiny.disturb(record.crystal, seed=1)
     assert validity.find_space_group(disturbed, 1e-3) < record.space_group
     symmetric = symmetrization.symmetrize(disturbed, 0.1)
     assert validity.find_space_group(symmetric, 1e-5) == record.space_group
@@ -58,7 +49,7 @@ def double(crystal, seed):
 @hypothesis.settings(max_examples=20)
 def test_supercells_and_skewed_bases_keep_their_sites(seed, record):
     doubled = double(record.crystal, seed)
-    symmetric = symmetrization.symmetrize(disturb(doubled, seed, 0.004), 0.1)
+    symmetric = symmetrization.symmetrize(tiny.disturb(doubled, seed, 0.004), 0.1)
     assert symmetric.num_sites == doubled.num_sites
     assert validity.find_space_group(symmetric, 1e-5) == record.space_group
     match = matching.match(
@@ -85,7 +76,7 @@ def count_operations(crystal, symprec):
 # Part of the operations is found at first, and all of them in what has these.
 @hypothesis.example(239, next(r for r in RECORDS if r.space_group == 123), 0.01)
 def test_symmetry_that_is_found_in_part_is_found_in_the_end(seed, record, size):
-    disturbed = disturb(double(record.crystal, seed), seed, size)
+    disturbed = tiny.disturb(double(record.crystal, seed), seed, size)
     symmetric = symmetrization.symmetrize(disturbed, 0.1)
     exact = count_operations(symmetric, 1e-5)
     assert exact >= count_operations(disturbed, 0.1)

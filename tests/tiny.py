@@ -1,4 +1,4 @@
-"""A data set and a network that tests train in seconds."""
+"""A data set and a network that tests train in seconds, and crystals to mend."""
 
 import jax
 import numpy as np
@@ -46,6 +46,16 @@ def write_dataset(path, *, doubled=0):
     )
     split = np.where(np.arange(60) < 48, 0, 1)
     datasets.write_dataset(path, columns, split, {"energy_model": "none"})
+
+
+def disturb(crystal, seed, size=0.01):
+    """Moves sites by about ``size`` Å, and strains the lattice by a fifth of it."""
+    rng = np.random.default_rng(seed)
+    shift = rng.normal(0, size, (crystal.num_sites, 3)) @ np.linalg.inv(crystal.lattice)
+    strain = np.eye(3) + rng.normal(0, size / 5, (3, 3))
+    return structure.Crystal(
+        crystal.atomic_numbers, crystal.frac_coords + shift, crystal.lattice @ strain
+    )
 
 
 def shrink(config, dataset_path, num_steps=4):
