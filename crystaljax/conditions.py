@@ -30,6 +30,8 @@ class Conditions:
         source: `structure.CellBatch` of the crystals to modify, or None.
         templates: `structure.TemplateBatch`, attached right before a batch is made; or
             None.
+        repetition: int32 (samples,), how many samples of the same come before; None
+            where all are the first. Later ones follow other templates.
     """
 
     # Not annotated as arrays: pytrees hold anything while JAX transforms them.
@@ -39,6 +41,7 @@ class Conditions:
     energy: Any
     source: Any = None
     templates: Any = None
+    repetition: Any = None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -267,6 +270,7 @@ def combine(
         num_sites[subject],
         np.array(space_groups, np.uint8)[group],
         values[subject, energy],
+        repetition=np.arange(len(subject), dtype=np.int32) % num_samples,
     )
 
 

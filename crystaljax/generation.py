@@ -158,6 +158,8 @@ def pad_batch(
         taken = taken.replace(source=taken.source.replace(frac_coords=coords))
     if host.attach_fn is not None:
         taken = host.attach_fn(taken)
+    # It has done its work.
+    taken = taken.replace(repetition=None)
     return taken, indices.astype(np.int32)
 
 

@@ -182,6 +182,26 @@ def test_conditions_get_what_was_shown_in_training(library):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_further_samples_follow_other_templates(library):
+    dataset = library.dataset
+    index = int(dataset.indices("test")[0])
+    batch = datasets.gather(dataset, np.full(5, index), 12)
+    conditions = Conditions(
+        batch.atomic_numbers,
+        batch.num_sites,
+        batch.space_group,
+        batch.energy,
+        repetition=np.arange(5, dtype=np.int32),
+    )
+    attached = templates.attach(conditions, library, 3).templates
+    asked = condition_of(dataset, index)
+    own = elements.reduced_formula(asked[0])
+    expected = nearest_one_by_one(library, *asked, 3, own)
+    energies = dataset.formation_energy[expected]
+    for number, found in enumerate(attached.energy):
+        np.testing.assert_array_equal(found, np.roll(energies, -number))
+
+
 @hypothesis.given(st.permutations(range(5)), st.booleans())
 def test_crystals_of_one_prototype_are_written_alike(order, alphabetical_first):
     """Perovskites whose species come in either order by name."""

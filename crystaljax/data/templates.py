@@ -253,7 +253,11 @@ def gather(
 
 
 def attach(conditions: Any, library: Library, count: int) -> Any:
-    """Conditions with their templates, all in the setting of the first."""
+    """Conditions with their templates, all in the setting of the first.
+
+    The first is the nearest, and for further samples of the same the next ones, so that
+    these need not follow the same template.
+    """
     numbers = np.asarray(conditions.atomic_numbers)
     batch, sites = numbers.shape
     shown = structure.TemplateBatch(
@@ -264,11 +268,15 @@ def attach(conditions: Any, library: Library, count: int) -> Any:
         energy=np.zeros((batch, count), np.float32),
     )
     dataset = library.dataset
-    for row, (num_sites, group, energy) in enumerate(
+    repetition = conditions.repetition
+    if repetition is None:
+        repetition = np.zeros(batch, np.int32)
+    for row, (num_sites, group, energy, earlier) in enumerate(
         zip(
             np.asarray(conditions.num_sites).tolist(),
             np.asarray(conditions.space_group).tolist(),
             np.asarray(conditions.energy).tolist(),
+            np.asarray(repetition).tolist(),
             strict=True,
         )
     ):
@@ -277,7 +285,8 @@ def attach(conditions: Any, library: Library, count: int) -> Any:
         # answer, and is none unless its energy is the one asked for.
         formula = elements.reduced_formula(own)
         found = find(library, own, group, energy, count, without_formula=formula)
-        found = tuple(found[found >= 0].tolist())
+        found = np.roll(found[found >= 0], -earlier)
+        found = tuple(found.tolist())
         order = _order_of_roles(own)
         for place, crystal in enumerate(_align_known(library, found)):
             shown.atomic_numbers[row, place, order] = crystal.atomic_numbers
