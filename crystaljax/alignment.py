@@ -13,9 +13,8 @@ from scipy import optimize
 
 from crystaljax import canonical, structure
 
-# Bases, and origins in these, that are looked at closely.
+# Bases that are looked at, those with the least strain.
 _MAX_BASES = 48
-_MAX_ORIGINS = 8
 # In place of a squared distance; no two sites are so far apart.
 _OTHER_ROLE = 1e6
 
@@ -61,7 +60,7 @@ def align(
     # At least as far as this: two sites may be nearest to one.
     least = squares.min(axis=-1).mean(axis=-1) + strain[bases][:, None] ** 2
     best = (np.inf, 0, 0, np.arange(num_sites))
-    for flat in np.argsort(least, axis=None, kind="stable")[:_MAX_ORIGINS]:
+    for flat in np.argsort(least, axis=None, kind="stable"):
         basis, origin = np.unravel_index(int(flat), least.shape)
         if least[basis, origin] >= best[0]:
             break
