@@ -99,13 +99,16 @@ def test_translations_of_known_operations_are_fitted(seed, record):
     moved = structure.Crystal(
         crystal.atomic_numbers, crystal.frac_coords + shift, crystal.lattice
     )
-    # Wherever the origin is, sites fall onto sites as well as before.
+    # Wherever the origin is, symmetries bring sites onto sites. What other rotations
+    # leave is not compared: sites halfway between others may go to either.
     _, before = projection._fit_translations(crystal, rotation)
+    rotation = rotation[before < 1e-3]
+    assert len(rotation) > 0
     translations, after = projection._fit_translations(moved, rotation)
-    np.testing.assert_allclose(after, before, atol=1e-6)
-    for each, translation, distance in zip(rotation, translations, after, strict=True):
+    np.testing.assert_allclose(after, 0, atol=1e-3)
+    for each, translation in zip(rotation, translations, strict=True):
         images = moved.frac_coords @ each.T + translation
         apart = images[:, None] - moved.frac_coords
         apart = np.linalg.norm((apart - np.round(apart)) @ crystal.lattice, axis=-1)
         same = crystal.atomic_numbers[:, None] == crystal.atomic_numbers
-        assert np.where(same, apart, np.inf).min(axis=1).max() <= 3 * distance + 1e-6
+        assert np.where(same, apart, np.inf).min(axis=1).max() < 0.01
