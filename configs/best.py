@@ -32,8 +32,8 @@ sizes, which has not been trained yet:
 `--config.data.num_templates=4` shows the network the nearest training structures of the
 same stoichiometry with each question: better where there are many prototypes (72 % of
 mp_20's binaries and ternaries instead of 58 % after 2,500 steps), and worse where there
-is one (perov_5). Small data sets gain from `--config.model.dropout=0.1
---config.optimizer.weight_decay=0.1`.
+is one (perov_5). `--config.model.dropout=0.1 --config.optimizer.weight_decay=0.1`
+changed nothing beyond the error bar on three small data sets.
 """
 
 from ml_collections import config_dict
