@@ -63,6 +63,7 @@ def get_config(variant: str = "") -> config_dict.ConfigDict:
     config.sampler.project = 1.0
     config.model.network = "transformer"
     config.model.time_scale = 1000.0
+    config.model.estimator_depth = 3
     config.loss.coordinates = "squares"
     config.loss.coordinate_weight = 0.5
     config.loss.lattice_weight = 0.1

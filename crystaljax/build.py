@@ -109,6 +109,7 @@ def _build_transformer(config: Any) -> crystal_transformer.CrystalTransformer:
         num_harmonics=model.num_harmonics,
         num_templates=config.data.num_templates,
         dropout=model.dropout,
+        estimator_depth=model.estimator_depth,
         space_group_operations=model.space_group_operations,
         element_properties=model.element_properties,
         max_sites=structure.max_sites(config.data.rows),

@@ -5,7 +5,15 @@ import os
 import pathlib
 from typing import Any
 
-from crystaljax import build, defaults, processes, samplers, schedules
+from crystaljax import (
+    build,
+    defaults,
+    estimation,
+    processes,
+    samplers,
+    scaling,
+    schedules,
+)
 from crystaljax.generation import HostWork, SampleFn
 
 
@@ -81,16 +89,25 @@ def is_deterministic(config: Any) -> bool:
     return config.process.name == "regression"
 
 
-def build_host_work(config: Any, dataset: str | os.PathLike | None) -> HostWork:
+def build_host_work(
+    config: Any,
+    dataset: str | os.PathLike | None,
+    *,
+    scale: scaling.Scaling,
+    energy_error: float | None = None,
+) -> HostWork:
     """What the host does for each batch of samples.
 
     Args:
         config: of the run.
         dataset: directory of the training structures, which templates are taken from.
+        scale: units of the network.
+        energy_error: of its estimates of energies, eV/atom; None if unknown.
 
     Raises:
         FileNotFoundError: templates are needed, and the data set is not there.
-        ValueError: ``sampler.project`` is not a distance.
+        ValueError: ``sampler.project`` is not a distance, or ``sampler.candidates`` not
+            positive.
     """
     attach_fn = None
     if count := config.data.num_templates:
@@ -105,7 +122,13 @@ def build_host_work(config: Any, dataset: str | os.PathLike | None) -> HostWork:
 
         library = templates.build_library(datasets.open_dataset(dataset))
         attach_fn = functools.partial(templates.attach, library=library, count=count)
-    return HostWork(attach_fn, _refine_fn(config))
+    count = config.sampler.candidates
+    if count < 1:
+        raise ValueError(f"sampler.candidates is {count}; expected 1 or more")
+    estimate_fn = None
+    if count > 1:
+        estimate_fn = estimation.build_estimate_fn(build.build_model(config), scale)
+    return HostWork(attach_fn, _refine_fn(config), count, estimate_fn, energy_error)
 
 
 def _refine_fn(config):

@@ -167,6 +167,7 @@ def build_trainee(
         coordinate_loss=build_coordinate_loss(config, scale),
         coordinate_weight=config.loss.coordinate_weight,
         lattice_weight=config.loss.lattice_weight,
+        energy_weight=config.loss.energy_weight,
         ema_decay=config.train.ema_decay,
         accumulation_steps=config.train.accumulation_steps,
         template_dropout=config.data.template_dropout,

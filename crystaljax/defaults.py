@@ -113,6 +113,9 @@ def paper(task: str) -> Any:
     # Samples that are nearly of the space group that was asked for, within this
     # distance (Å), are made to be of it exactly; 0 leaves all as they come.
     config.sampler.project = 0.0
+    # Crystals that are made for each sample; the one that fits best what was asked for
+    # is picked.
+    config.sampler.candidates = 1
 
     config.model = config_dict.ConfigDict()
     # "unet", the paper's, or "transformer" over the sites (flow matching on the torus).
@@ -126,6 +129,9 @@ def paper(task: str) -> Any:
     config.model.num_harmonics = 4
     # Share of what a block adds that is left out in training.
     config.model.dropout = 0.0
+    # Transformer: blocks of an estimator of energies that is trained beside it and
+    # tells which of sampler.candidates is the best; 0 for none.
+    config.model.estimator_depth = 0
     # UNet, down to rematerialize where nothing else is said.
     # Channels of the UNet's first level, and of each level in multiples of it.
     config.model.channels = 128
@@ -174,6 +180,8 @@ def paper(task: str) -> Any:
     # Weights of the losses of coordinates (per site) and lattice (L1, per vector).
     config.loss.coordinate_weight = 0.5
     config.loss.lattice_weight = 0.5
+    # Weight of the loss of the estimator of energies, which shares no parameters.
+    config.loss.energy_weight = 1.0
 
     config.optimizer = config_dict.ConfigDict()
     # Adam: peak learning rate, reached linearly, then a cosine to 0 at the last step.

@@ -92,7 +92,12 @@ def evaluate(
     generate_fn = generation.build_generate_fn(
         run.model, build_sampling.build_sampler(config), run.scale, mesh
     )
-    host = build_sampling.build_host_work(config, run.vocabulary.get("dataset"))
+    host = build_sampling.build_host_work(
+        config,
+        run.vocabulary.get("dataset"),
+        scale=run.scale,
+        energy_error=run.energy_error,
+    )
     batch_size, note = batch_sizes.resolve(
         options.batch_size,
         config.evaluation.batch_size,

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -32,10 +33,17 @@ class HostWork:
         attach_fn: conditions of a batch → the same with templates; None for nothing.
         refine_fn: crystal, space group asked for → what is made of it; None for
             nothing.
+        num_candidates: crystals that are made for each sample, one of which is picked.
+        estimate_fn: (params, atomic_numbers, frac_coords, lattice) → energies, eV/atom;
+            None where there is no estimator.
+        energy_error: of the estimates (root mean square), eV/atom; None if unknown.
     """
 
     attach_fn: Callable[[Conditions], Conditions] | None = None
     refine_fn: Callable[[structure.Crystal, int], structure.Crystal] | None = None
+    num_candidates: int = 1
+    estimate_fn: Callable[..., Array] | None = None
+    energy_error: float | None = None
 
 
 NO_HOST_WORK = HostWork()
@@ -151,16 +159,33 @@ def pad_batch(
     padding = batch.size - len(batch.numbers)
     indices = np.pad(batch.numbers, (0, padding), mode="edge")
     sites = structure.max_sites(batch.rows)
-    taken = jax.tree.map(lambda array: array[indices], conditions)
+    taken: Any = jax.tree.map(lambda array: array[indices], conditions)
     taken = taken.replace(atomic_numbers=taken.atomic_numbers[:, :sites])
     if taken.source is not None:
         coords = taken.source.frac_coords[:, :sites]
         taken = taken.replace(source=taken.source.replace(frac_coords=coords))
+    if (count := host.num_candidates) > 1:
+        taken, indices = _repeat(taken, count), _candidates(indices, count)
     if host.attach_fn is not None:
         taken = host.attach_fn(taken)
     # It has done its work.
     taken = taken.replace(repetition=None)
     return taken, indices.astype(np.int32)
+
+
+def _repeat(conditions: Conditions, count: int) -> Conditions:
+    """Every condition so many times, as further samples of it."""
+    earlier = conditions.repetition
+    if earlier is None:
+        earlier = np.zeros(len(conditions), np.int32)
+    repeated: Any = jax.tree.map(
+        lambda array: np.repeat(array, count, axis=0), conditions
+    )
+    return repeated.replace(repetition=_candidates(earlier, count).astype(np.int32))
+
+
+def _candidates(numbers: np.ndarray, count: int) -> np.ndarray:
+    return (numbers[:, None] * count + np.arange(count)).ravel()
 
 
 def generate_batches(
@@ -221,11 +246,39 @@ def generate_batches(
                 )
             waiting.appendleft(batch)
             continue
-        crystals = _crystals(conditions, batch, coords, lattice)
-        if host.refine_fn is not None:
-            groups = np.asarray(conditions.space_group)[batch.numbers]
-            crystals = list(map(host.refine_fn, crystals, groups.tolist()))
-        yield batch.numbers.tolist(), crystals
+        made = _crystals(
+            conditions, np.repeat(batch.numbers, host.num_candidates), coords, lattice
+        )
+        yield batch.numbers.tolist(), _finish(params, conditions, batch, made, host)
+
+
+def _finish(
+    params: Any,
+    conditions: Conditions,
+    batch: Batch,
+    made: list[structure.Crystal],
+    host: HostWork,
+) -> list[structure.Crystal]:
+    """The crystals of a batch: refined, and picked where there are several of each."""
+    groups = np.asarray(conditions.space_group)[batch.numbers].tolist()
+    count, estimate_fn = host.num_candidates, host.estimate_fn
+    if count == 1:
+        if host.refine_fn is None:
+            return made
+        return list(map(host.refine_fn, made, groups))
+    # The hot path does without spglib.
+    from crystaljax import picking
+
+    return picking.pick(
+        [made[start : start + count] for start in range(0, len(made), count)],
+        groups,
+        np.asarray(conditions.energy)[batch.numbers].tolist(),
+        estimate_fn=(
+            None if estimate_fn is None else functools.partial(estimate_fn, params)
+        ),
+        energy_error=host.energy_error,
+        refine_fn=host.refine_fn,
+    )
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -242,7 +295,10 @@ def _halve(batch: Batch, mesh: Mesh) -> list[Batch]:
 
 
 def _crystals(
-    conditions: Conditions, batch: Batch, coords: np.ndarray, lattice: np.ndarray
+    conditions: Conditions,
+    numbers: np.ndarray,
+    coords: np.ndarray,
+    lattice: np.ndarray,
 ) -> list[structure.Crystal]:
     return [
         structure.Crystal(
@@ -251,7 +307,7 @@ def _crystals(
             np.asarray(lattice[row], dtype=np.float64),
         )
         for row, (number, num_sites) in enumerate(
-            zip(batch.numbers, conditions.num_sites[batch.numbers], strict=True)
+            zip(numbers, conditions.num_sites[numbers], strict=True)
         )
     ]
 
@@ -338,9 +394,8 @@ def _gather(
     )
     number = np.arange(num_samples)
     process = is_there.argmax(axis=0)
-    everything = Batch(number, 0, num_samples)
     return _crystals(
-        conditions, everything, coords[process, number], lattice[process, number]
+        conditions, number, coords[process, number], lattice[process, number]
     )
 
 

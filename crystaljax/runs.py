@@ -56,6 +56,8 @@ class Run:
         params: for sampling (the moving average where there is one).
         scale: units of the network.
         vocabulary: what the training structures contain.
+        energy_error: of the network's estimates of energies, eV/atom, on held-out
+            structures (`estimation.measure_error`); None if it has not been measured.
     """
 
     workdir: pathlib.Path
@@ -65,6 +67,7 @@ class Run:
     params: Any
     scale: scaling.Scaling
     vocabulary: dict[str, Any]
+    energy_error: float | None = None
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -250,6 +253,18 @@ def restore_state(
     return restored["state"], restored["data"]
 
 
+def save_energy_error(workdir: pathlib.Path, error: float) -> None:
+    """Keeps the error of the estimated energies, eV/atom, with a run."""
+    write_json(workdir / "estimator.json", {"energy_error": error})
+
+
+def _load_energy_error(workdir: pathlib.Path) -> float | None:
+    path = workdir / "estimator.json"
+    if not path.exists():
+        return None
+    return json.loads(path.read_text())["energy_error"]
+
+
 def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -> Run:
     """Loads a run for sampling.
 
@@ -290,6 +305,7 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
         params=parallel.localize(restored.params, mesh),
         scale=scaling.load_scaling(workdir / "scaling.json"),
         vocabulary=load_vocabulary(workdir),
+        energy_error=_load_energy_error(workdir),
     )
 
 

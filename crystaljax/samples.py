@@ -191,7 +191,12 @@ def make_shards(
     generate_fn = generation.build_generate_fn(
         run.model, build_sampling.build_sampler(request.config), run.scale, mesh
     )
-    host = build_sampling.build_host_work(request.config, run.vocabulary.get("dataset"))
+    host = build_sampling.build_host_work(
+        request.config,
+        run.vocabulary.get("dataset"),
+        scale=run.scale,
+        energy_error=run.energy_error,
+    )
     key = generation.key_of_seed(request.seed)
     numbers = np.concatenate([np.arange(0), *(layout.numbers(each) for each in own)])
     missing = {

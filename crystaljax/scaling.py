@@ -122,6 +122,10 @@ class Scaling:
             jnp.float32
         )
 
+    def unscale_energy(self, energy: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """What the network says of an energy → eV/atom."""
+        return energy * self.energy_scale + self.energy_mean
+
 
 def coordinate_units(name: str) -> tuple[float, float]:
     """Mean and scale of fractional coordinates: "unit" [0, 1) or "signed" [-1, 1).

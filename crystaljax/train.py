@@ -7,12 +7,10 @@ that was killed goes on with ``--resume`` and ends with the same parameters, bit
 bit.
 """
 
-import dataclasses
 import json
 import math
 import pathlib
 import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +27,7 @@ from crystaljax import (
     build_sampling,
     build_training,
     command_line,
+    estimation,
     generation,
     parallel,
     runs,
@@ -36,12 +35,11 @@ from crystaljax import (
     structure,
     training,
 )
+from crystaljax import examples as examples_lib
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
 
 BUILTIN = "builtin"
-# Structures that units are measured on: enough, and a second or two.
-_MAX_MEASURED = 100_000
 
 
 def train(
@@ -75,13 +73,15 @@ def train(
     _require_new_or_resumed(workdir, config, resume)
     dataset = _open_dataset(config, workdir)
     _require_fits(dataset, config.data.rows)
-    examples = build_examples(config, dataset)
+    examples = examples_lib.build_examples(config, dataset)
     num_steps = build_training.num_train_steps(config, sum(map(len, examples.epochs)))
     steps_per_dispatch = config.train.steps_per_dispatch
-    batches = pipeline.build_iterator(build_source(config, examples, num_steps))
+    batches = pipeline.build_iterator(
+        examples_lib.build_source(config, examples, num_steps)
+    )
 
     # -------------------------------------------------------------- model and optimiser
-    scale = measure_scaling(config, dataset, examples)
+    scale = examples_lib.measure_scaling(config, dataset, examples)
     trainee = build_training.build_trainee(config, scale, num_steps)
     train_key = jax.jit(
         lambda: generation.key_of_seed(config.train.seed),
@@ -143,7 +143,12 @@ def train(
                 runs.save_checkpoint(checkpoints, state, batches.get_state())
             if is_due(config.train.validate_every):
                 params = parallel.localize(state.sampling_params, sampling_mesh)
-                results = validate(config, params, generate_fn, dataset, sampling_mesh)
+                error = estimation.measure_error(trainee.model, scale, params, dataset)
+                if error is not None and parallel.is_first_process():
+                    runs.save_energy_error(workdir, error)
+                results = validate(
+                    config, scale, params, generate_fn, dataset, sampling_mesh, error
+                )
                 log.write(step, results)
                 interval_start, interval_step = time.perf_counter(), step
         checkpoints.wait_until_finished()
@@ -151,27 +156,14 @@ def train(
     return state
 
 
-def measure_scaling(
-    config: Any, dataset: datasets.Dataset, examples: "Examples"
-) -> scaling.Scaling:
-    """Units of the network, measured on training structures."""
-    indices = dataset.indices("train")
-    indices = indices[:: -(-len(indices) // _MAX_MEASURED)]
-    sites = structure.max_sites(config.data.rows)
-    return build_training.build_scaling(
-        config,
-        dataset.lattice[indices],
-        examples.energies,
-        datasets.gather(dataset, indices, sites).atomic_numbers,
-    )
-
-
 def validate(
     config: Any,
+    scale: scaling.Scaling,
     params: Any,
     generate_fn,
     dataset: datasets.Dataset,
     mesh: jax.sharding.Mesh,
+    energy_error: float | None = None,
 ) -> dict[str, float]:
     """Match rates and validity on structures, or pairs, of the validation split.
 
@@ -203,7 +195,9 @@ def validate(
         "mesh": mesh,
         "row_buckets": build.row_buckets(config),
         "batch_size": config.evaluation.batch_size,
-        "host": build_sampling.build_host_work(config, dataset.path),
+        "host": build_sampling.build_host_work(
+            config, dataset.path, scale=scale, energy_error=energy_error
+        ),
     }
     if not parallel.is_first_process():
         generation.generate(generate_fn, params, questions.conditions, **sampling)
@@ -217,7 +211,10 @@ def validate(
         tolerances=[matching.TOLERANCES[name] for name in ("paper", "literature")],
         num_workers=config.evaluation.num_workers or None,
     )
-    return {f"validation/{name}": value for name, value in results.summary().items()}
+    summary = results.summary()
+    if energy_error is not None:
+        summary["energy_error"] = energy_error
+    return {f"validation/{name}": value for name, value in summary.items()}
 
 
 def _require_new_or_resumed(workdir: pathlib.Path, config: Any, resume: bool) -> None:
@@ -258,104 +255,8 @@ def _prepare_builtin(path: pathlib.Path) -> datasets.Dataset:
     return datasets.open_dataset(path)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Examples:
-    """What the steps of a task are made of, for each number of rows.
-
-    Attributes:
-        epochs: structures, or pairs, that have these rows.
-        gather_fns: read them.
-        energies: that the network is conditioned on, eV/atom, of one epoch.
-    """
-
-    epochs: Sequence[pipeline.Epochs]
-    gather_fns: Sequence[Callable[[np.ndarray], structure.CrystalBatch]]
-    energies: np.ndarray
-
-
-def build_examples(config: Any, dataset: datasets.Dataset) -> Examples:
-    """The training examples of a data set, by their rows."""
-    indices = dataset.indices("train")
-    energy = dataset.formation_energy
-    buckets = build.row_buckets(config)
-    site_limits = tuple(map(structure.max_sites, buckets))
-    if not build.is_modification(config):
-        rows = structure.rows_of(dataset.num_sites[indices], buckets)
-        epochs = [
-            pipeline.Permutations(indices[rows == bucket], config.train.seed)
-            for bucket in buckets
-        ]
-        gather_fn, energies = _gather_fn(config, dataset), energy[indices]
-    else:
-        epochs = pairs.build_pair_samplers(
-            group=dataset.group,
-            energy=energy,
-            num_sites=dataset.num_sites,
-            indices=indices,
-            seed=config.train.seed,
-            pairs_per_group=config.data.pairs_per_group,
-            balance_num_sites=config.data.balance_num_sites,
-            site_limits=site_limits,
-        )
-        sources, targets = np.concatenate([each.epoch(0) for each in epochs]).T
-        gather_fn, energies = pairs.gather_pairs, energy[targets] - energy[sources]
-    return Examples(
-        epochs=epochs,
-        gather_fns=[
-            lambda items, sites=sites: gather_fn(dataset, items, sites)
-            for sites in site_limits
-        ],
-        energies=energies,
-    )
-
-
-def _gather_fn(config: Any, dataset: datasets.Dataset):
-    """What reads structures: with their templates, where there are to be any."""
-    count = config.data.num_templates
-    if not count:
-        return datasets.gather
-    # Nearest neighbours bring SciPy.
-    from crystaljax.data import templates
-
-    shown = templates.show_in_training(templates.build_library(dataset), count)
-
-    def gather(_, indices, sites):
-        return templates.gather(shown, indices, sites)
-
-    return gather
-
-
-def build_source(
-    config: Any, examples: Examples, num_steps: int
-) -> pipeline.InterleavedBatches:
-    """All batches of a run, those of each number of rows as often as their share."""
-    steps_per_dispatch = config.train.steps_per_dispatch
-    counts = pipeline.share_dispatches(
-        np.array([len(epochs) for epochs in examples.epochs]),
-        num_steps // steps_per_dispatch,
-    )
-    return pipeline.InterleavedBatches(
-        [
-            pipeline.ShuffledBatches(
-                epochs,
-                gather_fn,
-                batch_size=config.train.batch_size,
-                steps_per_dispatch=steps_per_dispatch,
-                num_steps=int(count) * steps_per_dispatch,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-            )
-            for epochs, gather_fn, count in zip(
-                examples.epochs, examples.gather_fns, counts, strict=True
-            )
-            if count
-        ],
-        config.train.seed,
-    )
-
-
 def _describe_data(
-    config: Any, dataset: datasets.Dataset, examples: Examples
+    config: Any, dataset: datasets.Dataset, examples: examples_lib.Examples
 ) -> dict[str, Any]:
     described = {
         **datasets.vocabulary(dataset),

@@ -14,7 +14,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from crystaljax import losses, parallel, processes, scaling, structure
-from crystaljax.models import layers, networks
+from crystaljax.models import energy_estimator, layers, networks
+
+# Structures of a batch for one whose energy is estimated.
+_STRUCTURES_PER_ENERGY = 4
 
 CoordinateLoss = Callable[[Array, Array, Array], Array]
 
@@ -55,7 +58,8 @@ class Trainee:
         rows: of the largest sample tensor.
         coordinate_loss: (prediction, target, num_sites) → loss of one sample's
             coordinates, in the network's units.
-        coordinate_weight, lattice_weight: of the two losses.
+        coordinate_weight, lattice_weight, energy_weight: of the losses; the last is
+            that of the estimator of energies, where there is one.
         ema_decay: of the moving average; 0 for none.
         accumulation_steps: parts that a batch is cut into.
         template_dropout: share of structures whose templates are not shown.
@@ -69,6 +73,7 @@ class Trainee:
     coordinate_loss: CoordinateLoss
     coordinate_weight: float
     lattice_weight: float
+    energy_weight: float
     ema_decay: float
     accumulation_steps: int = 1
     template_dropout: float = 0.0
@@ -212,7 +217,34 @@ def compute_loss(
     ).mean()
     lattice = jax.vmap(losses.lattice_l1)(prediction, corrupted.target).mean()
     loss = trainee.coordinate_weight * coordinates + trainee.lattice_weight * lattice
-    return loss, {"loss_coordinates": coordinates, "loss_lattice": lattice}
+    parts = {"loss_coordinates": coordinates, "loss_lattice": lattice}
+    if trainee.model.estimator_depth:
+        parts["loss_energy"] = _energy_loss(trainee, params, batch, keys)
+        loss += trainee.energy_weight * parts["loss_energy"]
+    return loss, parts
+
+
+def _energy_loss(
+    trainee: Trainee, params: Any, batch: structure.CrystalBatch, keys: Array
+) -> Array:
+    """Mean error of the estimated energies (Huber), in the network's unit."""
+    # Some of each device's part of the batch: energies are learned in fewer steps.
+    batch, keys = jax.tree.map(
+        lambda array: array[::_STRUCTURES_PER_ENERGY], (batch, keys)
+    )
+    coords, lattice = jax.vmap(
+        lambda key, *cell: energy_estimator.disturb(jax.random.fold_in(key, 4), *cell)
+    )(keys, jnp.asarray(batch.frac_coords), jnp.asarray(batch.lattice))
+    estimated: Any = trainee.model.apply(
+        params,
+        batch.atomic_numbers,
+        coords,
+        lattice,
+        method=trainee.model.estimate_energy,
+        rngs={"dropout": jax.random.fold_in(keys[0], 5)},
+    )
+    wanted = trainee.scale.scale_energy(batch.energy)
+    return optax.huber_loss(estimated, wanted, delta=0.1).mean()
 
 
 def _drop_templates(

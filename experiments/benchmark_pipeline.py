@@ -19,7 +19,8 @@ from absl import flags
 from data_at_scale import measure
 from throughput import command, ours, timing
 
-from crystaljax import build, defaults, train
+from crystaljax import build, defaults
+from crystaljax import examples as examples_lib
 from crystaljax.data import dataset as datasets
 
 
@@ -94,12 +95,12 @@ def measure_rates(
     config: Any, dataset: datasets.Dataset, repeats: int, min_seconds: float
 ) -> list[float]:
     """Structures or pairs a second of what training reads, once per repeat."""
-    examples = train.build_examples(config, dataset)
+    examples = examples_lib.build_examples(config, dataset)
     steps, num_dispatches = config.train.steps_per_dispatch, 16
     num_items = config.train.batch_size * steps
 
     def build_source(num_dispatches: int) -> Any:
-        return train.build_source(config, examples, num_dispatches * steps)
+        return examples_lib.build_source(config, examples, num_dispatches * steps)
 
     rate = measure.rate(build_source(num_dispatches), num_items)
     num_dispatches = max(num_dispatches, round(min_seconds * rate / num_items))

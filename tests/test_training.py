@@ -30,6 +30,7 @@ from crystaljax import (
     train,
     training,
 )
+from crystaljax import examples as examples_lib
 from crystaljax import samples as samples_lib
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
@@ -265,8 +266,8 @@ def test_dropped_templates_are_as_if_there_were_none(dataset_path):
     config = tiny.shrink(best.get_config("smoke"), dataset_path)
     config.data.num_templates = 2
     dataset = datasets.open_dataset(dataset_path)
-    examples = train.build_examples(config, dataset)
-    scale = train.measure_scaling(config, dataset, examples)
+    examples = examples_lib.build_examples(config, dataset)
+    scale = examples_lib.measure_scaling(config, dataset, examples)
     batch = examples.gather_fns[0](dataset.indices("train")[:16])
     batch = jax.tree.map(jnp.asarray, batch)
     keys = jax.random.split(jax.random.key(0), 16)
@@ -341,7 +342,9 @@ def bucketed_config(config, path):
 def test_batches_have_the_rows_that_their_crystals_need(module, doubled_path):
     config = bucketed_config(module.get_config("smoke"), doubled_path)
     dataset = datasets.open_dataset(doubled_path)
-    source = train.build_source(config, train.build_examples(config, dataset), 40)
+    source = examples_lib.build_source(
+        config, examples_lib.build_examples(config, dataset), 40
+    )
     batches = [source[i] for i in range(len(source))]
     assert len(batches) * config.train.steps_per_dispatch == 40
     columns = [batch.atomic_numbers.shape[-1] for batch in batches]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
 from crystaljax import elements, structure
-from crystaljax.models import encoders, layers
+from crystaljax.models import blocks, encoders, energy_estimator, layers
 
 # Places in the formula that are told apart; those beyond are one.
 _NUM_SPECIES = 6
@@ -82,61 +82,6 @@ def formula_places(
     return species.astype(jnp.int32), index, count
 
 
-class Block(nn.Module):
-    """Attention over the tokens and a perceptron, modulated by an embedding.
-
-    The modulation starts at zero (adaLN-Zero, Peebles & Xie 2023), so that blocks start
-    as the identity.
-    """
-
-    num_heads: int
-    expansion: int = 4
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self,
-        h: Float[Array, "batch tokens width"],
-        embedding: Float[Array, "batch width"],
-        pairs: Float[Array, "batch tokens tokens features"],
-        mask: Array,
-    ) -> Float[Array, "batch tokens width"]:
-        """Applies the block; ``mask`` (batch, tokens) is False where no token is."""
-        width = h.shape[-1]
-        modulation = layers.dense(6 * width, self.dtype, "modulation")(embedding)
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(
-            modulation[:, None], 6, axis=-1
-        )
-
-        def normalize(h, scale, shift):
-            norm = nn.LayerNorm(use_bias=False, use_scale=False, dtype=self.dtype)
-            return norm(h) * (1 + scale) + shift
-
-        a = normalize(h, scale_1, shift_1)
-        qkv = layers.dense(3 * width, self.dtype, "qkv")(a)
-        heads = (*qkv.shape[:2], 3, self.num_heads, width // self.num_heads)
-        q, k, v = jnp.moveaxis(qkv.reshape(heads), (2, 3), (0, 2))
-        logits = q @ jnp.swapaxes(k, -1, -2) * heads[-1] ** -0.5
-        bias = layers.dense(self.num_heads, self.dtype, "pair_bias")(pairs)
-        logits = (logits + jnp.moveaxis(bias, -1, 1)).astype(jnp.float32)
-        logits = jnp.where(mask[:, None, None, :], logits, -1e9)
-        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-        values = jnp.moveaxis(weights @ v, 1, 2).reshape(h.shape)
-        # What each head sees of the geometry around a token.
-        around = jnp.moveaxis(weights, 1, 2) @ pairs
-        around = around.reshape(*h.shape[:2], -1)
-        attended = layers.dense(width, self.dtype, "attention_out")(
-            jnp.concatenate([values, around], axis=-1)
-        )
-        drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
-        h = h + gate_1 * drop(attended)
-
-        m = normalize(h, scale_2, shift_2)
-        m = nn.silu(layers.dense(self.expansion * width, self.dtype, "mlp_in")(m))
-        return h + gate_2 * drop(layers.dense(width, self.dtype, "mlp_out")(m))
-
-
 class CrystalTransformer(nn.Module):
     """Transformer conditioned on elements, space group and energy.
 
@@ -152,6 +97,7 @@ class CrystalTransformer(nn.Module):
         num_templates: known crystals shown with a question; 0 for none.
         dropout: share of what a block adds that is left out where there is a random
             key for it, as in training.
+        estimator_depth: blocks of the estimator of energies; 0 for none.
         space_group_operations, element_properties: as in `crystal_unet.CrystalUNet`.
         max_sites: places in the formula that are told apart.
         time_scale: times are multiplied by this before the sinusoids.
@@ -165,6 +111,7 @@ class CrystalTransformer(nn.Module):
     num_harmonics: int = 4
     num_templates: int = 0
     dropout: float = 0.0
+    estimator_depth: int = 0
     space_group_operations: str = "sorted"
     element_properties: str = "scaled"
     max_sites: int = 60
@@ -196,13 +143,23 @@ class CrystalTransformer(nn.Module):
         self.time_in = layers.dense(width, dtype, None)
         self.time_out = layers.dense(width, dtype, None)
         self.blocks = [
-            Block(self.num_heads, dropout=self.dropout, dtype=dtype)
+            blocks.Block(self.num_heads, dropout=self.dropout, dtype=dtype)
             for _ in range(self.depth)
         ]
         self.modulation = layers.dense(2 * width, dtype, None)
         self.norm = nn.LayerNorm(use_bias=False, use_scale=False, dtype=dtype)
         self.directions = layers.dense(6, dtype, None)
         self.lattice_rows = layers.dense(9, dtype, None)
+        if self.estimator_depth:
+            self.estimator = energy_estimator.EnergyEstimator(
+                width=width,
+                depth=self.estimator_depth,
+                num_heads=self.num_heads,
+                pair_features=self.pair_features,
+                dropout=self.dropout,
+                element_properties=self.element_properties,
+                dtype=dtype,
+            )
 
     def encode_conditions(
         self,
@@ -357,6 +314,15 @@ class CrystalTransformer(nn.Module):
         answer = jnp.pad(answer, ((0, 0), (0, gap), (0, 0)))
         return jnp.concatenate([answer, rows], axis=1)
 
+    def estimate_energy(
+        self,
+        atomic_numbers: Integer[Array, "batch sites"],
+        frac_coords: Float[Array, "batch sites 3"],
+        lattice: Float[Array, "batch 3 3"],
+    ) -> Float[Array, " batch"]:
+        """Energies of crystals in the unit of the conditions; `EnergyEstimator`."""
+        return self.estimator(atomic_numbers, frac_coords, lattice)
+
     def _describe_pairs(self, coords, harmonics):
         """(batch, sites, sites, pair_features): harmonics of the differences."""
         cos, sin = jnp.split(harmonics, 2, axis=-1)
@@ -379,6 +345,10 @@ class CrystalTransformer(nn.Module):
         templates: structure.TemplateBatch | None = None,
     ) -> Float[Array, "batch rows 6"]:
         """Encodes the conditions and predicts."""
+        if self.estimator_depth and self.is_initializing():
+            cell = jnp.broadcast_to(jnp.eye(3), (len(x), 3, 3))
+            sites = jnp.zeros((*atomic_numbers.shape, 3))
+            self.estimate_energy(atomic_numbers, sites, cell)
         encoded = self.encode_conditions(
             atomic_numbers, space_group, energy, source, templates
         )

@@ -58,6 +58,7 @@ class CrystalUNet(nn.Module):
     site_features: int = 0
     source_rows: int = 0
     num_templates: ClassVar[int] = 0
+    estimator_depth: ClassVar[int] = 0
     time_scale: float = 1.0
     convolution: str = "auto"
     rematerialize: bool = False

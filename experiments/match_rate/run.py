@@ -39,6 +39,7 @@ from crystaljax import (  # noqa: E402
     build_sampling,
     build_training,
     conditions,
+    estimation,
     evaluation,
     generation,
     matching,
@@ -51,6 +52,7 @@ from crystaljax import (  # noqa: E402
     validity,
     workers,
 )
+from crystaljax import examples as examples_lib  # noqa: E402
 from crystaljax.data import dataset as datasets  # noqa: E402
 from crystaljax.data import pipeline  # noqa: E402
 
@@ -92,6 +94,9 @@ def define_flags(values: flags.FlagValues) -> None:
     integer("num_structures", 500, "Held-out structures to ask for.")
     integer("num_samples", 20, "Samples of each for match@k.")
     integer("num_for_many", 200, "Structures that --num_samples are made of.")
+    integer(
+        "candidates", 8, "Crystals that the picked ones are picked from; 1 for none."
+    )
     flags.DEFINE_bool(
         "energies", False, "Relax with EMT and compare energies.", flag_values=values
     )
@@ -163,12 +168,12 @@ def prepare_builtin(path: pathlib.Path) -> pathlib.Path:
 def steps_within(config: Any, seconds: float) -> int:
     """Steps that training takes in a time, compilation included."""
     dataset = datasets.open_dataset(config.data.path)
-    examples = train.build_examples(config, dataset)
+    examples = examples_lib.build_examples(config, dataset)
     per_dispatch = config.train.steps_per_dispatch
-    source = train.build_source(config, examples, 100 * per_dispatch)
+    source = examples_lib.build_source(config, examples, 100 * per_dispatch)
     batches = pipeline.build_iterator(source)
     mesh = parallel.build_mesh()
-    scale = train.measure_scaling(config, dataset, examples)
+    scale = examples_lib.measure_scaling(config, dataset, examples)
     trainee = build_training.build_trainee(config, scale, num_steps=10**6)
     dispatch_fn = training.build_dispatch_fn(trainee, mesh)
     state = training.init_state(trainee, config.train.seed, mesh)
@@ -216,7 +221,16 @@ def evaluate(
     generate_fn = generation.build_generate_fn(
         loaded.model, build_sampling.build_sampler(loaded.config), loaded.scale, mesh
     )
-    whole = build_sampling.build_host_work(loaded.config, loaded.vocabulary["dataset"])
+    known = datasets.open_dataset(loaded.vocabulary["dataset"])
+    estimate_error = estimation.measure_error(
+        loaded.model, loaded.scale, loaded.params, known
+    )
+    loaded.config.sampler.candidates = max(loaded.config.sampler.candidates, 2)
+    several = build_sampling.build_host_work(
+        loaded.config, known.path, scale=loaded.scale, energy_error=estimate_error
+    )
+    # One sample of each is what match rates are of.
+    whole = dataclasses.replace(several, num_candidates=1)
 
     def sample(
         indices: np.ndarray, seed: int, host: generation.HostWork = whole
@@ -247,6 +261,22 @@ def evaluate(
             **describe_matches(matching.match_many(plain, targets, TOLERANCES)),
             **describe_validity(plain, groups),
         }
+    if estimate_error is not None:
+        result["estimator"] = {
+            "error_on_validation": estimate_error,
+            "error": estimation.measure_error(
+                loaded.model, loaded.scale, loaded.params, test, values.split
+            ),
+        }
+    if values.candidates > 1:
+        picked = sample(
+            asked, 0, dataclasses.replace(several, num_candidates=values.candidates)
+        )
+        result["picked"] = {
+            "candidates": values.candidates,
+            **describe_matches(matching.match_many(picked, targets, TOLERANCES)),
+            **describe_validity(picked, groups),
+        }
     swapped = {
         "coordinates_only": [swap(s, lattice_of=t) for s, t in pairs(samples, targets)],
         "lattice_only": [swap(t, lattice_of=s) for s, t in pairs(samples, targets)],
@@ -261,6 +291,8 @@ def evaluate(
     if values.energies:
         asked_energy = np.asarray(test.formation_energy[asked])
         result["energies"] = energies.compare(samples, asked_energy)
+        if values.candidates > 1:
+            result["picked"]["energies"] = energies.compare(picked, asked_energy)
     return result
 
 

@@ -1,0 +1,126 @@
+"""What training is made of: batches of the structures, or pairs, of a data set."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from crystaljax import build, build_training, scaling, structure
+from crystaljax.data import dataset as datasets
+from crystaljax.data import pairs, pipeline
+
+# Structures that units are measured on: enough, and a second or two.
+_MAX_MEASURED = 100_000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """What the steps of a task are made of, for each number of rows.
+
+    Attributes:
+        epochs: structures, or pairs, that have these rows.
+        gather_fns: read them.
+        energies: that the network is conditioned on, eV/atom, of one epoch.
+    """
+
+    epochs: Sequence[pipeline.Epochs]
+    gather_fns: Sequence[Callable[[np.ndarray], structure.CrystalBatch]]
+    energies: np.ndarray
+
+
+def build_examples(config: Any, dataset: datasets.Dataset) -> Examples:
+    """The training examples of a data set, by their rows."""
+    indices = dataset.indices("train")
+    energy = dataset.formation_energy
+    buckets = build.row_buckets(config)
+    site_limits = tuple(map(structure.max_sites, buckets))
+    if not build.is_modification(config):
+        rows = structure.rows_of(dataset.num_sites[indices], buckets)
+        epochs = [
+            pipeline.Permutations(indices[rows == bucket], config.train.seed)
+            for bucket in buckets
+        ]
+        gather_fn, energies = _gather_fn(config, dataset), energy[indices]
+    else:
+        epochs = pairs.build_pair_samplers(
+            group=dataset.group,
+            energy=energy,
+            num_sites=dataset.num_sites,
+            indices=indices,
+            seed=config.train.seed,
+            pairs_per_group=config.data.pairs_per_group,
+            balance_num_sites=config.data.balance_num_sites,
+            site_limits=site_limits,
+        )
+        sources, targets = np.concatenate([each.epoch(0) for each in epochs]).T
+        gather_fn, energies = pairs.gather_pairs, energy[targets] - energy[sources]
+    return Examples(
+        epochs=epochs,
+        gather_fns=[
+            lambda items, sites=sites: gather_fn(dataset, items, sites)
+            for sites in site_limits
+        ],
+        energies=energies,
+    )
+
+
+def _gather_fn(config: Any, dataset: datasets.Dataset):
+    """What reads structures: with their templates, where there are to be any."""
+    count = config.data.num_templates
+    if not count:
+        return datasets.gather
+    # Nearest neighbours bring SciPy.
+    from crystaljax.data import templates
+
+    shown = templates.show_in_training(templates.build_library(dataset), count)
+
+    def gather(_, indices, sites):
+        return templates.gather(shown, indices, sites)
+
+    return gather
+
+
+def build_source(
+    config: Any, examples: Examples, num_steps: int
+) -> pipeline.InterleavedBatches:
+    """All batches of a run, those of each number of rows as often as their share."""
+    steps_per_dispatch = config.train.steps_per_dispatch
+    counts = pipeline.share_dispatches(
+        np.array([len(epochs) for epochs in examples.epochs]),
+        num_steps // steps_per_dispatch,
+    )
+    return pipeline.InterleavedBatches(
+        [
+            pipeline.ShuffledBatches(
+                epochs,
+                gather_fn,
+                batch_size=config.train.batch_size,
+                steps_per_dispatch=steps_per_dispatch,
+                num_steps=int(count) * steps_per_dispatch,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
+            for epochs, gather_fn, count in zip(
+                examples.epochs, examples.gather_fns, counts, strict=True
+            )
+            if count
+        ],
+        config.train.seed,
+    )
+
+
+def measure_scaling(
+    config: Any, dataset: datasets.Dataset, examples: Examples
+) -> scaling.Scaling:
+    """Units of the network, measured on training structures."""
+    indices = dataset.indices("train")
+    indices = indices[:: -(-len(indices) // _MAX_MEASURED)]
+    sites = structure.max_sites(config.data.rows)
+    return build_training.build_scaling(
+        config,
+        dataset.lattice[indices],
+        examples.energies,
+        datasets.gather(dataset, indices, sites).atomic_numbers,
+    )

@@ -1,0 +1,177 @@
+"""Which of several candidates is handed over."""
+
+import hypothesis
+import numpy as np
+import pytest
+import tiny
+from hypothesis import strategies as st
+from pymatgen.core import Element
+
+from configs import best
+from crystaljax import (
+    build_sampling,
+    conditions,
+    elements,
+    generation,
+    parallel,
+    picking,
+    structure,
+    validity,
+)
+
+CUBIC = 3.8 * np.eye(3)
+CORNERS = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+PEROVSKITE = np.array([[0, 0, 0], [0.5, 0.5, 0.5], *(CORNERS[1:] + 0)])
+
+
+def fcc(symbols, stretch=1.0):
+    numbers = [elements.atomic_number(each) for each in symbols]
+    lattice = CUBIC * np.array([1, 1, stretch])[:, None]
+    return structure.Crystal(np.array(numbers), CORNERS, lattice)
+
+
+def energies_by(function):
+    """An estimator that says of a crystal what ``function`` says of its numbers."""
+
+    def estimate(numbers, coords, lattice):
+        del coords, lattice
+        # What is padded to a whole batch has no numbers.
+        known = (row[row > 0].tolist() for row in numbers)
+        return np.array([function(each) if each else 0.0 for each in known])
+
+    return estimate
+
+
+def test_space_group_comes_before_the_order():
+    cubic, tetragonal = (
+        fcc(["Cu", "Au", "Au", "Au"]),
+        fcc(["Cu", "Au", "Au", "Au"], 1.3),
+    )
+    groups = [221, 123]
+    assert [validity.find_space_group(c, 0.1) for c in (cubic, tetragonal)] == groups
+    found = picking.pick([[tetragonal, cubic]] * 2, groups, [0.0, 0.0])
+    assert found == [cubic, tetragonal]
+    # Where no candidate has it, the first one stays.
+    assert picking.pick([[tetragonal, cubic]], [225], [0.0]) == [tetragonal]
+
+
+def test_energy_comes_before_the_order():
+    ones = [fcc(["Cu", "Cu", "Au", "Au"]), fcc(["Au", "Au", "Cu", "Cu"], 1.01)]
+    estimate_fn = energies_by(lambda numbers: -0.1 if numbers[0] == 79 else 0.1)
+
+    def pick(energy, error):
+        settings = {"estimate_fn": estimate_fn, "energy_error": error}
+        return picking.pick([ones], [123], [energy], **settings)[0]
+
+    assert [pick(0.1, 0.01), pick(-0.1, 0.01)] == ones
+    # Where nobody knows how good estimates are they do not count.
+    assert pick(-0.1, None) is ones[0]
+
+
+def test_elements_are_exchanged_where_the_energy_says_so():
+    crystal = structure.Crystal(np.array([22, 38, 8, 8, 8]), PEROVSKITE, CUBIC)
+
+    def energy(numbers):
+        return {22: 0.5, 38: -0.5}[numbers[0]]
+
+    settings = {"estimate_fn": energies_by(energy), "energy_error": 0.1}
+    (kept,) = picking.pick([[crystal, crystal]], [221], [0.5], **settings)
+    (other,) = picking.pick([[crystal, crystal]], [221], [-0.5], **settings)
+    np.testing.assert_array_equal(kept.atomic_numbers, [22, 38, 8, 8, 8])
+    np.testing.assert_array_equal(other.atomic_numbers, [38, 22, 8, 8, 8])
+    np.testing.assert_array_equal(other.frac_coords, crystal.frac_coords)
+
+
+@hypothesis.given(st.lists(st.sampled_from([3, 8, 9, 16, 29, 47, 79]), min_size=1))
+def test_exchanges_keep_the_formula(numbers):
+    rng = np.random.default_rng(0)
+    coords = rng.random((len(numbers), 3))
+    crystal = structure.Crystal(np.array(numbers), coords, CUBIC)
+    first, *others = picking.with_exchanges([crystal])
+    assert first is crystal
+    for other in others:
+        assert sorted(other.atomic_numbers) == sorted(numbers)
+        assert (other.atomic_numbers != numbers).any()
+        # Lithium never takes the sites of oxygen.
+        for old, new in zip(numbers, other.atomic_numbers.tolist(), strict=True):
+            assert abs(Element.from_Z(old).X - Element.from_Z(new).X) <= 1
+
+
+def test_what_is_made_often_is_likelier():
+    estimates = np.array([0.3, 0.0, 0.001, 0.002])
+    weights = np.zeros(4)
+    # Halfway between the two, the one that three samples say.
+    scores = picking.log_probabilities(estimates, weights, 0.1505, 0.1)
+    assert np.argmax(scores) > 0
+    assert scores[2] - scores[0] == pytest.approx(np.log(3))
+    # Errors are normal: two of them away is e² less.
+    apart = picking.log_probabilities(np.array([0.0, 2.0]), np.zeros(2), 0.0, 1.0)
+    assert apart[0] - apart[1] == pytest.approx(2.0)
+    # What cannot be estimated is the last.
+    broken = picking.log_probabilities(np.array([np.nan, 9.0]), np.zeros(2), 0.0, 0.1)
+    assert np.argmax(broken) == 1
+
+
+def test_broken_candidates_stop_nothing():
+    good = fcc(["Cu", "Au", "Au", "Au"])
+    flat = structure.Crystal(good.atomic_numbers, CORNERS, np.zeros((3, 3)))
+    lost = structure.Crystal(good.atomic_numbers, CORNERS * np.nan, CUBIC)
+    estimate_fn = energies_by(lambda numbers: 0.0)
+    settings = {"estimate_fn": estimate_fn, "energy_error": 0.1}
+    found = picking.pick(
+        [[flat, lost, good], [lost, flat]], [221] * 2, [0.0, 0.0], **settings
+    )
+    assert found[0] is good
+    assert found[1] in (flat, lost)
+
+
+# ------------------------------------------------------------------------ in generation
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "alloys"
+    tiny.write_dataset(path)
+    config = tiny.shrink(best.get_config("smoke"), path)
+    config.model.estimator_depth = 1
+    config.sampler.candidates = 4
+    config.sampler.project = 0.0
+    model, scale, params = tiny.build_network(config)
+    generate_fn = generation.build_generate_fn(
+        model, build_sampling.build_sampler(config), scale, parallel.build_local_mesh()
+    )
+    return config, scale, generate_fn, params
+
+
+def make(network, count, batch_size=8, **changes):
+    config, scale, generate_fn, params = network
+    config = config.copy_and_resolve_references()
+    config.sampler.candidates = count
+    host = build_sampling.build_host_work(config, None, scale=scale, **changes)
+    return generation.generate(
+        generate_fn,
+        params,
+        conditions.combine(["Cu1Au1", "Ag1Au3"], [123, 221], [-0.1], 3, 12),
+        generation.key_of_seed(0),
+        mesh=parallel.build_local_mesh(),
+        row_buckets=(8, 16),
+        batch_size=batch_size,
+        host=host,
+    )
+
+
+def test_picked_samples_are_candidates_and_depend_on_no_batch(network):
+    picked = make(network, 4, energy_error=0.05)
+    assert len(picked) == len(make(network, 1)) == 12
+    for one, other in zip(picked, make(network, 4, 2, energy_error=0.05), strict=True):
+        np.testing.assert_allclose(one.lattice, other.lattice, atol=1e-4)
+        np.testing.assert_array_equal(one.atomic_numbers, other.atomic_numbers)
+    # Without a known error of the estimates others are picked, in other lattices.
+    others = make(network, 4)
+    apart = [
+        np.abs(a.lattice - b.lattice).max() for a, b in zip(picked, others, strict=True)
+    ]
+    assert max(apart) > 1e-3
+
+
+def test_number_of_candidates_is_checked(network):
+    with pytest.raises(ValueError, match=r"sampler\.candidates is 0"):
+        make(network, 0)
