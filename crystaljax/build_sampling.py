@@ -23,6 +23,7 @@ def override_sampler(
     eta: float | None = None,
     name: str | None = None,
     preset: str | None = None,
+    candidates: int | None = None,
 ) -> Any:
     """A copy of a config with other sampler settings; None keeps the config's.
 
@@ -32,6 +33,7 @@ def override_sampler(
         eta: of DDIM.
         name: of the sampler.
         preset: one of `defaults.PRESETS`; the other arguments change it.
+        candidates: crystals made for each sample.
 
     Raises:
         ValueError: a setting that the sampler does not have, or an unknown preset.
@@ -65,6 +67,8 @@ def override_sampler(
                 "leave --eta out" + (" or set --sampler=ddim" if name == "ddpm" else "")
             )
         config.sampler.eta = eta
+    if candidates is not None:
+        config.sampler.candidates = candidates
     return config
 
 

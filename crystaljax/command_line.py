@@ -25,6 +25,8 @@ class SamplingOptions:
         sampler: name of the sampler; as in the run's config if None.
         num_steps: network evaluations; as in the run's config if None.
         eta: of DDIM; as in the run's config if None.
+        candidates: crystals made for each sample, of which the best is picked; as in
+            the run's config if None.
         batch_size: samples at a time; "auto" for the most that fit into memory, as in
             the run's config if None.
         checkpoint: step; the newest if None.
@@ -36,6 +38,7 @@ class SamplingOptions:
     sampler: str | None = None
     num_steps: int | None = None
     eta: float | None = None
+    candidates: int | None = None
     batch_size: int | str | None = None
     checkpoint: int | None = None
 
@@ -158,6 +161,13 @@ def define_sampler_flags() -> dict[str, flags.FlagHolder]:
         ),
         "eta": flags.DEFINE_float(
             "eta", None, "Noise of DDIM, 0 to 1; the config's by default.", 0, 1
+        ),
+        "candidates": flags.DEFINE_integer(
+            "candidates",
+            None,
+            "Crystals made for each sample, of which the one that fits best what was "
+            "asked for is picked; the config's by default.",
+            1,
         ),
         "batch_size": flags.DEFINE(
             _BatchSizeParser(),

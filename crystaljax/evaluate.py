@@ -78,6 +78,7 @@ def evaluate(
         options.eta,
         options.sampler,
         options.preset,
+        options.candidates,
     )
     path = options.dataset or run.vocabulary["dataset"]
     if path is None:
@@ -222,6 +223,7 @@ def _write(
             "sampler": config.sampler.name,
             "num_steps": config.sampler.num_steps,
             "eta": config.sampler.eta,
+            "candidates": config.sampler.candidates,
             "device": jax.devices()[0].device_kind,
             **result.summary(),
             "seconds": result.seconds,

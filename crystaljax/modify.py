@@ -110,6 +110,7 @@ def build_request(
         options.eta,
         options.sampler,
         options.preset,
+        options.candidates,
     )
     if not build.is_modification(config):
         raise ValueError(

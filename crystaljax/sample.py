@@ -111,6 +111,7 @@ def build_request(options: SampleOptions) -> "crystaljax.samples.Request":
         options.eta,
         options.sampler,
         options.preset,
+        options.candidates,
     )
     if build.is_modification(config):
         raise ValueError(

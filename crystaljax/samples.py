@@ -159,6 +159,7 @@ class Request:
             "sampler": sampler.name,
             "num_steps": sampler.num_steps,
             "eta": sampler.eta if sampler.name == "ddim" else None,
+            "candidates": sampler.candidates,
             "energy_model": run.vocabulary.get("energy_model") or "unknown",
         }
 

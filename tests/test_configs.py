@@ -295,6 +295,8 @@ def test_sampler_can_be_chosen_after_training():
     )
     assert (config.sampler.name, config.sampler.num_steps) == ("ddim", 7)
     assert config.sampler.eta == 0.3
+    config = build_sampling.override_sampler(load("ddpm"), candidates=5)
+    assert config.sampler.candidates == 5
 
 
 @pytest.mark.parametrize("name", sorted(SEVEN))

@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ sys.path.insert(0, str(ROOT / "experiments"))
 
 from match_rate import baselines, energies, run  # noqa: E402
 
-from crystaljax import matching, structure  # noqa: E402
+from configs import best  # noqa: E402
+from crystaljax import matching, runs, structure  # noqa: E402
 from crystaljax.data import dataset as datasets  # noqa: E402
 from crystaljax.data.sources import emt  # noqa: E402
 
@@ -46,6 +48,7 @@ def record(dataset, tmp_path_factory):
             f"--config={ROOT / 'configs' / 'best.py'}:smoke",
             *("--dataset=tiny", f"--train={dataset.path}", "--split=val"),
             *("--num_structures=6", "--num_samples=2", "--num_for_many=3"),
+            "--candidates=2",
             *(f"--workdir={folder / 'run'}", f"--output={folder}", "--energies"),
             *(f"--config.{name}={value}" for name, value in settings.items()),
         ],
@@ -60,7 +63,11 @@ def record(dataset, tmp_path_factory):
 def test_record_has_all_that_is_asked_for(record):
     for name in ("dataset", "recipe", "num_structures", "steps", "device", "command"):
         assert record[name]
-    for part in (record, record["without_projection"], record["baselines"]["nearest"]):
+    assert record["picked"]["candidates"] == 2
+    assert record["estimator"]["error"] == record["estimator"]["error_on_validation"]
+    parts = ("without_projection", "picked")
+    nearest = record["baselines"]["nearest"]
+    for part in (record, nearest, *(record[name] for name in parts)):
         assert set(part["match_rate"]) == {"0.3/0.5/10", "0.2/0.3/5"}
         for tolerance, rate in part["match_rate"].items():
             error = part["standard_error"][tolerance]
@@ -73,6 +80,17 @@ def test_record_has_all_that_is_asked_for(record):
         assert sum(each["num"] for each in kind.values()) == 6
     # All of the tiny data set are of one prototype for each formula.
     assert record["baselines"]["nearest"]["match_rate"]["0.2/0.3/5"] == 1
+
+
+def test_time_of_training_is_that_of_all_calls(tmp_path, monkeypatch, dataset):
+    config = tiny.shrink(best.get_config("smoke"), dataset.path, num_steps=0)
+    monkeypatch.setattr(run.train, "train", lambda *_, **__: time.sleep(0.05))
+    first = run.train_and_time(config, tmp_path)
+    assert run.train_and_time(config, tmp_path) > first + 0.04
+    # Nothing is left to do in a run of 0 steps that is there.
+    tiny.write_run(tmp_path / "done", config)
+    runs.write_json(tmp_path / "done" / "training_seconds.json", 7.0)
+    assert run.train_and_time(config, tmp_path / "done") == 7.0
 
 
 def test_nearest_relabels_a_training_structure(dataset):

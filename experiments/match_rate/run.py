@@ -117,9 +117,7 @@ def run(values: flags.FlagValues) -> None:
         config = runs.load_config(workdir)
     elif values.budget_seconds:
         config.train.num_steps = steps_within(config, values.budget_seconds)
-    start = time.perf_counter()
-    train.train(config, workdir, resume=True)
-    seconds = time.perf_counter() - start
+    seconds = train_and_time(config, workdir)
     test = datasets.open_dataset(values.test or config.data.path)
     asked = draw(test, values.split, values.num_structures)
     result: dict[str, Any] = {
@@ -145,6 +143,21 @@ def run(values: flags.FlagValues) -> None:
     runs.write_json(path, result)
     print(json.dumps({k: v for k, v in result.items() if k != "environment"}, indent=2))
     print(f"written: {path}")
+
+
+def train_and_time(config: Any, workdir: pathlib.Path) -> float:
+    """Trains what is left to train; seconds that all calls together have taken."""
+    path = workdir / "training_seconds.json"
+    spent = json.loads(path.read_text()) if path.exists() else 0.0
+    if runs.is_run(workdir):
+        with runs.open_checkpoints(workdir) as checkpoints:
+            if checkpoints.latest_step() == config.train.num_steps:
+                return spent
+    start = time.perf_counter()
+    train.train(config, workdir, resume=True)
+    spent += time.perf_counter() - start
+    runs.write_json(path, spent)
+    return spent
 
 
 def config_name() -> str:

@@ -15,6 +15,7 @@ HEADER = (
     "steps",
     "minutes",
     *TOLERANCES,
+    "picked",
     "match@20",
     "coordinates only",
     "lattice only",
@@ -36,6 +37,7 @@ def row(record: dict) -> list[str]:
     """One record."""
     first = TOLERANCES[0]
     many = record["match_many"].get("match@20")
+    picked = record.get("picked")
     rates = [
         f"{percent(record['match_rate'][each])} ± "
         f"{100 * record['standard_error'][each]:.1f}"
@@ -47,6 +49,7 @@ def row(record: dict) -> list[str]:
         f"{record['steps']:,}",
         f"{record['training_seconds'] / 60:.0f}",
         *rates,
+        percent(picked["match_rate"][first]) if picked else "",
         percent(many[first]) if many else "",
         percent(record["coordinates_only"][first]),
         percent(record["lattice_only"][first]),
