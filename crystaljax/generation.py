@@ -165,27 +165,14 @@ def pad_batch(
         coords = taken.source.frac_coords[:, :sites]
         taken = taken.replace(source=taken.source.replace(frac_coords=coords))
     if (count := host.num_candidates) > 1:
-        taken, indices = _repeat(taken, count), _candidates(indices, count)
+        # Candidates of a sample follow the same template: of the nearest comes most.
+        taken = jax.tree.map(lambda array: np.repeat(array, count, axis=0), taken)
+        indices = (indices[:, None] * count + np.arange(count)).ravel()
     if host.attach_fn is not None:
         taken = host.attach_fn(taken)
     # It has done its work.
     taken = taken.replace(repetition=None)
     return taken, indices.astype(np.int32)
-
-
-def _repeat(conditions: Conditions, count: int) -> Conditions:
-    """Every condition so many times, as further samples of it."""
-    earlier = conditions.repetition
-    if earlier is None:
-        earlier = np.zeros(len(conditions), np.int32)
-    repeated: Any = jax.tree.map(
-        lambda array: np.repeat(array, count, axis=0), conditions
-    )
-    return repeated.replace(repetition=_candidates(earlier, count).astype(np.int32))
-
-
-def _candidates(numbers: np.ndarray, count: int) -> np.ndarray:
-    return (numbers[:, None] * count + np.arange(count)).ravel()
 
 
 def generate_batches(

@@ -172,6 +172,27 @@ def test_picked_samples_are_candidates_and_depend_on_no_batch(network):
     assert max(apart) > 1e-3
 
 
+def test_candidates_are_other_samples_of_the_same_question():
+    asked = conditions.combine(["Cu1Au1", "Ag1Au3"], [123], [-0.1], 2, 12)
+    asked = asked.replace(repetition=np.array([0, 1, 0, 1], np.int32))
+    seen = []
+
+    def attach(taken):
+        seen.append(taken.repetition.tolist())
+        return taken
+
+    batch = generation.Batch(np.array([1, 2]), 8, 4)
+    host = generation.HostWork(attach_fn=attach, num_candidates=3)
+    taken, numbers = generation.pad_batch(asked, batch, host)
+    # Numbers are those of no other sample, and the template is the sample's own.
+    assert numbers.tolist() == [3, 4, 5, 6, 7, 8, 6, 7, 8, 6, 7, 8]
+    assert seen == [[1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]]
+    np.testing.assert_array_equal(
+        taken.atomic_numbers,
+        np.asarray(asked.atomic_numbers)[np.array(numbers) // 3, :4],
+    )
+
+
 def test_number_of_candidates_is_checked(network):
     with pytest.raises(ValueError, match=r"sampler\.candidates is 0"):
         make(network, 0)
