@@ -158,7 +158,10 @@ def report(result: evaluation.Evaluation, options: EvaluateOptions) -> str:
     count = len(result.questions)
     summary = result.summary()
     kind = "structures" if result.source_matches is None else "pairs"
-    lines = [f"{count} {kind} of the {options.split} split, one sample each"]
+    how = "one sample each"
+    if result.num_candidates > 1:
+        how += f", picked from {result.num_candidates} candidates"
+    lines = [f"{count} {kind} of the {options.split} split, {how}"]
     for tolerance in result.matches.tolerances:
         rate = summary[f"match_rate_{tolerance}"]
         error = np.sqrt(rate * (1 - rate) / count)

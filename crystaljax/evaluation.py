@@ -112,6 +112,7 @@ class Evaluation:
             that changes nothing would reach; None in generation.
         checks: validity and space groups of the samples.
         seconds: spent in sampling, matching and checking.
+        num_candidates: crystals that each sample was picked from.
     """
 
     questions: Questions
@@ -120,6 +121,7 @@ class Evaluation:
     source_matches: matching.Matches | None
     checks: validity.Validities
     seconds: dict[str, float]
+    num_candidates: int = 1
 
     def summary(self) -> dict[str, float]:
         """Shares of all questions; RMS distances are means over those that match."""
@@ -270,4 +272,5 @@ def evaluate_samples(
             "matching": matched - sampled,
             "checking": time.perf_counter() - matched,
         },
+        num_candidates=host.num_candidates,
     )

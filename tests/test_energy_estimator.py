@@ -1,5 +1,7 @@
 """Estimated energies: what they must not depend on, and what they must."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import tiny
 
 from configs import best
-from crystaljax import estimation, parallel, runs, structure, train
+from crystaljax import estimation, evaluate, parallel, runs, structure, train
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import emt
 from crystaljax.models import energy_estimator
@@ -183,6 +185,15 @@ def test_error_is_measured_on_held_out_structures_and_kept(tmp_path):
     assert run.energy_error == pytest.approx(np.quantile(apart, 0.683), rel=1e-3)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert '"loss_energy"' in lines and '"validation/energy_error"' in lines
+
+    options = evaluate.EvaluateOptions(
+        workdir=str(tmp_path / "run"), candidates=3, num_workers=1
+    )
+    result, folder = evaluate.evaluate(options)
+    assert "one sample each, picked from 3 candidates" in evaluate.report(
+        result, options
+    )
+    assert json.loads((folder / "summary.json").read_text())["candidates"] == 3
 
 
 def test_networks_without_estimator_have_no_error(tmp_path):
