@@ -7,15 +7,13 @@ energy (`energy_estimator`) whether this is the crystal with the energy asked fo
 candidate is compared with a known crystal.
 """
 
-import functools
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from crystaljax import elements, structure, validity
+from crystaljax import structure, validity
 
 # (atomic_numbers, frac_coords, lattice), padded → energies, eV/atom.
 EstimateFn = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
@@ -24,10 +22,6 @@ RefineFn = Callable[[structure.Crystal, int], structure.Crystal]
 
 # Å; as loose as labels of space groups are.
 _SYMPREC = 0.1
-# Pauling electronegativities of elements that may take each other's sites.
-_MAX_DIFFERENCE = 1.0
-# Of an exchange beside what the generator itself made.
-_LOG_WEIGHT_OF_EXCHANGE = -1.0
 # Crystals are taken for the same where their energies are as near as this, in errors.
 _SAME = 0.2
 # Crystals whose energies are estimated at a time: one size, to be compiled once.
@@ -54,24 +48,21 @@ def pick(
         energies: that were asked for, eV/atom.
         estimate_fn: estimates energies; without it, or without their error, candidates
             are tried in their order.
-        energy_error: root mean square of the errors of estimates, eV/atom.
+        energy_error: of the estimates, eV/atom, see `estimation.measure_error`.
         refine_fn: applied to what is tried.
     """
     if estimate_fn is None or energy_error is None:
         ordered = [list(each) for each in candidates]
     else:
-        options = [with_exchanges(each) for each in candidates]
-        estimates = _estimate(estimate_fn, [c for each in options for c in each])
+        estimates = _estimate(estimate_fn, [c for each in candidates for c in each])
         ordered, start = [], 0
-        for made, option, energy in zip(candidates, options, energies, strict=True):
-            weights = np.zeros(len(option))
-            weights[len(made) :] = _LOG_WEIGHT_OF_EXCHANGE
-            part = estimates[start : start + len(option)]
-            scores = log_probabilities(part, weights, energy, energy_error)
-            order = np.argsort(-scores, kind="stable")
-            # No more than the generator made, or what never has the group takes long.
-            ordered.append([option[number] for number in order[: len(made)]])
-            start += len(option)
+        for made, energy in zip(candidates, energies, strict=True):
+            part = estimates[start : start + len(made)]
+            order = np.argsort(
+                -log_probabilities(part, energy, energy_error), kind="stable"
+            )
+            ordered.append([made[number] for number in order])
+            start += len(made)
     return [
         _first_that_holds(tried, group, refine_fn)
         for tried, group in zip(ordered, space_groups, strict=True)
@@ -79,56 +70,19 @@ def pick(
 
 
 def log_probabilities(
-    estimates: Float[np.ndarray, " options"],
-    log_weights: Float[np.ndarray, " options"],
-    energy: float,
-    energy_error: float,
-) -> Float[np.ndarray, " options"]:
-    """How probable options are, given the energy; up to a constant.
+    estimates: Float[np.ndarray, " candidates"], energy: float, energy_error: float
+) -> Float[np.ndarray, " candidates"]:
+    """How probable candidates are, given the energy; up to a constant.
 
-    What the generator made often is likelier: options of the same energy are counted
-    together, and their number is weighed against the (normal) error of the estimate.
+    What was made often is likelier: candidates of the same energy are counted together,
+    and their number is weighed against the (normal) error of the estimate. What cannot
+    be estimated is the last.
     """
     estimates = np.asarray(estimates, np.float64)
     same = np.abs(estimates[:, None] - estimates) <= _SAME * energy_error
-    shares = np.log(np.where(same, np.exp(log_weights), 0).sum(axis=1) + 1e-300)
-    scores = shares - 0.5 * ((estimates - energy) / energy_error) ** 2
-    # Among the same crystals, those that were made before those that were exchanged.
-    scores += 1e-6 * np.asarray(log_weights)
+    scores = np.log(np.maximum(same.sum(axis=1), 1))
+    scores -= 0.5 * ((estimates - energy) / energy_error) ** 2
     return np.nan_to_num(scores, nan=-np.inf)
-
-
-def with_exchanges(
-    crystals: Sequence[structure.Crystal],
-) -> list[structure.Crystal]:
-    """The crystals, and then each with two of its elements exchanged.
-
-    Elements that are alike (metals among themselves, say) and equally frequent take
-    each other's sites: formula and space group stay as they are.
-    """
-    electronegativity = _electronegativity()
-    result = list(crystals)
-    for crystal in crystals:
-        numbers = np.asarray(crystal.atomic_numbers)
-        species, counts = np.unique(numbers, return_counts=True)
-        for (one, n), (other, m) in itertools.combinations(
-            zip(species.tolist(), counts.tolist(), strict=True), 2
-        ):
-            apart = abs(electronegativity[one] - electronegativity[other])
-            if n == m and apart <= _MAX_DIFFERENCE:
-                exchanged = numbers.copy()
-                exchanged[numbers == one], exchanged[numbers == other] = other, one
-                result.append(
-                    structure.Crystal(exchanged, crystal.frac_coords, crystal.lattice)
-                )
-    return result
-
-
-@functools.cache
-def _electronegativity() -> np.ndarray:
-    names = elements.load_element_property_names("reference")
-    column = elements.load_element_properties("reference")[:, names.index("en_pauling")]
-    return np.concatenate([[0.0], column])
 
 
 def _estimate(
