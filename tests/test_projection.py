@@ -57,17 +57,6 @@ def test_what_is_no_crystal_comes_back():
     assert projection.project(flat, 225) is flat
 
 
-def test_crystals_without_symmetry_print_nothing(capfd):
-    rng = np.random.default_rng(0)
-    for group in range(2, 200, 7):
-        lattice = 4 * np.eye(3) + rng.normal(0, 0.1, (3, 3))
-        crystal = structure.Crystal(
-            rng.integers(20, 30, 5), rng.random((5, 3)), lattice
-        )
-        projection.project(crystal, group, largest=1.0)
-    assert capfd.readouterr() == ("", "")
-
-
 # Space groups of point groups, and how often these are in m-3m.
 @pytest.mark.parametrize(
     ("space_group", "count"),

@@ -171,6 +171,15 @@ def test_find_space_group_survives_bad_crystals(change):
     assert validity.find_space_group(dataclasses.replace(FCC, **change), 0.1) == 0
 
 
+@pytest.mark.parametrize("seed", [128, 183, 419])
+def test_find_space_group_prints_nothing(seed, capfd):
+    rng = np.random.default_rng(seed)
+    numbers, coords = rng.integers(20, 30, 5), rng.random((5, 3))
+    lattice = 4.0 * np.eye(3) + rng.normal(0, 0.1, (3, 3))
+    validity.find_space_group(structure.Crystal(numbers, coords, lattice), 1.0)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_check_many_agrees_with_check(num_workers):
     bad = dataclasses.replace(FCC, lattice=np.full((3, 3), np.nan))
