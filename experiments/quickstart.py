@@ -6,7 +6,7 @@ Prepares the packaged EMT alloys, trains `configs/best.py:smoke`, measures it on
 held-out formulas, samples crystals for some of them over several space groups and
 energies, relaxes these with EMT, puts them on the EMT hull, and prints a ranked table.
 Everything lands in the folder ``quickstart``; a second call goes on where the first one
-stopped. Some 8 minutes on 2 CPU cores.
+stopped. Some 15 minutes on 2 CPU cores.
 """
 
 import argparse
