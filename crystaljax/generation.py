@@ -36,7 +36,8 @@ class HostWork:
         num_candidates: crystals that are made for each sample, one of which is picked.
         estimate_fn: (params, atomic_numbers, frac_coords, lattice) → energies, eV/atom;
             None where there is no estimator.
-        energy_error: of the estimates (root mean square), eV/atom; None if unknown.
+        energy_error: of the estimates, eV/atom, see `estimation.measure_error`; None if
+            unknown.
     """
 
     attach_fn: Callable[[Conditions], Conditions] | None = None
