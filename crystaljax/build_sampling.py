@@ -69,6 +69,11 @@ def override_sampler(
         config.sampler.eta = eta
     if candidates is not None:
         config.sampler.candidates = candidates
+    if config.sampler.candidates > 1 and is_deterministic(config):
+        raise ValueError(
+            f"candidates is {config.sampler.candidates}, but this model has one answer "
+            "to a question; leave --candidates out"
+        )
     return config
 
 

@@ -11,6 +11,9 @@ from crystaljax import scaling, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.models import networks
 
+# (params, atomic_numbers, frac_coords, lattice) → energies, eV/atom.
+EstimateFn = Callable[..., Array]
+
 # Held-out structures that the error is measured on, and at a time.
 _MAX_MEASURED = 1024
 _BATCH_SIZE = 256
@@ -18,7 +21,7 @@ _BATCH_SIZE = 256
 
 def build_estimate_fn(
     model: networks.Network, scale: scaling.Scaling
-) -> Callable[..., Array] | None:
+) -> EstimateFn | None:
     """Compiles ``(params, atomic_numbers, frac_coords, lattice) → energies``, eV/atom.
 
     None where the network has no estimator.
@@ -35,8 +38,7 @@ def build_estimate_fn(
 
 
 def measure_error(
-    model: networks.Network,
-    scale: scaling.Scaling,
+    estimate_fn: EstimateFn | None,
     params: Any,
     dataset: datasets.Dataset,
     split: str = "val",
@@ -46,7 +48,6 @@ def measure_error(
     As a standard deviation is for normal errors, but outliers do not count. None where
     there is no estimator, or no structure in the split.
     """
-    estimate_fn = build_estimate_fn(model, scale)
     indices = dataset.indices(split)[:_MAX_MEASURED]
     if estimate_fn is None or len(indices) == 0:
         return None

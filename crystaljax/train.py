@@ -92,6 +92,7 @@ def train(
     generate_fn = generation.build_generate_fn(
         trainee.model, build_sampling.build_sampler(config), scale, sampling_mesh
     )
+    estimate_fn = estimation.build_estimate_fn(trainee.model, scale)
 
     # ------------------------------------------------------- run directory, checkpoints
     if parallel.is_first_process() and not runs.is_run(workdir):
@@ -139,13 +140,17 @@ def train(
                 progress.update(step - progress.n)
                 pending = []
                 interval_start, interval_step = time.perf_counter(), step
+            if is_due(config.train.checkpoint_every) or is_due(
+                config.train.validate_every
+            ):
+                # Before the checkpoint, so that none is without it after a kill.
+                params = parallel.localize(state.sampling_params, sampling_mesh)
+                error = estimation.measure_error(estimate_fn, params, dataset)
+                if error is not None and parallel.is_first_process():
+                    runs.save_energy_error(workdir, error)
             if is_due(config.train.checkpoint_every):
                 runs.save_checkpoint(checkpoints, state, batches.get_state())
             if is_due(config.train.validate_every):
-                params = parallel.localize(state.sampling_params, sampling_mesh)
-                error = estimation.measure_error(trainee.model, scale, params, dataset)
-                if error is not None and parallel.is_first_process():
-                    runs.save_energy_error(workdir, error)
                 results = validate(
                     config, scale, params, generate_fn, dataset, sampling_mesh, error
                 )

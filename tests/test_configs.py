@@ -281,6 +281,7 @@ def test_periodic_loss_of_noise_is_refused():
         ("ddpm", {"eta": 0.5}, "--sampler=ddim"),
         ("cfm_normal", {"eta": 0.5}, "'euler'"),
         ("modify_regression", {"num_steps": 10}, "one network evaluation"),
+        ("modify_regression", {"candidates": 8}, "one answer"),
         ("ddim", {"name": "euler"}, "ddpm or ddim"),
     ],
 )

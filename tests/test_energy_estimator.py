@@ -167,13 +167,22 @@ def test_estimator_learns_the_energies_of_alloys():
     assert loss < 0.1 * first
 
 
-def test_error_is_measured_on_held_out_structures_and_kept(tmp_path):
+def test_error_is_measured_on_held_out_structures_and_kept(tmp_path, monkeypatch):
     path = tmp_path / "data"
     tiny.write_dataset(path)
     config = tiny.shrink(best.get_config("smoke"), path)
     config.model.estimator_depth = 1
     config.sampler.candidates = 2
+    save, measured_before = runs.save_checkpoint, []
+
+    def watch(*args):
+        measured_before.append((tmp_path / "run" / "estimator.json").exists())
+        save(*args)
+
+    monkeypatch.setattr(runs, "save_checkpoint", watch)
     train.train(config, tmp_path / "run", show_progress=False)
+    # A process that is killed after a checkpoint leaves a run that can pick.
+    assert measured_before == [True, True]
     run = runs.load_run(tmp_path / "run", parallel.build_local_mesh())
     dataset = datasets.open_dataset(path)
     cells = datasets.gather(dataset, dataset.indices("val"), 12)
@@ -204,4 +213,4 @@ def test_networks_without_estimator_have_no_error(tmp_path):
     model, scale, params = tiny.build_network(config)
     dataset = datasets.open_dataset(path)
     assert estimation.build_estimate_fn(model, scale) is None
-    assert estimation.measure_error(model, scale, params, dataset) is None
+    assert estimation.measure_error(None, params, dataset) is None

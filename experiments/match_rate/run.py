@@ -235,9 +235,8 @@ def evaluate(
         loaded.model, build_sampling.build_sampler(loaded.config), loaded.scale, mesh
     )
     known = datasets.open_dataset(loaded.vocabulary["dataset"])
-    estimate_error = estimation.measure_error(
-        loaded.model, loaded.scale, loaded.params, known
-    )
+    estimate_fn = estimation.build_estimate_fn(loaded.model, loaded.scale)
+    estimate_error = estimation.measure_error(estimate_fn, loaded.params, known)
     loaded.config.sampler.candidates = max(loaded.config.sampler.candidates, 2)
     several = build_sampling.build_host_work(
         loaded.config, known.path, scale=loaded.scale, energy_error=estimate_error
@@ -278,7 +277,7 @@ def evaluate(
         result["estimator"] = {
             "error_on_validation": estimate_error,
             "error": estimation.measure_error(
-                loaded.model, loaded.scale, loaded.params, test, values.split
+                estimate_fn, loaded.params, test, values.split
             ),
         }
     if values.candidates > 1:
