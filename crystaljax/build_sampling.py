@@ -134,9 +134,7 @@ def build_host_work(
     count = config.sampler.candidates
     if count < 1:
         raise ValueError(f"sampler.candidates is {count}; expected 1 or more")
-    estimate_fn = None
-    if count > 1:
-        estimate_fn = estimation.build_estimate_fn(build.build_model(config), scale)
+    estimate_fn = estimation.build_estimate_fn(build.build_model(config), scale)
     return HostWork(attach_fn, _refine_fn(config), count, estimate_fn, energy_error)
 
 

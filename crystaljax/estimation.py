@@ -1,11 +1,11 @@
 """Estimates of formation energies by the estimator that a network may have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from crystaljax import scaling, structure
 from crystaljax.data import dataset as datasets
@@ -13,9 +13,12 @@ from crystaljax.models import networks
 
 # (params, atomic_numbers, frac_coords, lattice) → energies, eV/atom.
 EstimateFn = Callable[..., Array]
+# The same without params: (atomic_numbers, frac_coords, lattice) → energies, eV/atom.
+CellsFn = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
 
-# Held-out structures that the error is measured on, and at a time.
+# Held-out structures that the error is measured on.
 _MAX_MEASURED = 1024
+# Crystals at a time: always as many, so that it is compiled once.
 _BATCH_SIZE = 256
 
 
@@ -35,6 +38,27 @@ def build_estimate_fn(
         return scale.unscale_energy(found)
 
     return jax.jit(estimate)
+
+
+def estimate_many(
+    estimate_fn: CellsFn, crystals: Sequence[structure.Crystal]
+) -> Float[np.ndarray, " crystals"]:
+    """Estimated energies of crystals, eV/atom; NaN where their numbers say nothing."""
+    largest = max((each.num_sites for each in crystals), default=1)
+    columns = structure.max_sites(structure.rows_for(largest))
+    result = np.zeros(len(crystals))
+    for start in range(0, len(crystals), _BATCH_SIZE):
+        part = crystals[start : start + _BATCH_SIZE]
+        numbers = np.zeros((_BATCH_SIZE, columns), np.uint8)
+        coords = np.zeros((_BATCH_SIZE, columns, 3), np.float32)
+        lattice = np.tile(np.eye(3, dtype=np.float32), (_BATCH_SIZE, 1, 1))
+        for row, crystal in enumerate(part):
+            numbers[row, : crystal.num_sites] = crystal.atomic_numbers
+            coords[row, : crystal.num_sites] = crystal.frac_coords
+            lattice[row] = crystal.lattice
+        found = np.asarray(estimate_fn(numbers, coords, lattice))
+        result[start : start + len(part)] = found[: len(part)]
+    return result
 
 
 def measure_error(

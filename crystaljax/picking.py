@@ -8,15 +8,12 @@ candidate is compared with a known crystal.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from crystaljax import structure, validity
+from crystaljax import estimation, structure, validity
 
-# (atomic_numbers, frac_coords, lattice), padded → energies, eV/atom.
-EstimateFn = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
 # crystal, space group asked for → what is made of it.
 RefineFn = Callable[[structure.Crystal, int], structure.Crystal]
 
@@ -24,8 +21,6 @@ RefineFn = Callable[[structure.Crystal, int], structure.Crystal]
 _SYMPREC = 0.1
 # Crystals are taken for the same where their energies are as near as this, in errors.
 _SAME = 0.2
-# Crystals whose energies are estimated at a time: one size, to be compiled once.
-_BATCH_SIZE = 256
 
 
 def pick(
@@ -33,7 +28,7 @@ def pick(
     space_groups: Sequence[int],
     energies: Sequence[float],
     *,
-    estimate_fn: EstimateFn | None = None,
+    estimate_fn: estimation.CellsFn | None = None,
     energy_error: float | None = None,
     refine_fn: RefineFn | None = None,
 ) -> list[structure.Crystal]:
@@ -54,7 +49,8 @@ def pick(
     if estimate_fn is None or energy_error is None:
         ordered = [list(each) for each in candidates]
     else:
-        estimates = _estimate(estimate_fn, [c for each in candidates for c in each])
+        crystals = [crystal for each in candidates for crystal in each]
+        estimates = estimation.estimate_many(estimate_fn, crystals)
         ordered, start = [], 0
         for made, energy in zip(candidates, energies, strict=True):
             part = estimates[start : start + len(made)]
@@ -83,27 +79,6 @@ def log_probabilities(
     scores = np.log(np.maximum(same.sum(axis=1), 1))
     scores -= 0.5 * ((estimates - energy) / energy_error) ** 2
     return np.nan_to_num(scores, nan=-np.inf)
-
-
-def _estimate(
-    estimate_fn: EstimateFn, crystals: Sequence[structure.Crystal]
-) -> Float[np.ndarray, " crystals"]:
-    """Estimated energies, in batches of one size for each number of rows."""
-    num_sites = np.array([each.num_sites for each in crystals])
-    result = np.zeros(len(crystals))
-    columns = structure.max_sites(structure.rows_for(int(num_sites.max(initial=1))))
-    for start in range(0, len(crystals), _BATCH_SIZE):
-        part = crystals[start : start + _BATCH_SIZE]
-        numbers = np.zeros((_BATCH_SIZE, columns), np.uint8)
-        coords = np.zeros((_BATCH_SIZE, columns, 3), np.float32)
-        lattice = np.tile(np.eye(3, dtype=np.float32), (_BATCH_SIZE, 1, 1))
-        for row, crystal in enumerate(part):
-            numbers[row, : crystal.num_sites] = crystal.atomic_numbers
-            coords[row, : crystal.num_sites] = crystal.frac_coords
-            lattice[row] = crystal.lattice
-        found = np.asarray(estimate_fn(numbers, coords, lattice))
-        result[start : start + len(part)] = found[: len(part)]
-    return result
 
 
 def _first_that_holds(

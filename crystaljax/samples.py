@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import pathlib
 import sys
 import time
@@ -17,6 +18,7 @@ from crystaljax import (
     build,
     build_sampling,
     elements,
+    estimation,
     generation,
     parallel,
     runs,
@@ -257,26 +259,32 @@ def make_shards(
             progress.update(num_new)
             for shard in [each for each in missing if len(made[each]) == missing[each]]:
                 del missing[shard]
-                yield (
-                    shard,
-                    _samples(request, run, layout.numbers(shard), made.pop(shard)),
-                )
+                wanted, of_shard = layout.numbers(shard), made.pop(shard)
+                yield shard, _samples(request, run, wanted, of_shard, host)
 
 
 def _samples(
     request: Request,
     run: runs.Run,
     numbers: range,
-    crystals: dict[int, structure.Crystal],
+    made: dict[int, structure.Crystal],
+    host: generation.HostWork,
 ) -> Samples:
     part = slice(numbers.start, numbers.stop)
+    crystals = [made[number] for number in numbers]
+    columns = {name: each[part] for name, each in request.columns.items()}
+    if host.estimate_fn is not None:
+        estimate_fn = functools.partial(host.estimate_fn, run.params)
+        estimated = estimation.estimate_many(estimate_fn, crystals)
+        # The estimator answers in float32.
+        columns["estimated_energy"] = np.round(estimated, 5)
     return Samples(
-        crystals=[crystals[number] for number in numbers],
+        crystals=crystals,
         conditions=jax.tree.map(lambda array: array[part], request.conditions),
         notes=request.notes,
         provenance=request.provenance(run),
         inputs=None if request.inputs is None else request.inputs[part],
-        columns={name: each[part] for name, each in request.columns.items()},
+        columns=columns,
         first=numbers.start,
         num_in_all=len(request.conditions),
     )

@@ -28,8 +28,8 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """Equal programs are compiled once in a session, in subprocesses too."""
+def compilation(tmp_path_factory):
+    """Equal programs are compiled once in a session, and quickly; subprocesses too."""
     # Set before JAX looks: tests import it, but compile nothing at import.
     import jax
 
@@ -38,6 +38,8 @@ def compilation_cache(tmp_path_factory):
         # All workers share what is above their own folders.
         folder = folder.parent
     settings = {
+        # Programs of tests run for moments: to optimize them takes longer.
+        "jax_disable_most_optimizations": True,
         "jax_compilation_cache_dir": str(folder / "compilation_cache"),
         "jax_persistent_cache_min_compile_time_secs": 0.3,
         # A limit makes JAX lock the cache while one of several processes writes.

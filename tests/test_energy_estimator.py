@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from configs import best
-from crystaljax import estimation, evaluate, parallel, runs, structure, train
+from crystaljax import estimation, evaluate, parallel, runs, sample, structure, train
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import emt
 from crystaljax.models import energy_estimator
@@ -203,6 +203,22 @@ def test_error_is_measured_on_held_out_structures_and_kept(tmp_path, monkeypatch
         result, options
     )
     assert json.loads((folder / "summary.json").read_text())["candidates"] == 3
+
+    samples = sample.sample(
+        sample.SampleOptions(
+            workdir=str(tmp_path / "run"),
+            formulas=("Cu2Au2", "Cu1Ag3"),
+            space_groups="221",
+            energies="0.0",
+            candidates=1,
+        )
+    )
+    for crystal, said in zip(
+        samples.crystals, samples.table()["estimated_energy"], strict=True
+    ):
+        batch = [crystal.atomic_numbers, crystal.frac_coords, crystal.lattice]
+        (alone,) = estimate_fn(run.params, *(each[None] for each in batch))
+        assert said == pytest.approx(float(alone), abs=1e-4)
 
 
 def test_networks_without_estimator_have_no_error(tmp_path):
