@@ -301,7 +301,9 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
         workdir=workdir,
         step=step,
         config=config,
-        model=model,
+        model=build.with_units(
+            model, scaling.load_scaling(workdir / "scaling.json")
+        ),
         params=parallel.localize(restored.params, mesh),
         scale=scaling.load_scaling(workdir / "scaling.json"),
         vocabulary=load_vocabulary(workdir),
