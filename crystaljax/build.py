@@ -114,10 +114,6 @@ def _build_transformer(config: Any) -> crystal_transformer.CrystalTransformer:
         element_properties=model.element_properties,
         max_sites=structure.max_sites(config.data.rows),
         time_scale=model.time_scale,
-        site_index=model.site_index,
-        self_conditioning=model.self_conditioning,
-        unknown_conditions=config.train.condition_dropout > 0,
-        distances=model.distances,
         dtype=resolve_dtype(config.train.dtype),
     )
 
@@ -233,7 +229,6 @@ def build_process(config: Any) -> processes.Process:
                 period=1.0 if config.process.start == "torus" else None,
                 answer=config.process.answer,
                 time_power=config.process.time_power,
-                pairing=config.process.pairing,
             )
         case "regression":
             require_modification(config, "process.name='regression'")
@@ -252,11 +247,3 @@ def require_modification(config: Any, setting: str) -> None:
             f"{setting} needs a source crystal, which task={config.task!r} does not "
             "have; set task='modification'"
         )
-
-
-def with_units(model, scale):
-    """A network that measures distances knows the units of its lattices."""
-    if not getattr(model, "distances", False):
-        return model
-    units = (*scale.lattice_mean.ravel().tolist(), *scale.lattice_scale.ravel().tolist())
-    return model.clone(lattice_units=units)

@@ -159,7 +159,7 @@ def build_trainee(
             f"train.batch_size, {batch_size}; use one of its divisors"
         )
     return training.Trainee(
-        model=build.with_units(build.build_model(config), scale),
+        model=build.build_model(config),
         process=build.build_process(config),
         optimizer=build_optimizer(config, num_steps),
         scale=scale,
@@ -171,5 +171,4 @@ def build_trainee(
         ema_decay=config.train.ema_decay,
         accumulation_steps=config.train.accumulation_steps,
         template_dropout=config.data.template_dropout,
-        condition_dropout=config.train.condition_dropout,
     )

@@ -100,7 +100,6 @@ def paper(task: str) -> Any:
     config.process.answer = "velocity"
     # Flow matching: times are U(0, 1) to this power; above 1 most are near the start.
     config.process.time_power = 1.0
-    config.process.pairing = "none"
 
     config.sampler = config_dict.ConfigDict()
     # "ddpm", "ddim" or "dpm_solver" (DPM-Solver++ 2M) for diffusion, "euler" or "heun"
@@ -133,9 +132,6 @@ def paper(task: str) -> Any:
     # Transformer: blocks of an estimator of energies that is trained beside it and
     # tells which of sampler.candidates is the best; 0 for none.
     config.model.estimator_depth = 0
-    config.model.site_index = True
-    config.model.self_conditioning = False
-    config.model.distances = False
     # UNet, down to rematerialize where nothing else is said.
     # Channels of the UNet's first level, and of each level in multiples of it.
     config.model.channels = 128
@@ -201,7 +197,6 @@ def paper(task: str) -> Any:
     config.optimizer.gradient_clip = 1.0
 
     config.train = config_dict.ConfigDict()
-    config.train.condition_dropout = 0.0
     # Seed of the parameters, the noise and the order of the data.
     config.train.seed = 42
     # Structures (modification: pairs) per step, over all devices.

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from crystaljax import parallel, processes, samplers, scaling, structure
+from crystaljax import parallel, scaling, structure
 from crystaljax.conditions import Conditions
 from crystaljax.models import networks
 
@@ -58,7 +58,6 @@ def build_generate_fn(
     sample_fn: SampleFn,
     scale: scaling.Scaling,
     mesh: Mesh,
-    trial: "Trial | None" = None,
 ) -> jax.stages.Wrapped:
     """Compiles ``(params, conditions, key, indices) → (frac_coords, lattice)``.
 
@@ -74,47 +73,20 @@ def build_generate_fn(
         source = scale.encode_cells(
             conditions.source, conditions.num_sites, conditions.atomic_numbers, rows
         )
-        group, energy = conditions.space_group, scale.scale_energy(conditions.energy)
-
-        def encode(group, energy):
-            return model.apply(
-                params,
-                conditions.atomic_numbers,
-                group,
-                energy,
-                source,
-                scale.encode_templates(conditions.templates),
-                method=model.encode_conditions,
-            )
-
-        encoded = encode(group, energy)
-        mask = structure.row_mask(conditions.num_sites, rows)
-        if trial is not None:
-            without = {}
-            if trial.guide_energy:
-                without[trial.guide_energy] = encode(group, jnp.full_like(energy, jnp.nan))
-            if trial.guide_group:
-                without[-trial.guide_group] = encode(jnp.zeros_like(group), energy)
-
-            def predict(x, t, previous):
-                def at(encoded):
-                    return model.apply(
-                        params, x, t, encoded, *previous, method=model.predict
-                    )
-
-                answer = at(encoded)
-                guided = answer
-                for weight, other in without.items():
-                    guided = guided + abs(weight) * (answer - at(other))
-                return guided
-
-            start = samplers.sample_noise(keys, rows, processes.sample_torus)
-            x = _sample(trial, model, scale, predict, start, mask, conditions)
-            return scale.decode(x, conditions.atomic_numbers)
+        encoded = model.apply(
+            params,
+            conditions.atomic_numbers,
+            conditions.space_group,
+            scale.scale_energy(conditions.energy),
+            source,
+            scale.encode_templates(conditions.templates),
+            method=model.encode_conditions,
+        )
 
         def predict(x, t):
             return model.apply(params, x, t, encoded, method=model.predict)
 
+        mask = structure.row_mask(conditions.num_sites, rows)
         x = sample_fn(predict, keys, rows, mask, source)
         return scale.decode(x, conditions.atomic_numbers)
 
@@ -125,68 +97,6 @@ def build_generate_fn(
         in_shardings=(whole, over_devices, whole, over_devices),
         out_shardings=over_devices,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """Ways to sample that are tried.
-
-    Attributes:
-        guide_energy, guide_group: weights of classifier-free guidance; 0 for none.
-        project_from: time from which the end of the path is projected; 1 for none.
-        num_steps: network evaluations (of one encoding).
-    """
-
-    guide_energy: float = 0.0
-    guide_group: float = 0.0
-    project_from: float = 1.0
-    num_steps: int = 10
-
-
-def _sample(trial, model, scale, predict, start, mask, conditions):
-    process = processes.FlowMatching(processes.sample_torus, 1.0, "direction")
-    numbers, groups = conditions.atomic_numbers, conditions.space_group
-
-    def project(end):
-        coords, lattice = scale.decode(end, numbers)
-        shapes = [jax.ShapeDtypeStruct(a.shape, jnp.float32) for a in (coords, lattice)]
-        coords, lattice = jax.pure_callback(
-            _project_all, shapes, numbers, coords, lattice, groups
-        )
-        num_sites = jnp.sum(numbers > 0, axis=-1)
-        return scale.encode(coords, lattice, num_sites, numbers, end.shape[-2])
-
-    def step(carry, t):
-        x, previous = carry
-        given = (previous,) if model.self_conditioning else ()
-        answer = predict(x, jnp.full(x.shape[:1], t), given)
-        end = processes.undirected(answer)
-        if trial.project_from < 1:
-            end = jax.lax.cond(
-                t >= trial.project_from - 1e-6, project, lambda end: end, end
-            )
-        x = x + process._way(x, end) / (1 - t) / trial.num_steps
-        return (jnp.where(mask[..., None], x, 0), answer), None
-
-    x = jnp.where(mask[..., None], start, 0)
-    times = jnp.arange(trial.num_steps, dtype=jnp.float32) / trial.num_steps
-    nothing = jnp.zeros((*x.shape[:2], 6))
-    return jax.lax.scan(step, (x, nothing), times)[0][0]
-
-
-def _project_all(numbers, coords, lattice, groups):
-    from crystaljax import projection
-
-    numbers, groups = np.asarray(numbers), np.asarray(groups)
-    coords, lattice = np.array(coords), np.array(lattice)
-    for i in range(len(numbers)):
-        n = int((numbers[i] > 0).sum())
-        crystal = structure.Crystal(
-            numbers[i, :n], coords[i, :n].astype(float), lattice[i].astype(float)
-        )
-        crystal = projection.project(crystal, int(groups[i]), largest=1.0)
-        coords[i, :n], lattice[i] = crystal.frac_coords, crystal.lattice
-    return coords.astype(np.float32), lattice.astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

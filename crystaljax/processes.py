@@ -103,7 +103,6 @@ class Diffusion:
         key: PRNGKeyArray,
         data: Float[Array, "rows 3"],
         source: Float[Array, "rows 3"] | None = None,
-        atomic_numbers=None,
     ) -> Corrupted:
         """x_t = √ᾱ_t · data + √(1 - ᾱ_t) · noise, and the noise as target."""
         time_key, noise_key = jax.random.split(key)
@@ -134,14 +133,12 @@ class FlowMatching:
     period: float | None = None
     answer: str = "velocity"
     time_power: float = 1.0
-    pairing: str = "none"
 
     def corrupt(
         self,
         key: PRNGKeyArray,
         data: Float[Array, "rows 3"],
         source: Float[Array, "rows 3"] | None = None,
-        atomic_numbers=None,
     ) -> Corrupted:
         """x_t = t · data + (1 - t) · start, and data - start or the end as target.
 
@@ -154,10 +151,6 @@ class FlowMatching:
             start = require_source(source)
         else:
             start = self.noise_fn(noise_key, data.shape)
-        if self.pairing != "none":
-            data = pair_with_start(
-                start, data, atomic_numbers, self.pairing == "species_and_origin"
-            )
         way = self._way(start, data)
         target = directions(data) if self.answer == "direction" else way
         return Corrupted(start + t * way, t, target)
@@ -182,45 +175,6 @@ class FlowMatching:
         return jnp.where(is_lattice, way, shorter)
 
 
-def pair_with_start(start, data, atomic_numbers, with_origin):
-    """Data with its sites exchanged within species, and moved, to be near the start."""
-    num_sites = data.shape[0] - structure.NUM_LATTICE_ROWS
-    noise, coords = start[:num_sites], data[:num_sites]
-    numbers = jnp.pad(atomic_numbers, (0, num_sites - len(atomic_numbers)))
-    exists = numbers > 0
-    same = (numbers[:, None] == numbers) & exists[:, None]
-    order = jnp.arange(num_sites)
-    shift = jnp.zeros(3)
-
-    def assign(shift, order):
-        apart = noise[:, None] - coords[None] - shift
-        cost = jnp.sum(jnp.square(apart - jnp.round(apart)), axis=-1)
-
-        def exchange(_, order):
-            now = cost[:, order]
-            own = jnp.diagonal(now)
-            gain = own[:, None] + own[None] - now - now.T
-            best = jnp.argmax(jnp.where(same, gain, 0))
-            i, k = best // num_sites, best % num_sites
-            better = gain[i, k] > 1e-6
-            swapped = order.at[i].set(order[k]).at[k].set(order[i])
-            return jnp.where(better & same[i, k], swapped, order)
-
-        return jax.lax.fori_loop(0, 2 * num_sites, exchange, order)
-
-    if with_origin:
-        for _ in range(3):
-            angles = 2 * jnp.pi * (noise - coords[order])
-            sines = jnp.sum(jnp.where(exists[:, None], jnp.sin(angles), 0), axis=0)
-            cosines = jnp.sum(jnp.where(exists[:, None], jnp.cos(angles), 0), axis=0)
-            shift = jnp.arctan2(sines, cosines) / (2 * jnp.pi)
-            order = assign(shift, order)
-    else:
-        order = assign(shift, order)
-    moved = jnp.where(exists[:, None], coords[order] + shift, 0)
-    return data.at[:num_sites].set(moved)
-
-
 @dataclasses.dataclass(frozen=True)
 class Regression:
     """Answers the source with the data at once (paper algorithm 1); time is 0."""
@@ -230,7 +184,6 @@ class Regression:
         key: PRNGKeyArray,
         data: Float[Array, "rows 3"],
         source: Float[Array, "rows 3"] | None,
-        atomic_numbers=None,
     ) -> Corrupted:
         """The source, and the data as target.
 

@@ -301,9 +301,7 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
         workdir=workdir,
         step=step,
         config=config,
-        model=build.with_units(
-            model, scaling.load_scaling(workdir / "scaling.json")
-        ),
+        model=model,
         params=parallel.localize(restored.params, mesh),
         scale=scaling.load_scaling(workdir / "scaling.json"),
         vocabulary=load_vocabulary(workdir),

@@ -77,7 +77,6 @@ class Trainee:
     ema_decay: float
     accumulation_steps: int = 1
     template_dropout: float = 0.0
-    condition_dropout: float = 0.0
 
 
 def param_shapes(model: networks.Network, rows: int) -> Any:
@@ -197,45 +196,22 @@ def compute_loss(
         batch.frac_coords, batch.lattice, batch.num_sites, numbers, rows
     )
     source = scale.encode_cells(batch.source, batch.num_sites, numbers, rows)
-    corrupted = jax.vmap(trainee.process.corrupt)(
-        keys, data, source, jnp.asarray(batch.atomic_numbers)
-    )
+    corrupted = jax.vmap(trainee.process.corrupt)(keys, data, source)
     # The network never sees anything but zeros in padding rows, here or in a sampler.
     mask = structure.row_mask(batch.num_sites, rows)
     x_t = jnp.where(mask[..., None], corrupted.x_t, 0)
-    group, energy = batch.space_group, scale.scale_energy(batch.energy)
-    if trainee.condition_dropout:
-        drop = jax.vmap(
-            lambda key: jax.random.bernoulli(
-                jax.random.fold_in(key, 7), trainee.condition_dropout, (2,)
-            )
-        )(keys)
-        group = jnp.where(drop[:, 0], 0, group)
-        energy = jnp.where(drop[:, 1], jnp.nan, energy)
-
-    def apply(*previous):
-        return trainee.model.apply(
-            params,
-            x_t,
-            corrupted.t,
-            batch.atomic_numbers,
-            group,
-            energy,
-            source,
-            scale.encode_templates(_drop_templates(trainee, batch.templates, keys)),
-            *previous,
-            # Only networks with dropout draw from it.
-            rngs={"dropout": jax.random.fold_in(keys[0], 1)},
-        )
-
-    if getattr(trainee.model, "self_conditioning", False):
-        use = jax.vmap(
-            lambda key: jax.random.bernoulli(jax.random.fold_in(key, 8))
-        )(keys)
-        previous = jax.lax.stop_gradient(apply(None))
-        prediction = apply(jnp.where(use[:, None, None], previous, 0))
-    else:
-        prediction = apply()
+    prediction: Any = trainee.model.apply(
+        params,
+        x_t,
+        corrupted.t,
+        batch.atomic_numbers,
+        batch.space_group,
+        scale.scale_energy(batch.energy),
+        source,
+        scale.encode_templates(_drop_templates(trainee, batch.templates, keys)),
+        # Only networks with dropout draw from it.
+        rngs={"dropout": jax.random.fold_in(keys[0], 1)},
+    )
     coordinates = jax.vmap(trainee.coordinate_loss)(
         prediction, corrupted.target, batch.num_sites
     ).mean()

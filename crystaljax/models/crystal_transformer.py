@@ -116,11 +116,6 @@ class CrystalTransformer(nn.Module):
     element_properties: str = "scaled"
     max_sites: int = 60
     time_scale: float = 1000.0
-    site_index: bool = True
-    self_conditioning: bool = False
-    unknown_conditions: bool = False
-    distances: bool = False
-    lattice_units: tuple[float, ...] = ()
     dtype: Any = jnp.float32
 
     def setup(self):
@@ -138,9 +133,6 @@ class CrystalTransformer(nn.Module):
             self.choice = layers.dense(2 * (self.num_templates + 1), dtype, None)
         self.coordinates = layers.dense(width, dtype, None)
         self.lattice = layers.dense(width, dtype, None)
-        if self.self_conditioning:
-            self.previous_sites = layers.dense(width, dtype, None)
-            self.previous_lattice = layers.dense(width, dtype, None)
         self.pair_in = layers.dense(2 * self.pair_features, dtype, None)
         self.pair_out = layers.dense(self.pair_features, dtype, None)
         self.space_group_encoder = encoders.SpaceGroupEncoder(
@@ -193,8 +185,6 @@ class CrystalTransformer(nn.Module):
         table = encoders.element_features(self.element_properties)
         element = self.element_in(jnp.asarray(table, dtype)[atomic_numbers])
         species, index, count = formula_places(atomic_numbers)
-        if not self.site_index:
-            index = jnp.zeros_like(index)
         places = [
             jax.nn.one_hot(jnp.minimum(species, _NUM_SPECIES - 1), _NUM_SPECIES),
             jax.nn.one_hot(index, self.max_sites),
@@ -215,14 +205,11 @@ class CrystalTransformer(nn.Module):
             of_sites, cell = self._encode_templates(templates, space_group, energy)
             answers = self._follow(templates)
             sites = sites + jnp.where(mask[..., None], of_sites, 0)
-        known = jnp.isfinite(energy)[:, None]
-        energy = jnp.where(jnp.isfinite(energy), energy, 0)
         angles = energy[:, None] * (jnp.pi * 2.0 ** jnp.arange(-2, 3))
         parts = [
             energy[:, None],
             jnp.sin(angles),
-            jnp.where(known, jnp.cos(angles), 0),
-            *([known] if self.unknown_conditions else []),
+            jnp.cos(angles),
             jax.nn.one_hot(space_group, 231),
             jax.nn.one_hot(num_sites - 1, self.max_sites),
             self.space_group_encoder(space_group),
@@ -295,7 +282,6 @@ class CrystalTransformer(nn.Module):
         x: Float[Array, "batch rows 3"],
         t: Float[Array, " batch"],
         encoded: EncodedConditions,
-        previous=None,
     ) -> Float[Array, "batch rows 6"]:
         """The data that ``x`` at time ``t`` is on its way to; float32."""
         coords = structure.site_rows(x)
@@ -307,18 +293,9 @@ class CrystalTransformer(nn.Module):
         harmonics, flat = self._harmonics(coords)
         sites = encoded.sites + self.coordinates(flat.astype(self.dtype))
         cell = self.lattice(lattice.reshape(len(x), 9).astype(self.dtype))
-        if self.self_conditioning:
-            if previous is None:
-                previous = jnp.zeros((*x.shape[:2], 6))
-            before = structure.site_rows(previous)
-            sites = sites + self.previous_sites(before.astype(self.dtype))
-            before = structure.lattice_rows(previous)[..., :3].reshape(len(x), 9)
-            cell = cell + self.previous_lattice(before.astype(self.dtype))
         h = jnp.concatenate([sites, (encoded.cell + cell)[:, None]], axis=1)
         mask = jnp.pad(encoded.mask, ((0, 0), (0, 1)), constant_values=True)
-        pairs = self._describe_pairs(
-            coords, harmonics, lattice, encoded.mask.sum(-1)
-        )
+        pairs = self._describe_pairs(coords, harmonics)
         pairs = jnp.pad(pairs, ((0, 0), (0, 1), (0, 1), (0, 0)))
         for block in self.blocks:
             h = block(h, embedding, pairs, mask)
@@ -346,7 +323,7 @@ class CrystalTransformer(nn.Module):
         """Energies of crystals in the unit of the conditions; `EnergyEstimator`."""
         return self.estimator(atomic_numbers, frac_coords, lattice)
 
-    def _describe_pairs(self, coords, harmonics, lattice, num_sites):
+    def _describe_pairs(self, coords, harmonics):
         """(batch, sites, sites, pair_features): harmonics of the differences."""
         cos, sin = jnp.split(harmonics, 2, axis=-1)
         # Of differences, by the addition theorems.
@@ -354,16 +331,6 @@ class CrystalTransformer(nn.Module):
         sin_i, sin_j = sin[:, :, None], sin[:, None]
         parts = [cos_i * cos_j + sin_i * sin_j, sin_i * cos_j - cos_i * sin_j]
         features = jnp.concatenate(parts, axis=-1).reshape(*parts[0].shape[:3], -1)
-        if self.distances:
-            mean, scale = jnp.asarray(self.lattice_units).reshape(2, 3, 3)
-            relative = lattice * scale + mean
-            apart = coords[:, :, None] - coords[:, None]
-            apart = (apart - jnp.round(apart)) @ relative[:, None]
-            lengths = jnp.sqrt(jnp.sum(jnp.square(apart), axis=-1) + 1e-9)
-            lengths = lengths * jnp.cbrt(jnp.maximum(num_sites, 1))[:, None, None]
-            centers = jnp.linspace(0.3, 3.0, 16)
-            shells = jnp.exp(-jnp.square((lengths[..., None] - centers) / 0.18) / 2)
-            features = jnp.concatenate([features, shells], axis=-1)
         features = features.astype(self.dtype)
         return self.pair_out(nn.silu(self.pair_in(features)))
 
@@ -376,7 +343,6 @@ class CrystalTransformer(nn.Module):
         energy: Float[Array, " batch"],
         source: Float[Array, "batch rows 3"] | None = None,
         templates: structure.TemplateBatch | None = None,
-        previous=None,
     ) -> Float[Array, "batch rows 6"]:
         """Encodes the conditions and predicts."""
         if self.estimator_depth and self.is_initializing():
@@ -386,4 +352,4 @@ class CrystalTransformer(nn.Module):
         encoded = self.encode_conditions(
             atomic_numbers, space_group, energy, source, templates
         )
-        return self.predict(x, t, encoded, previous)
+        return self.predict(x, t, encoded)

@@ -101,12 +101,6 @@ def define_flags(values: flags.FlagValues) -> None:
         "energies", False, "Relax with EMT and compare energies.", flag_values=values
     )
     flags.DEFINE_bool("baselines", True, "Measure them too.", flag_values=values)
-    for name, default in (
-        ("guide_energy", 0.0),
-        ("guide_group", 0.0),
-        ("project_from", 1.0),
-    ):
-        flags.DEFINE_float(name, default, "Trial.", flag_values=values)
     text("workdir", None, "Run directory; runs/match_rate/NAME by default.")
     text("output", str(HERE), "Folder of the JSON.")
 
@@ -136,11 +130,6 @@ def run(values: flags.FlagValues) -> None:
         "steps": config.train.num_steps,
         "batch_size": config.train.batch_size,
         "network_evaluations": config.sampler.num_steps,
-        "trial": {
-            "guide_energy": values.guide_energy,
-            "guide_group": values.guide_group,
-            "project_from": values.project_from,
-        },
         "device": jax.devices()[0].device_kind,
         "cores": workers.default_num_workers(),
         "command": shlex.join(["python", *sys.argv]),
@@ -243,18 +232,7 @@ def evaluate(
     loaded = runs.load_run(workdir, mesh)
     sites = structure.max_sites(loaded.config.data.rows)
     generate_fn = generation.build_generate_fn(
-        loaded.model,
-        build_sampling.build_sampler(loaded.config),
-        loaded.scale,
-        mesh,
-        generation.Trial(
-            guide_energy=values.guide_energy,
-            guide_group=values.guide_group,
-            project_from=values.project_from,
-            num_steps=loaded.config.sampler.num_steps,
-        )
-        if loaded.config.model.network == "transformer"
-        else None,
+        loaded.model, build_sampling.build_sampler(loaded.config), loaded.scale, mesh
     )
     known = datasets.open_dataset(loaded.vocabulary["dataset"])
     estimate_fn = estimation.build_estimate_fn(loaded.model, loaded.scale)
