@@ -37,7 +37,7 @@ def main() -> None:
     """Learns, chooses and writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", type=pathlib.Path, required=True)
-    parser.add_argument("--count", type=int, default=12, help="templates of each")
+    parser.add_argument("--count", type=int, default=4, help="templates of each")
     args = parser.parse_args()
     dataset = datasets.open_dataset(args.dataset)
     library = templates.build_library(dataset)
