@@ -22,17 +22,12 @@ from crystaljax import (
     compositions,
     elements,
     inputs,
-    runs,
     structure,
 )
 from crystaljax.data import dataset as datasets
 
 _EXTXYZ_SUFFIXES = (".extxyz", ".xyz")
 _SAMPLES = re.compile(r"samples(-\d{5,}-of-\d{5,})?\.parquet")
-# What stands for a crystal that could not be read.
-NO_CRYSTAL = structure.Crystal(
-    np.zeros(0, dtype=int), np.zeros((0, 3)), np.full((3, 3), np.nan)
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,7 +36,7 @@ class Candidates:
 
     Attributes:
         names: unique.
-        crystals: as their files have them; `NO_CRYSTAL` where there is none.
+        crystals: as their files have them; `structure.NO_CRYSTAL` where there is none.
         problems: why a crystal could not be read; "" if it was.
         columns: what else is known of them: conditions, seed, ….
     """
@@ -149,7 +144,9 @@ def _read_samples(tables: Sequence[pathlib.Path]) -> list[_Row]:
                 rows.append(_Row(str(info["name"]), frame.crystal, info, frame.problem))
             else:
                 problem = "the sample is not finite or has no volume"
-                rows.append(_Row(str(info["name"]), NO_CRYSTAL, info, problem))
+                rows.append(
+                    _Row(str(info["name"]), structure.NO_CRYSTAL, info, problem)
+                )
     return rows
 
 
@@ -168,14 +165,14 @@ def _read_frames(path: pathlib.Path) -> Iterator[_Row]:
         except Exception as error:
             # Where a frame begins is known only as long as all before it were whole.
             problem = f"neither this frame nor those after it can be read: {error}"
-            yield _Row(name, NO_CRYSTAL, {}, " ".join(problem.split()))
+            yield _Row(name, structure.NO_CRYSTAL, {}, " ".join(problem.split()))
             return
         info = {key: _to_python(value) for key, value in atoms.info.items()}
         name = str(info.get("name", name))
         try:
             crystal, problem = bridge.from_ase(atoms), ""
         except Exception as error:
-            crystal, problem = NO_CRYSTAL, " ".join(str(error).split())
+            crystal, problem = structure.NO_CRYSTAL, " ".join(str(error).split())
         yield _Row(name, crystal, info, problem)
         index += 1
 
@@ -184,7 +181,7 @@ def _read_files(path: pathlib.Path) -> list[_Row]:
     found, unreadable = inputs.read_inputs(path)
     rows = [(str(each.path), _Row(each.name, each.crystal, {})) for each in found]
     for each in unreadable:
-        row = _Row(pathlib.Path(each.name).stem, NO_CRYSTAL, {}, each.reason)
+        row = _Row(pathlib.Path(each.name).stem, structure.NO_CRYSTAL, {}, each.reason)
         rows.append((each.name, row))
     # By file; the frames of one stay in order.
     return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
@@ -240,18 +237,6 @@ def _make_unique(names: Sequence[str]) -> list[str]:
         used.add(candidate)
         unique.append(candidate)
     return unique
-
-
-def find_dataset(candidates: Candidates) -> str | None:
-    """Data set of the one run that made these samples; None if it is not here."""
-    workdirs = {str(each) for each in candidates.columns.get("workdir", ()) if each}
-    if len(workdirs) != 1:
-        return None
-    workdir = pathlib.Path(workdirs.pop())
-    path = None
-    if runs.is_run(workdir):
-        path = runs.load_vocabulary(workdir).get("dataset")
-    return path if path is not None and pathlib.Path(path).exists() else None
 
 
 def read_known(

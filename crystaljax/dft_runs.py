@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from pymatgen.io.vasp.outputs import Vasprun
 
-from crystaljax import bridge, candidates, structure
+from crystaljax import bridge, structure
 
 # Written by VASP; kept by custodian as vasprun.xml.relax1.gz, …relax2.gz.
 _VASPRUN = re.compile(r"vasprun\.xml(\.relax(\d+))?(\.gz|\.bz2|\.xz)?")
@@ -47,7 +47,7 @@ class Run:
 
     Attributes:
         folder: where it is, relative to what was searched.
-        crystal: after the last complete ionic step; `candidates.NO_CRYSTAL` if there is
+        crystal: after the last complete ionic step; `structure.NO_CRYSTAL` if there is
             none.
         energy: of ``crystal``, eV/atom; NaN if there is none.
         max_force: largest force on a site, eV/Å; NaN if there is none.
@@ -61,7 +61,7 @@ class Run:
     """
 
     folder: str
-    crystal: structure.Crystal = candidates.NO_CRYSTAL
+    crystal: structure.Crystal = structure.NO_CRYSTAL
     energy: float = np.nan
     max_force: float = np.nan
     num_steps: int = 0

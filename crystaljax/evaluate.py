@@ -25,6 +25,7 @@ from crystaljax import (
     evaluation,
     generation,
     parallel,
+    replacing,
     runs,
     structure,
     structure_files,
@@ -216,7 +217,7 @@ def _write(
     structure_files.write_extxyz(
         folder / "samples.extxyz", result.samples, infos, overwrite=True
     )
-    runs.write_json(
+    replacing.write_json(
         folder / "summary.json",
         {
             **dataclasses.asdict(options),

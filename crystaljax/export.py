@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from crystaljax import command_line
+from crystaljax import command_line, environment
 
 # pymatgen and ASE take seconds to import, and --help does without them.
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def export(options: ExportOptions) -> dict[str, list[Any]]:
         FileExistsError: the output is there, and is not to be or cannot be replaced.
         ValueError: an option is wrong, or no candidate is left.
     """
-    from crystaljax import handover, replacing, runs
+    from crystaljax import handover, replacing
 
     output = pathlib.Path(options.output)
     replacing.require_absent(output, options.overwrite)
@@ -127,7 +127,7 @@ def export(options: ExportOptions) -> dict[str, list[Any]]:
         handover.write_records(folder, items, manifest)
         request = {
             "request": dataclasses.asdict(options),
-            "versions": runs.package_versions(),
+            "versions": environment.package_versions(),
         }
         text = json.dumps(request, indent=2)
         (folder / "export.json").write_text(f"{text}\n", encoding="utf-8")

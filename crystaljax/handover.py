@@ -38,7 +38,7 @@ class Item:
         stem: name of its folder or file.
         kind: "candidate" or "reference".
         name: as the screening has it; of a reference, its element.
-        crystal: the crystal; `candidates.NO_CRYSTAL` where there is none.
+        crystal: the crystal; `structure.NO_CRYSTAL` where there is none.
         problem: why it cannot be handed over; "" if it can.
         row: what is known of it.
     """
@@ -155,7 +155,7 @@ def _find_generated(
     crystals, problems = [], []
     for name in names:
         i = index.get(name)
-        crystals.append(candidates.NO_CRYSTAL if i is None else generated.crystals[i])
+        crystals.append(structure.NO_CRYSTAL if i is None else generated.crystals[i])
         missing = f"{samples} holds no crystal {name!r}"
         problems.append(missing if i is None else generated.problems[i])
     return crystals, problems
@@ -211,7 +211,7 @@ def reference_items(given: str, items: Sequence[Item]) -> list[Item]:
             try:
                 choices = [references.reference_crystal(number)]
             except ValueError as error:
-                choices, problem = [candidates.NO_CRYSTAL], str(error)
+                choices, problem = [structure.NO_CRYSTAL], str(error)
         for count, crystal in enumerate(choices, start=1):
             name = symbol if len(choices) == 1 else f"{symbol}-{count}"
             stem = f"reference_{name}"

@@ -4,23 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from crystaljax import structure
-
-# Order of the soft minimum. The more negative, the closer to the minimum and the more
-# abrupt its gradient where two images are equally near. In one dimension, where the
-# two nearest images of a site lie at δ and 1 - δ (experiments/pbc_loss/order.py):
-#
-#   order                                       -8       -16      -32      -64
-#   too small where 2 images are equally near   8.3 %    4.2 %    2.1 %    1.1 %
-#   too small where 8 images are equally near   23 %     12 %     6.3 %    3.2 %
-#   too small where one image is 1.5× nearer    0.5 %    0.01 %   < 1e-6   < 1e-6
-#   |gradient| < 0.8 around δ = 0.5, periods    0.13     0.067    0.034    0.017
-#   mean bias (L2), δ uniform in the cell       3.2 %    0.9 %    0.2 %    0.06 %
-#   mean bias (L2), δ normal, deviation 0.1     8e-5     3e-6     < 1e-6   < 1e-6
-#
-# -16 leaves a distance as it is unless images compete for it, and then turns the
-# gradient from one to the other over 0.07 periods (0.3 Å in a cell of 4 Å).
-DEFAULT_ORDER = -16.0
+from crystaljax import defaults, structure
 
 # Floor of distances, in periods. Far below the resolution of float32 coordinates, yet
 # its inverse square is still a float32.
@@ -99,7 +83,7 @@ def periodic_distances(
     prediction: Float[Array, "rows 3"],
     target: Float[Array, "rows 3"],
     *,
-    order: float | int = DEFAULT_ORDER,
+    order: float | int = defaults.IMAGE_ORDER,
     norm: str = "l2",
     images: str = "all",
 ) -> Float[Array, " rows"]:
@@ -161,7 +145,7 @@ def pbc_distance(
     target: Float[Array, "rows 3"],
     num_sites: Int[Array, ""],
     *,
-    order: float | int = DEFAULT_ORDER,
+    order: float | int = defaults.IMAGE_ORDER,
     norm: str = "l2",
     images: str = "all",
 ) -> Float[Array, ""]:

@@ -9,14 +9,8 @@ metrics.jsonl      one line per log interval; tensorboard/ has the same
 """
 
 import dataclasses
-import datetime
-import importlib.metadata
 import json
-import os
 import pathlib
-import platform
-import subprocess
-import sys
 from typing import Any
 
 import jax
@@ -24,24 +18,17 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from ml_collections import config_dict
 
-from crystaljax import build, defaults, parallel, scaling, training
-from crystaljax.models import networks
-
-PACKAGES = (
-    "crystaljax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "grain",
-    "numpy",
-    "pymatgen",
-    "ase",
-    "spglib",
-    "torch",
-    "matgl",
+from crystaljax import (
+    build,
+    defaults,
+    environment,
+    initial,
+    parallel,
+    replacing,
+    scaling,
+    training,
 )
+from crystaljax.models import networks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,13 +57,6 @@ class Run:
     energy_error: float | None = None
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON so that a reader never sees half a file."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
-
-
 def create_run(
     workdir: pathlib.Path,
     config: Any,
@@ -85,10 +65,12 @@ def create_run(
 ) -> None:
     """Fills a new run directory; config.json comes last and marks it complete."""
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "environment.json", describe_environment())
-    write_json(workdir / "vocabulary.json", vocabulary)
+    replacing.write_json(
+        workdir / "environment.json", environment.describe_environment()
+    )
+    replacing.write_json(workdir / "vocabulary.json", vocabulary)
     scaling.save_scaling(scale, workdir / "scaling.json")
-    write_json(workdir / "config.json", config.to_dict())
+    replacing.write_json(workdir / "config.json", config.to_dict())
 
 
 def is_run(workdir: pathlib.Path) -> bool:
@@ -141,46 +123,6 @@ def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             # JSON has no tuples.
             flat[prefix + key] = list(item) if isinstance(item, tuple) else item
     return flat
-
-
-def describe_environment() -> dict[str, Any]:
-    """Versions, commit, devices and command, for the record."""
-    return {
-        "command": sys.argv,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "versions": package_versions(),
-        "commit": _commit(),
-        "devices": [device.device_kind for device in jax.devices()],
-        "num_processes": jax.process_count(),
-        "cpus": os.cpu_count(),
-    }
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that results can depend on."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
-
-
-def _commit() -> str:
-    folder = pathlib.Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown: the package is not in a git checkout"
-    return commit.stdout.strip()
 
 
 def open_checkpoints(
@@ -255,7 +197,7 @@ def restore_state(
 
 def save_energy_error(workdir: pathlib.Path, error: float) -> None:
     """Keeps the error of the estimated energies, eV/atom, with a run."""
-    write_json(workdir / "estimator.json", {"energy_error": error})
+    replacing.write_json(workdir / "estimator.json", {"energy_error": error})
 
 
 def _load_energy_error(workdir: pathlib.Path) -> float | None:
@@ -289,7 +231,7 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
                 f"(found: {sorted(steps) or 'none'}); train longer, or choose another"
             )
         model = build.build_model(config)
-        like = training.param_shapes(model, config.data.rows)
+        like = initial.param_shapes(model, config.data.rows)
         _require_same_shapes(checkpoints.item_metadata(step).params, like, workdir)
         restored = checkpoints.restore(
             step,

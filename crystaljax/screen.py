@@ -237,11 +237,9 @@ def _load_hull(
 
 def _find_known(asked: str | None, rows: "candidates_lib.Candidates") -> str | None:
     """Data set of known crystals: as asked, or that of the samples' run."""
-    from crystaljax import candidates
-
     if asked is not None:
         return None if asked == NONE else asked
-    path = candidates.find_dataset(rows)
+    path = _find_dataset(rows)
     if path is None:
         print(
             "note: no data set of known crystals goes with the samples, so that none "
@@ -249,6 +247,20 @@ def _find_known(asked: str | None, rows: "candidates_lib.Candidates") -> str | N
             file=sys.stderr,
         )
     return path
+
+
+def _find_dataset(candidates: "candidates_lib.Candidates") -> str | None:
+    """Data set of the one run that made these samples; None if it is not here."""
+    from crystaljax import runs
+
+    workdirs = {str(each) for each in candidates.columns.get("workdir", ()) if each}
+    if len(workdirs) != 1:
+        return None
+    workdir = pathlib.Path(workdirs.pop())
+    path = None
+    if runs.is_run(workdir):
+        path = runs.load_vocabulary(workdir).get("dataset")
+    return path if path is not None and pathlib.Path(path).exists() else None
 
 
 def _request(

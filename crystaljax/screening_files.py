@@ -8,8 +8,9 @@ from typing import Any
 
 from crystaljax import (
     candidates,
+    environment,
     hull,
-    runs,
+    replacing,
     screening_result,
     structure,
     structure_files,
@@ -62,14 +63,14 @@ def write_results(
     if known_hull is None:
         (output / "hull.json").unlink(missing_ok=True)
     else:
-        runs.write_json(output / "hull.json", hull.to_dict(known_hull))
-    runs.write_json(
+        replacing.write_json(output / "hull.json", hull.to_dict(known_hull))
+    replacing.write_json(
         output / "screening.json",
         {
             **about,
             "energy_model": result.energy_model,
             "counts": result.counts(),
-            "versions": runs.package_versions(),
+            "versions": environment.package_versions(),
         },
     )
 

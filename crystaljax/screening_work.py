@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax import relaxation, runs, structure
+from crystaljax import relaxation, replacing, structure
 
 _REQUEST = "request.json"
 _RELAXATIONS = "relaxations.jsonl"
@@ -62,7 +62,7 @@ def open_work(
     if work.exists():
         shutil.rmtree(work)
     work.mkdir(parents=True)
-    runs.write_json(work / _REQUEST, request)
+    replacing.write_json(work / _REQUEST, request)
     return work
 
 
@@ -79,7 +79,7 @@ def remember(work: pathlib.Path | None, stage: str, compute: Callable[[], Any]) 
         return json.loads(path.read_text())
     result = compute()
     if path is not None:
-        runs.write_json(path, result)
+        replacing.write_json(path, result)
     return result
 
 

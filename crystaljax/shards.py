@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from crystaljax import parallel, runs
+from crystaljax import parallel, replacing
 
 DEFAULT_SIZE = 10_000
 REQUEST_FILE = "request.json"
@@ -142,7 +142,7 @@ def open_output(
         if not (output / REQUEST_FILE).exists():
             output.mkdir(parents=True, exist_ok=True)
             size = {"shard_size": shard_size or default_size(num_samples)}
-            runs.write_json(output / REQUEST_FILE, request | size)
+            replacing.write_json(output / REQUEST_FILE, request | size)
     parallel.wait_for_all("request")
     saved = json.loads((output / REQUEST_FILE).read_text())
     return Layout(num_samples, saved["shard_size"])

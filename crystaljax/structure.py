@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from crystaljax import structure
+
 PAPER_ROWS = 64
 NUM_LATTICE_ROWS = 3
 # The paper keeps one row of padding between the last possible site and the lattice.
@@ -289,3 +291,9 @@ def lattice_parameters(
     )
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
     return np.concatenate([lengths, angles], axis=-1)
+
+
+# What stands for a crystal that could not be read.
+NO_CRYSTAL = structure.Crystal(
+    np.zeros(0, dtype=int), np.zeros((0, 3)), np.full((3, 3), np.nan)
+)

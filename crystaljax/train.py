@@ -7,8 +7,6 @@ that was killed goes on with ``--resume`` and ends with the same parameters, bit
 bit.
 """
 
-import json
-import math
 import pathlib
 import time
 from typing import Any
@@ -18,9 +16,6 @@ import numpy as np
 import tqdm
 from absl import flags
 from ml_collections import config_flags
-from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore
-from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
-from tensorboard.summary.writer import event_file_writer
 
 from crystaljax import (
     build,
@@ -36,6 +31,7 @@ from crystaljax import (
     training,
 )
 from crystaljax import examples as examples_lib
+from crystaljax import metrics as metrics_lib
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
 
@@ -107,7 +103,7 @@ def train(
         state, position = runs.restore_state(checkpoints, like, mesh)
         batches.set_state(position)
     step = int(state.step)
-    log = MetricsLog(workdir, step)
+    log = metrics_lib.MetricsLog(workdir, step)
 
     # -------------------------------------------------------------------- training loop
     def is_due(interval: int) -> bool:
@@ -132,7 +128,7 @@ def train(
             step += steps_per_dispatch
             pending.append(metrics)
             if is_due(config.train.log_every):
-                metrics = _mean_metrics(jax.device_get(pending), step)
+                metrics = metrics_lib.mean_metrics(jax.device_get(pending), step)
                 seconds = time.perf_counter() - interval_start
                 rate = (step - interval_step) * config.train.batch_size / seconds
                 log.write(step, metrics | {"structures_per_second": rate})
@@ -290,69 +286,6 @@ def _require_fits(dataset: datasets.Dataset, rows: int) -> None:
             f"{structure.rows_for(largest)} (and model.element_rows at least that), or "
             "prepare with a smaller --max_sites"
         )
-
-
-def _mean_metrics(dispatches: list[dict[str, Any]], step: int) -> dict[str, float]:
-    """Mean over dispatches; raises FloatingPointError if one is not finite."""
-    means = {
-        name: float(np.mean([metrics[name] for metrics in dispatches]))
-        for name in dispatches[0]
-    }
-    broken = [name for name, value in means.items() if not math.isfinite(value)]
-    if broken:
-        raise FloatingPointError(
-            f"{', '.join(broken)} became NaN or infinite in the steps up to {step}; "
-            "lower optimizer.learning_rate, or use train.dtype=float32"
-        )
-    return means
-
-
-class MetricsLog:
-    """metrics.jsonl and TensorBoard files of a run."""
-
-    def __init__(self, workdir: pathlib.Path, step: int):
-        """Opens the log; lines after ``step``, which will come again, are dropped."""
-        self._path = workdir / "metrics.jsonl"
-        if not parallel.is_first_process():
-            return
-        if self._path.exists():
-            lines = self._path.read_text().splitlines(keepends=True)
-            self._path.write_text("".join(line for line in lines if _upto(line, step)))
-        # TensorBoard's own writer: others bring TensorFlow or PyTorch.
-        self._tensorboard = event_file_writer.EventFileWriter(
-            str(workdir / "tensorboard")
-        )
-
-    def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Appends one line."""
-        if not (metrics and parallel.is_first_process()):
-            return
-        with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
-        values = [
-            Summary.Value(tag=name, simple_value=value)
-            for name, value in metrics.items()
-        ]
-        self._tensorboard.add_event(
-            Event(
-                wall_time=time.time(),
-                step=step,
-                summary=Summary(value=values),
-            )
-        )
-
-    def close(self) -> None:
-        """Flushes TensorBoard."""
-        if parallel.is_first_process():
-            self._tensorboard.close()
-
-
-def _upto(line: str, step: int) -> bool:
-    try:
-        return json.loads(line)["step"] <= step
-    except ValueError:
-        # The line that was being written when the run was killed.
-        return False
 
 
 def main() -> None:

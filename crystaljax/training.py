@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax.training import dynamic_scale as dynamic_scale_lib
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from crystaljax import losses, parallel, processes, scaling, structure
-from crystaljax.models import energy_estimator, layers, networks
+from crystaljax import initial, losses, parallel, processes, scaling, structure
+from crystaljax.models import energy_estimator, networks
 
 # Structures of a batch for one whose energy is estimated.
 _STRUCTURES_PER_ENERGY = 4
@@ -79,57 +78,11 @@ class Trainee:
     template_dropout: float = 0.0
 
 
-def param_shapes(model: networks.Network, rows: int) -> Any:
-    """Shapes and dtypes of a network's parameters."""
-    return jax.eval_shape(model.init, jax.random.key(0), *example_inputs(model, rows))
-
-
-def example_inputs(model: networks.Network, rows: int) -> tuple[Any, ...]:
-    """What a network is applied to, for one crystal about which nothing is known."""
-    sites = structure.max_sites(rows)
-    templates, count = None, model.num_templates
-    if count:
-        templates = structure.TemplateBatch(
-            atomic_numbers=jnp.zeros((1, count, sites), jnp.uint8),
-            frac_coords=jnp.zeros((1, count, sites, 3)),
-            lattice=jnp.zeros((1, count, 3, 3)),
-            space_group=jnp.zeros((1, count), jnp.uint8),
-            energy=jnp.zeros((1, count)),
-        )
-    return (
-        jnp.zeros((1, rows, 3)),
-        jnp.zeros((1,)),
-        jnp.ones((1, sites), jnp.uint8),
-        jnp.ones((1,), jnp.uint8),
-        jnp.zeros((1,)),
-        jnp.zeros((1, rows, 3)),
-        templates,
-    )
-
-
-def init_params(model: networks.Network, rows: int, seed: int) -> Any:
-    """Fresh parameters of a network, on the host.
-
-    Drawn as the network's own initialisers do, but with NumPy: compiling those of a
-    thousand arrays takes longer than a training run's first steps.
-    """
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        layer, name = path[-2].key, path[-1].key
-        if name == "scale":
-            return np.ones(leaf.shape, np.float32)
-        if name == "bias" or layer in layers.ZERO_KERNELS:
-            return np.zeros(leaf.shape, np.float32)
-        bound = np.float32(np.prod(leaf.shape[:-1]) ** -0.5)
-        return bound * (2 * rng.random(leaf.shape, np.float32) - 1)
-
-    return jax.tree_util.tree_map_with_path(draw, param_shapes(model, rows))
-
-
 def init_state(trainee: Trainee, seed: int, mesh: Mesh) -> TrainState:
     """The state before the first step, on every device."""
-    params = parallel.replicate(init_params(trainee.model, trainee.rows, seed), mesh)
+    params = parallel.replicate(
+        initial.init_params(trainee.model, trainee.rows, seed), mesh
+    )
     fill = jax.jit(
         lambda params: _state_of(trainee, params),
         donate_argnums=0,
@@ -142,7 +95,7 @@ def state_shapes(trainee: Trainee) -> TrainState:
     """Shapes and dtypes of the state."""
     return jax.eval_shape(
         lambda params: _state_of(trainee, params),
-        param_shapes(trainee.model, trainee.rows),
+        initial.param_shapes(trainee.model, trainee.rows),
     )
 
 

@@ -152,12 +152,12 @@ def test_fingerprint_sees_names_and_every_number(tmp_path):
 def test_formula_of_what_is_no_crystal_is_empty():
     assert candidates.formula(crystal()) == "Au1Cu1"
     assert candidates.formula(crystal(numbers=(29, 0))) == ""
-    assert candidates.formula(candidates.NO_CRYSTAL) == ""
+    assert candidates.formula(structure.NO_CRYSTAL) == ""
 
 
 def test_known_crystals_are_those_of_the_same_reduced_composition(tmp_path):
     tiny.write_dataset(tmp_path / "data", doubled=2)
-    known = candidates.read_known(tmp_path / "data", [crystal(), candidates.NO_CRYSTAL])
+    known = candidates.read_known(tmp_path / "data", [crystal(), structure.NO_CRYSTAL])
     dataset = datasets.open_dataset(tmp_path / "data")
     formulas = dict(
         zip(dataset.id.to_pylist(), dataset.formula.to_pylist(), strict=True)

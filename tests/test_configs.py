@@ -14,6 +14,7 @@ from crystaljax import (
     build_sampling,
     build_training,
     generation,
+    initial,
     parallel,
     processes,
     scaling,
@@ -108,7 +109,7 @@ def test_loss_and_samples_of_every_method_fit_together(name):
     trainee = build_training.build_trainee(config, scale, num_steps=10)
     model = trainee.model
     key = jax.random.key(0)
-    params = training.param_shapes(model, rows)
+    params = initial.param_shapes(model, rows)
     loss, parts = jax.eval_shape(
         lambda params: training.compute_loss(
             trainee, params, batch, jax.random.split(key, num)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from configs import best
-from crystaljax import build, elements, structure, training
+from crystaljax import build, elements, initial, structure
 from crystaljax.models import crystal_transformer
 
 ROWS, NUM_TEMPLATES = 16, 2
@@ -28,7 +28,7 @@ def network():
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: np.float32(rng.normal(0, leaf.size**-0.3, leaf.shape)),
-        training.param_shapes(model, ROWS),
+        initial.param_shapes(model, ROWS),
     )
     return jax.jit(model.apply), params
 
@@ -201,7 +201,7 @@ def test_dropout_is_for_training_only():
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: np.float32(rng.normal(0, leaf.size**-0.3, leaf.shape)),
-        training.param_shapes(model, ROWS),
+        initial.param_shapes(model, ROWS),
     )
     asked = jax.tree.map(jnp.asarray, question()[:6])
     plain = model.apply(params, *asked)

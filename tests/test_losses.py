@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from crystaljax import losses, structure
+from crystaljax import defaults, losses, structure
 
 REFERENCE = np.load(pathlib.Path(__file__).parent / "data" / "reference_losses.npz")
 NORMS = ("l1", "l2")
@@ -107,8 +107,8 @@ def test_soft_min_is_its_formula():
 
 def test_soft_min_of_n_equal_distances_is_known():
     for n in (1, 2, 8):
-        value = losses.soft_min(jnp.full(n, 0.3), losses.DEFAULT_ORDER)
-        assert value == pytest.approx(0.3 * n ** (1 / losses.DEFAULT_ORDER))
+        value = losses.soft_min(jnp.full(n, 0.3), defaults.IMAGE_ORDER)
+        assert value == pytest.approx(0.3 * n ** (1 / defaults.IMAGE_ORDER))
 
 
 @pytest.mark.parametrize("order", [-0.5, -1, -16, -16.5, -1e4, -1e30, HARD])
@@ -176,7 +176,7 @@ def test_soft_distance_rises_to_the_hard_one_with_the_order(prediction, target):
 def test_soft_distance_is_the_sum_over_27_images(norm):
     prediction, target = random_rows()
     near = CELLS[np.abs(CELLS).max(-1) <= 1]
-    for order in (-4, losses.DEFAULT_ORDER):
+    for order in (-4, defaults.IMAGE_ORDER):
         np.testing.assert_allclose(
             distances_of(prediction, target, norm=norm, order=order),
             brute_force(prediction, target, norm, order, near),
@@ -197,7 +197,7 @@ def test_whole_periods_change_nothing(prediction, target, shift):
             np.testing.assert_allclose(moved, expected, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("order", [losses.DEFAULT_ORDER, HARD])
+@pytest.mark.parametrize("order", [defaults.IMAGE_ORDER, HARD])
 @pytest.mark.parametrize("norm", NORMS)
 def test_zero_and_one_are_the_same_boundary(norm, order):
     prediction, target = REFERENCE["prediction"][0], REFERENCE["target"][0]
@@ -264,9 +264,9 @@ HALVES = np.array([c for c in itertools.product([-0.5, 0, 0.5], repeat=3)], np.f
         (jnp.float32, -1),
         (jnp.float32, -1e4),
         (jnp.float32, HARD),
-        (jnp.float32, losses.DEFAULT_ORDER),
-        (jnp.bfloat16, losses.DEFAULT_ORDER),
-        (jnp.float16, losses.DEFAULT_ORDER),
+        (jnp.float32, defaults.IMAGE_ORDER),
+        (jnp.bfloat16, defaults.IMAGE_ORDER),
+        (jnp.float16, defaults.IMAGE_ORDER),
     ],
 )
 @pytest.mark.parametrize("images", IMAGES)
@@ -287,7 +287,7 @@ def test_value_and_gradient_are_finite_everywhere(norm, images, order, dtype):
     assert np.all(np.isfinite(grad.astype(jnp.float32)))
 
 
-@pytest.mark.parametrize("order", [losses.DEFAULT_ORDER, HARD])
+@pytest.mark.parametrize("order", [defaults.IMAGE_ORDER, HARD])
 @pytest.mark.parametrize("norm", NORMS)
 def test_nothing_pulls_at_the_target_or_along_a_tie(norm, order):
     target = np.full_like(HALVES, 0.25)
@@ -300,7 +300,7 @@ def test_nothing_pulls_at_the_target_or_along_a_tie(norm, order):
     )
 
 
-@pytest.mark.parametrize("order", [losses.DEFAULT_ORDER, HARD])
+@pytest.mark.parametrize("order", [defaults.IMAGE_ORDER, HARD])
 @pytest.mark.parametrize("norm", NORMS)
 def test_gradient_points_away_from_the_nearest_image(norm, order):
     prediction, target = random_rows()
@@ -361,7 +361,7 @@ def test_structure_distance_is_the_same_with_every_site_twice():
     assert losses.pbc_distance(*twice, jnp.int32(10)) == pytest.approx(float(once))
 
 
-@pytest.mark.parametrize("order", [losses.DEFAULT_ORDER, HARD])
+@pytest.mark.parametrize("order", [defaults.IMAGE_ORDER, HARD])
 @pytest.mark.parametrize("images", IMAGES)
 @pytest.mark.parametrize("norm", NORMS)
 def test_padding_and_lattice_rows_change_nothing(norm, images, order):

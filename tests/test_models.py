@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crystaljax import structure, training
+from crystaljax import initial, structure
 from crystaljax.models import crystal_unet, encoders, layers, torch_weights
 
 DATA = pathlib.Path(__file__).parent / "data"
@@ -22,7 +22,7 @@ def num_params(tree):
 
 
 def shapes_of(model, rows):
-    return training.param_shapes(model, rows)
+    return initial.param_shapes(model, rows)
 
 
 def random_params(model):
@@ -272,7 +272,7 @@ def tiny():
 
 def test_initial_values_are_those_of_the_networks_own_initialisers(tiny_with_source):
     model, _ = tiny_with_source
-    drawn = training.init_params(model, 16, seed=0)
+    drawn = initial.init_params(model, 16, seed=0)
     own = jax.jit(model.init)(
         jax.random.key(0),
         jnp.zeros((1, 16, 3)),
@@ -296,7 +296,7 @@ def test_initial_values_are_those_of_the_networks_own_initialisers(tiny_with_sou
             np.testing.assert_array_equal(one, other)
 
     jax.tree_util.tree_map_with_path(compare, drawn, own)
-    again = training.init_params(model, 16, seed=0)
+    again = initial.init_params(model, 16, seed=0)
     jax.tree.map(np.testing.assert_array_equal, drawn, again)
 
 

@@ -22,6 +22,7 @@ from crystaljax import (
     build_training,
     evaluate,
     generation,
+    initial,
     parallel,
     runs,
     sample,
@@ -218,7 +219,7 @@ def test_padding_cannot_change_the_loss(dataset_path):
     trainee = build_training.build_trainee(config, scale, 4)
     params = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),
-        training.init_params(trainee.model, 16, 0),
+        initial.init_params(trainee.model, 16, 0),
     )
     keys = jax.random.split(jax.random.key(2), 8)
     garbage = batch.frac_coords.copy()
@@ -276,7 +277,7 @@ def test_dropped_templates_are_as_if_there_were_none(dataset_path):
     def losses(share, batch):
         config.data.template_dropout = share
         trainee = build_training.build_trainee(config, scale, num_steps=4)
-        params = training.init_params(trainee.model, trainee.rows, 0)
+        params = initial.init_params(trainee.model, trainee.rows, 0)
         rng = np.random.default_rng(0)
         params = jax.tree.map(lambda p: p + rng.normal(0, 0.1, p.shape), params)
         params = jax.tree.map(jnp.float32, params)

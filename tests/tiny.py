@@ -3,7 +3,14 @@
 import jax
 import numpy as np
 
-from crystaljax import build, build_training, elements, runs, structure, training
+from crystaljax import (
+    build,
+    build_training,
+    elements,
+    initial,
+    runs,
+    structure,
+)
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 
@@ -94,7 +101,7 @@ def build_network(config):
         np.full((2, 1), 29),
     )
     model = build.build_model(config)
-    shapes = training.param_shapes(model, config.data.rows)
+    shapes = initial.param_shapes(model, config.data.rows)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: np.float32(rng.normal(0, leaf.size**-0.3, leaf.shape)), shapes

@@ -28,6 +28,8 @@ import jax
 import numpy as np
 from absl import flags
 
+from crystaljax import environment, replacing
+
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
@@ -133,14 +135,14 @@ def run(values: flags.FlagValues) -> None:
         "device": jax.devices()[0].device_kind,
         "cores": workers.default_num_workers(),
         "command": shlex.join(["python", *sys.argv]),
-        "environment": runs.describe_environment(),
+        "environment": environment.describe_environment(),
     }
     if values.baselines:
         known = datasets.open_dataset(config.data.path)
         result["baselines"] = measure_baselines(known, test, asked)
     path = pathlib.Path(values.output) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_json(path, result)
+    replacing.write_json(path, result)
     print(json.dumps({k: v for k, v in result.items() if k != "environment"}, indent=2))
     print(f"written: {path}")
 
@@ -156,7 +158,7 @@ def train_and_time(config: Any, workdir: pathlib.Path) -> float:
     start = time.perf_counter()
     train.train(config, workdir, resume=True)
     spent += time.perf_counter() - start
-    runs.write_json(path, spent)
+    replacing.write_json(path, spent)
     return spent
 
 

@@ -19,12 +19,14 @@ import sys
 import numpy as np
 from sklearn import ensemble
 
+from crystaljax import environment, replacing
+
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from match_rate import baselines  # noqa: E402
 
-from crystaljax import elements, matching, runs, scaling, structure  # noqa: E402
+from crystaljax import elements, matching, scaling, structure  # noqa: E402
 from crystaljax.data import dataset as datasets  # noqa: E402
 from crystaljax.data import templates  # noqa: E402
 
@@ -68,8 +70,8 @@ def main() -> None:
     result["templates"] = args.count
     result["pairs_learned_from"] = len(found["train"][0])
     result["command"] = shlex.join(["python", *sys.argv])
-    result["environment"] = runs.describe_environment()
-    runs.write_json(HERE / "ablations" / "template_choice.json", result)
+    result["environment"] = environment.describe_environment()
+    replacing.write_json(HERE / "ablations" / "template_choice.json", result)
     print(json.dumps({k: v for k, v in result.items() if k != "environment"}, indent=2))
 
 

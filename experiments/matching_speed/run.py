@@ -22,7 +22,7 @@ import threadpoolctl
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import bridge, matching, runs, structure
+from crystaljax import bridge, environment, matching, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import emt
 
@@ -69,9 +69,9 @@ def main() -> None:
             row = {"targets": source, "tolerances": name}
             rows.append(row | compare(some, tolerances))
             print(json.dumps(rows[-1]), flush=True)
-            environment = runs.describe_environment()
-            del environment["command"]
-            result = {"environment": environment, "rows": rows}
+            described = environment.describe_environment()
+            del described["command"]
+            result = {"environment": described, "rows": rows}
             text = json.dumps(result, indent=2)
             (args.output / "result.json").write_text(text + "\n")
     table = format_table(rows)

@@ -18,7 +18,7 @@ import time
 import jax
 from absl import logging
 
-from crystaljax import defaults, runs, train
+from crystaljax import defaults, replacing, train
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"
@@ -69,7 +69,7 @@ def main() -> None:
             )
         result["configs"][f"configs/{name}.py:smoke"] = measured
         result["largest_difference"] = worst
-        runs.write_json(options.output, result)
+        replacing.write_json(options.output, result)
     print(f"largest difference to float32: {worst:.2%}")
 
 

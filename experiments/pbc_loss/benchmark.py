@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crystaljax import losses, structure
+from crystaljax import defaults, losses, structure
 from crystaljax.models import crystal_unet
 
 ROWS = 16
@@ -143,7 +143,7 @@ def main():
         "dtype": str(np.dtype(model.dtype)),
         "batch_size": args.batch_size,
         "rows": ROWS,
-        "order": losses.DEFAULT_ORDER,
+        "order": defaults.IMAGE_ORDER,
         "repeats": args.repeats,
         "jax": jax.__version__,
         "variants": variants,

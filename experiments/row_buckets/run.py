@@ -15,12 +15,14 @@ import statistics
 import sys
 from typing import Any
 
+from crystaljax import environment, replacing
+
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from network_evaluations import run as evaluations  # noqa: E402
 
-from crystaljax import defaults, runs, train  # noqa: E402
+from crystaljax import defaults, train  # noqa: E402
 
 SAMPLER, NUM_EVALUATIONS = defaults.PRESETS["fast"]["diffusion"]
 BUCKETS = {"16, 32 or 64 rows": (16, 32), "64 rows": ()}
@@ -37,17 +39,17 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
         "command": shlex.join(["python", *sys.argv]),
-        "environment": runs.describe_environment(),
+        "environment": environment.describe_environment(),
         "rows": [],
     }
     for i, (name, row_buckets) in enumerate(BUCKETS.items()):
         workdir = args.workdir / str(i)
         result["rows"].append(measure(name, row_buckets, workdir, args))
-        runs.write_json(args.output / "result.json", result)
+        replacing.write_json(args.output / "result.json", result)
         print(json.dumps(result["rows"][-1], indent=2), flush=True)
     fast, slow = (row["structures_per_second"] for row in result["rows"])
     result["speed_ratio"] = fast / slow
-    runs.write_json(args.output / "result.json", result)
+    replacing.write_json(args.output / "result.json", result)
     print(f"structures a second, over those of 64 rows: {fast / slow:.2f}")
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Composition
 
-from crystaljax import hull, runs, sample, screening
+from crystaljax import environment, hull, replacing, runs, sample, screening
 from crystaljax.data import dataset as datasets
 
 HERE = pathlib.Path(__file__).parent
@@ -59,7 +59,7 @@ def main() -> None:
         "formulas": formulas,
         "known": [lowest_known(known_hull, formula) for formula in formulas],
         "sampling": args.sampling,
-        "environment": runs.describe_environment(),
+        "environment": environment.describe_environment(),
         "experiments": [],
     }
     for model in MODELS:
@@ -69,7 +69,7 @@ def main() -> None:
             found = measure(workdir, groups, gap, step, known_hull, args)
             found = {"model": model, "workdir": workdir, "space_groups": groups} | found
             result["experiments"].append(found)
-            runs.write_json(args.output / "result.json", result)
+            replacing.write_json(args.output / "result.json", result)
             print(json.dumps(found), flush=True)
     table = format_table(result)
     (args.output / "table.md").write_text(table)

@@ -27,7 +27,16 @@ import jax
 import numpy as np
 from absl import logging
 
-from crystaljax import defaults, evaluate, matching, prepare, runs, train
+from crystaljax import (
+    defaults,
+    environment,
+    evaluate,
+    matching,
+    prepare,
+    replacing,
+    runs,
+    train,
+)
 from crystaljax.data import dataset as datasets
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -148,15 +157,15 @@ def train_once(config, workdir: pathlib.Path) -> float:
     if latest is None or latest < config.train.num_steps:
         train.train(config, workdir, resume=True)
         before += time.perf_counter() - start
-        runs.write_json(record, {"seconds": before})
+        replacing.write_json(record, {"seconds": before})
     return before
 
 
 def write(options: argparse.Namespace, dataset: datasets.Dataset, tables: dict) -> None:
     """Writes both files; called after every column, so that nothing made is lost."""
     options.output.mkdir(parents=True, exist_ok=True)
-    environment = runs.describe_environment()
-    runs.write_json(
+    made_with = environment.describe_environment()
+    replacing.write_json(
         options.output / "result.json",
         {
             "command": shlex.join(["python", *sys.argv]),
@@ -170,7 +179,7 @@ def write(options: argparse.Namespace, dataset: datasets.Dataset, tables: dict) 
             "seed": options.seed,
             "device": jax.devices()[0].device_kind,
             "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-            "jax": environment["versions"]["jax"],
+            "jax": made_with["versions"]["jax"],
             **tables,
         },
     )

@@ -14,7 +14,7 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 
-from crystaljax import training
+from crystaljax import initial
 from crystaljax.models import networks
 
 # Dense TFLOP/s that the makers state, accumulating in float32. "float32" is what JAX
@@ -64,8 +64,8 @@ def training_flops(model: networks.Network, rows: int) -> int:
 
 def _count_products(apply_fn: Any, model: networks.Network, rows: int) -> int:
     """Operations in the products of matrices of a function of the network's input."""
-    inputs = training.example_inputs(model, rows)
-    jaxpr = jax.make_jaxpr(apply_fn)(training.param_shapes(model, rows), *inputs)
+    inputs = initial.example_inputs(model, rows)
+    jaxpr = jax.make_jaxpr(apply_fn)(initial.param_shapes(model, rows), *inputs)
     return _count(jaxpr.jaxpr)
 
 

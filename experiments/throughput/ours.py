@@ -18,6 +18,7 @@ from crystaljax import (
     build_sampling,
     build_training,
     generation,
+    initial,
     parallel,
     samples,
     scaling,
@@ -240,7 +241,7 @@ def init_params(workload: Workload) -> tuple[Any, float]:
     """Parameters of the network on all devices, and seconds for it."""
     model, rows = workload.trainee.model, workload.config.data.rows
     start = time.perf_counter()
-    params = parallel.replicate(training.init_params(model, rows, 0), workload.mesh)
+    params = parallel.replicate(initial.init_params(model, rows, 0), workload.mesh)
     jax.block_until_ready(params)
     return params, time.perf_counter() - start
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from crystaljax import runs
+from crystaljax import environment, replacing
 
 # Does so many calls of one program, and returns when the last one is done.
 Run = Callable[[int], None]
@@ -133,18 +133,18 @@ def describe_machine() -> dict[str, Any]:
 
 def describe_software(*more: str) -> dict[str, Any]:
     """Versions (of ``more`` packages too), commit and command."""
-    environment = runs.describe_environment()
-    versions = environment["versions"]
+    record = environment.describe_environment()
+    versions = record["versions"]
     for package in more:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return {
-        "command": command(environment["command"]),
+        "command": command(record["command"]),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": environment["commit"],
-        "versions": {"python": environment["python"], **versions},
+        "commit": record["commit"],
+        "versions": {"python": record["python"], **versions},
         # Compilation is faster where this is set and the program was compiled before.
         "compilation_cache": jax.config.jax_compilation_cache_dir,
     }
@@ -170,4 +170,4 @@ def peak_memory() -> dict[str, Any]:
 def write_record(path: pathlib.Path, record: Mapping[str, Any]) -> None:
     """Writes a measurement as JSON, its folder too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_json(path, dict(record))
+    replacing.write_json(path, dict(record))

@@ -6,7 +6,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from crystaljax.data.sources import archives, crystal_files, labels, record
+from crystaljax import inputs
+from crystaljax.data.sources import archives, labels, record
 
 
 class FileRow(NamedTuple):
@@ -19,7 +20,7 @@ class FileRow(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """CIF and POSCAR files, one structure each; see `crystal_files.FORMATS`.
+    """CIF and POSCAR files, one structure each; see `inputs.SINGLE_FORMATS`.
 
     A structure's id is the name of its file within the folder. Its row in the CSV has
     that name as id, with or without the folders before it and the extension; a file
@@ -58,7 +59,7 @@ class Folder:
                 yield _join(name, text, table, used)
         if num_files == 0:
             raise ValueError(
-                f"no crystals in {self.path}; expected {crystal_files.FORMATS}, not "
+                f"no crystals in {self.path}; expected {inputs.SINGLE_FORMATS}, not "
                 "hidden and not links"
             )
 
@@ -68,11 +69,11 @@ class Folder:
         """See `record.Source`."""
         if isinstance(row, record.Failure):
             return row
-        file_format = crystal_files.find_format(row.name)
+        file_format = inputs.find_format(row.name)
         assert file_format is not None
         return record.build_record(
             row.name,
-            functools.partial(crystal_files.parse_crystal, row.text, file_format),
+            functools.partial(inputs.parse_crystal, row.text, file_format),
             row.label and row.label.space_group,
             row.label and row.label.formation_energy,
         )
@@ -83,7 +84,7 @@ class Folder:
 
 
 def _is_crystal(name: str) -> bool:
-    return crystal_files.find_format(name) is not None
+    return inputs.find_format(name) is not None
 
 
 def _join(
@@ -104,7 +105,7 @@ def _possible_ids(name: str) -> Iterator[str]:
     """What a table may call a file; the most specific first."""
     path = pathlib.PurePosixPath(name)
     names = [path, path.with_suffix("")]
-    if crystal_files.is_poscar_name(path.name):
+    if inputs.is_poscar_name(path.name):
         names.append(path.parent)
     yield from map(str, names)
     yield from (each.name for each in names)

@@ -1,0 +1,77 @@
+"""Metrics of a training run: their mean over steps, metrics.jsonl, TensorBoard."""
+
+import json
+import math
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
+from tensorboard.summary.writer import event_file_writer
+
+from crystaljax import parallel
+
+
+def mean_metrics(dispatches: list[dict[str, Any]], step: int) -> dict[str, float]:
+    """Mean over dispatches; raises FloatingPointError if one is not finite."""
+    means = {
+        name: float(np.mean([metrics[name] for metrics in dispatches]))
+        for name in dispatches[0]
+    }
+    broken = [name for name, value in means.items() if not math.isfinite(value)]
+    if broken:
+        raise FloatingPointError(
+            f"{', '.join(broken)} became NaN or infinite in the steps up to {step}; "
+            "lower optimizer.learning_rate, or use train.dtype=float32"
+        )
+    return means
+
+
+class MetricsLog:
+    """metrics.jsonl and TensorBoard files of a run."""
+
+    def __init__(self, workdir: pathlib.Path, step: int):
+        """Opens the log; lines after ``step``, which will come again, are dropped."""
+        self._path = workdir / "metrics.jsonl"
+        if not parallel.is_first_process():
+            return
+        if self._path.exists():
+            lines = self._path.read_text().splitlines(keepends=True)
+            self._path.write_text("".join(line for line in lines if _upto(line, step)))
+        # TensorBoard's own writer: others bring TensorFlow or PyTorch.
+        self._tensorboard = event_file_writer.EventFileWriter(
+            str(workdir / "tensorboard")
+        )
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Appends one line."""
+        if not (metrics and parallel.is_first_process()):
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in metrics.items()
+        ]
+        self._tensorboard.add_event(
+            Event(
+                wall_time=time.time(),
+                step=step,
+                summary=Summary(value=values),
+            )
+        )
+
+    def close(self) -> None:
+        """Flushes TensorBoard."""
+        if parallel.is_first_process():
+            self._tensorboard.close()
+
+
+def _upto(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except ValueError:
+        # The line that was being written when the run was killed.
+        return False
