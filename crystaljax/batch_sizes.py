@@ -9,8 +9,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from crystaljax import generation, parallel, structure
+from crystaljax import generation, structure
 from crystaljax.conditions import Conditions
+from crystaljax.system import sharding as parallel
 
 AUTO = "auto"
 # Devices are busy long before; beyond it samples only come later.
@@ -45,7 +46,7 @@ def resolve(
         params: of the network, on the devices.
         conditions: of all samples, on the host.
         key: of the samples.
-        mesh: from `parallel.build_local_mesh`.
+        mesh: from `sharding.build_local_mesh`.
         row_buckets: rows that sample tensors can have, ascending.
         num_samples: samples that this process makes; all of the conditions if None.
         host: what the host does for each batch.

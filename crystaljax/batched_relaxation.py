@@ -24,12 +24,12 @@ from crystaljax import (
     batched_steps,
     calculators,
     minimizers,
-    parallel,
     relaxation,
     structure,
 )
 from crystaljax.potentials import emt, tensornet
 from crystaljax.potentials.potential import Potential, padded_sites
+from crystaljax.system import sharding
 
 # Forces are sums of up to 100 terms of some eV/Å: in float32 they are good to 1e-4.
 _FMAX_OF_FLOAT32 = 0.002
@@ -167,7 +167,7 @@ def _relax_each(
     progress = tqdm.tqdm(
         desc=description, total=len(crystals), disable=description is None
     )
-    mesh = parallel.build_local_mesh()
+    mesh = sharding.build_local_mesh()
     groups: dict[int, list[int]] = collections.defaultdict(list)
     with progress:
         for i, crystal in enumerate(crystals):
@@ -225,7 +225,7 @@ def _relax_group(
     run = batched_steps.build_run(potential, mesh, settings.optimizer)
     # One layout for all that goes in: with another for what comes from the host than
     # for what came out before, there would be two programs.
-    layout = parallel.batch_sharding(mesh)
+    layout = sharding.batch_sharding(mesh)
     while True:
         start = time.perf_counter()
         seen = jax.device_get(dataclasses.replace(state, minimizer=None))

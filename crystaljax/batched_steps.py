@@ -18,9 +18,10 @@ import scipy.linalg
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from crystaljax import minimizers, parallel, relaxation
+from crystaljax import minimizers, relaxation
 from crystaljax.potentials import neighbors as neighbor_lists
 from crystaljax.potentials.potential import Potential
+from crystaljax.system import sharding
 
 NUM_CELL_ROWS = 3
 
@@ -227,7 +228,7 @@ def build_run(potential: Potential, mesh: Mesh, minimizer_name: str) -> RunFn:
 
         return jax.lax.while_loop(go_on, body, (0, state))[1]
 
-    data, whole = PartitionSpec(parallel.DATA_AXIS), PartitionSpec()
+    data, whole = PartitionSpec(sharding.DATA_AXIS), PartitionSpec()
     mapped = jax.shard_map(
         run,
         mesh=mesh,

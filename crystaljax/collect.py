@@ -125,13 +125,14 @@ def write(collection: Collection, options: CollectOptions) -> None:
     Raises:
         FileExistsError: they are there, and are not to be replaced.
     """
-    from crystaljax import hull, replacing, structure_files
+    from crystaljax import hull, structure_files
+    from crystaljax.system import atomic_files
 
     output = pathlib.Path(options.output)
     tables = [output / "collected.csv", output / "collected.parquet"]
     frames, hull_path = output / "collected.extxyz", output / "hull.json"
     for path in (*tables, frames, hull_path):
-        replacing.require_absent(path, options.overwrite)
+        atomic_files.require_absent(path, options.overwrite)
     for path in tables:
         structure_files.write_table(path, collection.table, overwrite=options.overwrite)
     infos = [
@@ -150,7 +151,7 @@ def write(collection: Collection, options: CollectOptions) -> None:
     )
     if collection.hull is not None:
         text = json.dumps(hull.to_dict(collection.hull), indent=1)
-        with replacing.file(hull_path, options.overwrite) as temporary:
+        with atomic_files.file(hull_path, options.overwrite) as temporary:
             temporary.write_text(f"{text}\n", encoding="utf-8")
 
 

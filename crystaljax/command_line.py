@@ -62,7 +62,7 @@ def run(command: Callable[[], None], *, uses_devices: bool = True) -> None:
             logging.set_verbosity(logging.ERROR)
         try:
             if uses_devices:
-                from crystaljax import startup
+                from crystaljax.system import startup
 
                 startup.initialize_processes()
                 startup.enable_compilation_cache()

@@ -24,8 +24,6 @@ from crystaljax import (
     command_line,
     evaluation,
     generation,
-    parallel,
-    replacing,
     runs,
     structure,
     structure_files,
@@ -33,6 +31,7 @@ from crystaljax import (
 )
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs
+from crystaljax.system import atomic_files, sharding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,7 @@ def evaluate(
         FileNotFoundError: no run, checkpoint or dataset.
         ValueError: an empty split, or structures that the run's rows do not hold.
     """
-    mesh = parallel.build_local_mesh()
+    mesh = sharding.build_local_mesh()
     run = runs.load_run(options.workdir, mesh, options.checkpoint)
     config = build_sampling.override_sampler(
         run.config,
@@ -126,7 +125,7 @@ def evaluate(
         show_progress=show_progress,
     )
     folder = pathlib.Path(options.output or run.workdir / f"evaluation_{options.split}")
-    if parallel.is_first_process():
+    if sharding.is_first_process():
         _write(result, dataset, run, config, options, folder)
     return result, folder
 
@@ -217,7 +216,7 @@ def _write(
     structure_files.write_extxyz(
         folder / "samples.extxyz", result.samples, infos, overwrite=True
     )
-    replacing.write_json(
+    atomic_files.write_json(
         folder / "summary.json",
         {
             **dataclasses.asdict(options),
@@ -276,7 +275,7 @@ def main() -> None:
         chosen = {name: flag.value for name, flag in values.items()}
         chosen["pairs_per_group"] = chosen["pairs_per_group"] or None
         options = EvaluateOptions(**chosen)
-        is_first = parallel.is_first_process()
+        is_first = sharding.is_first_process()
         result, folder = evaluate(options, show_progress=is_first)
         if is_first:
             print(report(result, options))

@@ -213,7 +213,7 @@ def evaluate_samples(
         generate_fn: from `generation.build_generate_fn`.
         questions: at least one.
         key: of the samples.
-        mesh: from `parallel.build_local_mesh`.
+        mesh: from `sharding.build_local_mesh`.
         row_buckets: rows that sample tensors can have, ascending.
         batch_size: samples at a time.
         host: what the host does for each batch.

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from crystaljax import command_line, environment
+from crystaljax import command_line
+from crystaljax.system import environment
 
 # pymatgen and ASE take seconds to import, and --help does without them.
 if TYPE_CHECKING:
@@ -96,10 +97,11 @@ def export(options: ExportOptions) -> dict[str, list[Any]]:
         FileExistsError: the output is there, and is not to be or cannot be replaced.
         ValueError: an option is wrong, or no candidate is left.
     """
-    from crystaljax import handover, replacing
+    from crystaljax import handover
+    from crystaljax.system import atomic_files
 
     output = pathlib.Path(options.output)
-    replacing.require_absent(output, options.overwrite)
+    atomic_files.require_absent(output, options.overwrite)
     settings = _check(options)
     items = handover.read_items(
         pathlib.Path(options.candidates),
@@ -118,7 +120,7 @@ def export(options: ExportOptions) -> dict[str, list[Any]]:
     )
     manifest["structures"] = [options.structures] * len(items)
     manifest["notes"] = ["; ".join(inputs.notes) for _, inputs, _ in built]
-    with replacing.folder(output, options.overwrite, _is_ours, "inputs") as folder:
+    with atomic_files.folder(output, options.overwrite, _is_ours, "inputs") as folder:
         for _, inputs, _ in built:
             for name, text in inputs.files.items():
                 path = folder / name

@@ -15,9 +15,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from crystaljax import parallel, scaling, structure
+from crystaljax import scaling, structure
 from crystaljax.conditions import Conditions
 from crystaljax.models import networks
+from crystaljax.system import sharding
 
 # (predict_fn, keys, rows, mask, source) → samples; `build_sampling.build_sampler`.
 SampleFn = Callable[..., Array]
@@ -90,8 +91,8 @@ def build_generate_fn(
         x = sample_fn(predict, keys, rows, mask, source)
         return scale.decode(x, conditions.atomic_numbers)
 
-    over_devices = parallel.batch_sharding(mesh)
-    whole = parallel.replicated(mesh)
+    over_devices = sharding.batch_sharding(mesh)
+    whole = sharding.replicated(mesh)
     return jax.jit(
         generate_batch,
         in_shardings=(whole, over_devices, whole, over_devices),
@@ -198,7 +199,7 @@ def generate_batches(
         conditions: of all samples, on the host.
         key: of the whole run; sample i uses ``fold_in(key, i)``.
         batches: from `plan_batches`.
-        mesh: from `parallel.build_local_mesh`.
+        mesh: from `sharding.build_local_mesh`.
         host: what the host does for each batch.
     """
     waiting = collections.deque(batches)
@@ -207,7 +208,7 @@ def generate_batches(
     too_many = float("inf")
 
     def dispatch(batch):
-        inputs = parallel.shard_batch(pad_batch(conditions, batch, host), mesh)
+        inputs = sharding.shard_batch(pad_batch(conditions, batch, host), mesh)
         return generate_fn(params, inputs[0], key, inputs[1])
 
     while waiting or running:
@@ -322,7 +323,7 @@ def generate(
         params: of the network, on the mesh or on the host.
         conditions: of all samples, on the host.
         key: of the whole run; sample i uses ``fold_in(key, i)``.
-        mesh: from `parallel.build_local_mesh`.
+        mesh: from `sharding.build_local_mesh`.
         row_buckets: rows that sample tensors can have, ascending: each crystal gets the
             fewest that hold it.
         batch_size: samples at a time, over the devices of a process.
@@ -333,7 +334,7 @@ def generate(
         ValueError: ``batch_size`` cannot be split over the devices, or a crystal does
             not fit into the rows.
     """
-    parallel.require_divisible(batch_size, mesh)
+    sharding.require_divisible(batch_size, mesh)
     if jax.process_count() > 1:
         # All have to plan the same batches, whatever their memory holds.
         sizes = multihost_utils.process_allgather(np.array(batch_size))

@@ -22,9 +22,10 @@ import ase.io
 import numpy as np
 import pyarrow.parquet
 
-from crystaljax import bridge, replacing, structure
+from crystaljax import bridge, structure
 from crystaljax import hull as hulls
 from crystaljax.report_page import contents
+from crystaljax.system import atomic_files
 
 _PAGE = pathlib.Path(__file__).parent / "report_page"
 # In the order in which they need each other.
@@ -77,7 +78,7 @@ def write_report(
         limits=limits,
     )
     path = output / "report.html"
-    with replacing.file(path, overwrite=True) as temporary:
+    with atomic_files.file(path, overwrite=True) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 

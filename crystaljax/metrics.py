@@ -11,7 +11,7 @@ from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
 from tensorboard.summary.writer import event_file_writer
 
-from crystaljax import parallel
+from crystaljax.system import sharding
 
 
 def mean_metrics(dispatches: list[dict[str, Any]], step: int) -> dict[str, float]:
@@ -35,7 +35,7 @@ class MetricsLog:
     def __init__(self, workdir: pathlib.Path, step: int):
         """Opens the log; lines after ``step``, which will come again, are dropped."""
         self._path = workdir / "metrics.jsonl"
-        if not parallel.is_first_process():
+        if not sharding.is_first_process():
             return
         if self._path.exists():
             lines = self._path.read_text().splitlines(keepends=True)
@@ -47,7 +47,7 @@ class MetricsLog:
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Appends one line."""
-        if not (metrics and parallel.is_first_process()):
+        if not (metrics and sharding.is_first_process()):
             return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
@@ -65,7 +65,7 @@ class MetricsLog:
 
     def close(self) -> None:
         """Flushes TensorBoard."""
-        if parallel.is_first_process():
+        if sharding.is_first_process():
             self._tensorboard.close()
 
 

@@ -27,13 +27,13 @@ from crystaljax import (
     elements,
     energies,
     inputs,
-    parallel,
     runs,
     structure,
     structure_files,
 )
 from crystaljax import samples as samples_lib
 from crystaljax.data import reading
+from crystaljax.system import sharding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -287,7 +287,7 @@ def main() -> None:
         samples_lib.write_request(
             request, folder, **{name: flag.value for name, flag in written.items()}
         )
-        if parallel.is_first_process():
+        if sharding.is_first_process():
             # The folder is this request's: what is there of them is the same.
             write_inputs(usable, folder, overwrite=True)
 

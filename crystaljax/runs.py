@@ -18,17 +18,9 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from ml_collections import config_dict
 
-from crystaljax import (
-    build,
-    defaults,
-    environment,
-    initial,
-    parallel,
-    replacing,
-    scaling,
-    training,
-)
+from crystaljax import build, defaults, initial, scaling, training
 from crystaljax.models import networks
+from crystaljax.system import atomic_files, environment, sharding
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,12 +57,12 @@ def create_run(
 ) -> None:
     """Fills a new run directory; config.json comes last and marks it complete."""
     workdir.mkdir(parents=True, exist_ok=True)
-    replacing.write_json(
+    atomic_files.write_json(
         workdir / "environment.json", environment.describe_environment()
     )
-    replacing.write_json(workdir / "vocabulary.json", vocabulary)
+    atomic_files.write_json(workdir / "vocabulary.json", vocabulary)
     scaling.save_scaling(scale, workdir / "scaling.json")
-    replacing.write_json(workdir / "config.json", config.to_dict())
+    atomic_files.write_json(workdir / "config.json", config.to_dict())
 
 
 def is_run(workdir: pathlib.Path) -> bool:
@@ -197,7 +189,7 @@ def restore_state(
 
 def save_energy_error(workdir: pathlib.Path, error: float) -> None:
     """Keeps the error of the estimated energies, eV/atom, with a run."""
-    replacing.write_json(workdir / "estimator.json", {"energy_error": error})
+    atomic_files.write_json(workdir / "estimator.json", {"energy_error": error})
 
 
 def _load_energy_error(workdir: pathlib.Path) -> float | None:
@@ -212,7 +204,7 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
 
     Args:
         workdir: the run directory.
-        mesh: where the parameters go, from `parallel.build_local_mesh`. Where there
+        mesh: where the parameters go, from `sharding.build_local_mesh`. Where there
             are several processes, all must load.
         step: of the checkpoint; the newest if None.
 
@@ -236,7 +228,7 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
         restored = checkpoints.restore(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(_on_mesh(like, parallel.build_mesh()))
+                params=ocp.args.StandardRestore(_on_mesh(like, sharding.build_mesh()))
             ),
         )
     return Run(
@@ -244,7 +236,7 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
         step=step,
         config=config,
         model=model,
-        params=parallel.localize(restored.params, mesh),
+        params=sharding.localize(restored.params, mesh),
         scale=scaling.load_scaling(workdir / "scaling.json"),
         vocabulary=load_vocabulary(workdir),
         energy_error=_load_energy_error(workdir),
@@ -276,7 +268,7 @@ def _require_same_shapes(saved: Any, expected: Any, workdir: pathlib.Path) -> No
 
 
 def _on_mesh(tree: Any, mesh: Mesh) -> Any:
-    whole = parallel.replicated(mesh)
+    whole = sharding.replicated(mesh)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), tree
     )

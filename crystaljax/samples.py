@@ -20,12 +20,12 @@ from crystaljax import (
     elements,
     estimation,
     generation,
-    parallel,
     runs,
     shards,
     structure,
 )
 from crystaljax import conditions as conditions_lib
+from crystaljax.system import sharding
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,10 +145,10 @@ class Request:
                 split over the devices.
         """
         build_sampling.build_sampler(self.config)
-        mesh = parallel.build_local_mesh()
+        mesh = sharding.build_local_mesh()
         if not isinstance(self.batch_size, str):
             size = self.batch_size or self.config.evaluation.batch_size
-            parallel.require_divisible(size, mesh)
+            sharding.require_divisible(size, mesh)
         return runs.load_run(self.workdir, mesh, self.checkpoint)
 
     def provenance(self, run: runs.Run) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def make_shards(
         show_progress: print a progress bar, and notes.
     """
     conditions = request.conditions
-    mesh = parallel.build_local_mesh()
+    mesh = sharding.build_local_mesh()
     row_buckets = build.row_buckets(request.config)
     generate_fn = generation.build_generate_fn(
         run.model, build_sampling.build_sampler(request.config), run.scale, mesh
@@ -417,7 +417,7 @@ def write_request(
 
     made = make_shards(request, run, layout, own, finished=finished, show_progress=True)
     num_left_out = sum(shards.write_behind(made, write))
-    for note in request.notes if parallel.is_first_process() else ():
+    for note in request.notes if sharding.is_first_process() else ():
         print(f"note: {note}", file=sys.stderr)
     if num_left_out:
         print(

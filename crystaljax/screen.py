@@ -412,7 +412,7 @@ def main() -> None:
     flags.mark_flags_as_required(["samples", "calculator", "hull", "output"])
 
     def command():
-        from crystaljax import startup
+        from crystaljax.system import startup
 
         startup.enable_compilation_cache()
         start = time.perf_counter()

@@ -8,14 +8,13 @@ from typing import Any
 
 from crystaljax import (
     candidates,
-    environment,
     hull,
-    replacing,
     screening_result,
     structure,
     structure_files,
     symmetrization,
 )
+from crystaljax.system import atomic_files, environment
 
 
 def full_table(
@@ -63,8 +62,8 @@ def write_results(
     if known_hull is None:
         (output / "hull.json").unlink(missing_ok=True)
     else:
-        replacing.write_json(output / "hull.json", hull.to_dict(known_hull))
-    replacing.write_json(
+        atomic_files.write_json(output / "hull.json", hull.to_dict(known_hull))
+    atomic_files.write_json(
         output / "screening.json",
         {
             **about,

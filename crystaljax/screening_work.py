@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax import relaxation, replacing, structure
+from crystaljax import relaxation, structure
+from crystaljax.system import atomic_files
 
 _REQUEST = "request.json"
 _RELAXATIONS = "relaxations.jsonl"
@@ -62,7 +63,7 @@ def open_work(
     if work.exists():
         shutil.rmtree(work)
     work.mkdir(parents=True)
-    replacing.write_json(work / _REQUEST, request)
+    atomic_files.write_json(work / _REQUEST, request)
     return work
 
 
@@ -79,7 +80,7 @@ def remember(work: pathlib.Path | None, stage: str, compute: Callable[[], Any]) 
         return json.loads(path.read_text())
     result = compute()
     if path is not None:
-        replacing.write_json(path, result)
+        atomic_files.write_json(path, result)
     return result
 
 

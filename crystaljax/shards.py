@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from crystaljax import parallel, replacing
+from crystaljax.system import atomic_files, sharding
 
 DEFAULT_SIZE = 10_000
 REQUEST_FILE = "request.json"
@@ -135,15 +135,15 @@ def open_output(
     if not overwrite:
         _require_same_request(output, request)
     # One process prepares, the others wait; making samples needs no such agreement.
-    if parallel.is_first_process():
+    if sharding.is_first_process():
         if overwrite:
             _remove_samples(output)
         _remove_temporaries(output)
         if not (output / REQUEST_FILE).exists():
             output.mkdir(parents=True, exist_ok=True)
             size = {"shard_size": shard_size or default_size(num_samples)}
-            replacing.write_json(output / REQUEST_FILE, request | size)
-    parallel.wait_for_all("request")
+            atomic_files.write_json(output / REQUEST_FILE, request | size)
+    sharding.wait_for_all("request")
     saved = json.loads((output / REQUEST_FILE).read_text())
     return Layout(num_samples, saved["shard_size"])
 

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from crystaljax import bridge, elements, replacing, structure, validity
+from crystaljax import bridge, elements, structure, validity
+from crystaljax.system import atomic_files
 
 # ASE takes these out of a frame's info and makes a calculator of them: a requested
 # energy would be read as a computed one, in eV for the whole cell.
@@ -74,7 +75,7 @@ def write_extxyz(
         atoms = bridge.to_ase(crystal)
         atoms.info = _clean_info(info)
         frames.append(atoms)
-    with replacing.file(path, overwrite) as temporary:
+    with atomic_files.file(path, overwrite) as temporary:
         # ASE writes no file for no frames.
         temporary.touch()
         if frames:
@@ -168,7 +169,7 @@ def write_cifs(
     )
     if path.suffix == ".zip":
         with (
-            replacing.file(path, overwrite) as temporary,
+            atomic_files.file(path, overwrite) as temporary,
             zipfile.ZipFile(temporary, "w") as archive,
         ):
             for file_name, text in contents:
@@ -178,7 +179,7 @@ def write_cifs(
                 entry.external_attr = 0o644 << 16
                 archive.writestr(entry, text)
     else:
-        with replacing.folder(path, overwrite, _is_cif, "CIFs") as temporary:
+        with atomic_files.folder(path, overwrite, _is_cif, "CIFs") as temporary:
             for file_name, text in contents:
                 (temporary / file_name).write_text(text, encoding="ascii")
     return left_out
@@ -312,7 +313,7 @@ def write_table(
         }
     )
     if path.suffix == ".parquet":
-        with replacing.file(path, overwrite) as temporary:
+        with atomic_files.file(path, overwrite) as temporary:
             pyarrow.parquet.write_table(table, temporary)
         return
     nested = [field.name for field in table.schema if pa.types.is_nested(field.type)]
@@ -322,7 +323,7 @@ def write_table(
             "column per entry"
         )
     options = pyarrow.csv.WriteOptions(quoting_style="needed")
-    with replacing.file(path, overwrite) as temporary:
+    with atomic_files.file(path, overwrite) as temporary:
         pyarrow.csv.write_csv(table, temporary, options)
 
 

@@ -24,7 +24,6 @@ from crystaljax import (
     command_line,
     estimation,
     generation,
-    parallel,
     runs,
     scaling,
     structure,
@@ -34,6 +33,7 @@ from crystaljax import examples as examples_lib
 from crystaljax import metrics as metrics_lib
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
+from crystaljax.system import sharding
 
 BUILTIN = "builtin"
 
@@ -62,8 +62,8 @@ def train(
     workdir = pathlib.Path(workdir)
 
     # ---------------------------------------------------------------- devices and data
-    mesh = parallel.build_mesh()
-    parallel.require_divisible(
+    mesh = sharding.build_mesh()
+    sharding.require_divisible(
         config.train.batch_size // config.train.accumulation_steps, mesh
     )
     _require_new_or_resumed(workdir, config, resume)
@@ -81,20 +81,20 @@ def train(
     trainee = build_training.build_trainee(config, scale, num_steps)
     train_key = jax.jit(
         lambda: generation.key_of_seed(config.train.seed),
-        out_shardings=parallel.replicated(mesh),
+        out_shardings=sharding.replicated(mesh),
     )()
     dispatch_fn = training.build_dispatch_fn(trainee, mesh)
-    sampling_mesh = parallel.build_local_mesh()
+    sampling_mesh = sharding.build_local_mesh()
     generate_fn = generation.build_generate_fn(
         trainee.model, build_sampling.build_sampler(config), scale, sampling_mesh
     )
     estimate_fn = estimation.build_estimate_fn(trainee.model, scale)
 
     # ------------------------------------------------------- run directory, checkpoints
-    if parallel.is_first_process() and not runs.is_run(workdir):
+    if sharding.is_first_process() and not runs.is_run(workdir):
         vocabulary = _describe_data(config, dataset, examples)
         runs.create_run(workdir, config, scale, vocabulary)
-    parallel.wait_for_all("run directory")
+    sharding.wait_for_all("run directory")
     checkpoints = runs.open_checkpoints(workdir, config.train.keep_checkpoints)
     if checkpoints.latest_step() is None:
         state = training.init_state(trainee, config.train.seed, mesh)
@@ -115,14 +115,14 @@ def train(
         desc="train",
         unit="step",
         smoothing=0.02,
-        disable=not (show_progress and parallel.is_first_process()),
+        disable=not (show_progress and sharding.is_first_process()),
     )
     # Metrics stay on the device until they are logged: fetching one waits for it.
     pending: list[Any] = []
     interval_start, interval_step = time.perf_counter(), step
     with progress, checkpoints:
         while step < num_steps:
-            dispatched = parallel.shard_batch(next(batches), mesh, axis=1)
+            dispatched = sharding.shard_batch(next(batches), mesh, axis=1)
             with jax.transfer_guard("disallow"):
                 state, metrics = dispatch_fn(state, dispatched, train_key)
             step += steps_per_dispatch
@@ -140,9 +140,9 @@ def train(
                 config.train.validate_every
             ):
                 # Before the checkpoint, so that none is without it after a kill.
-                params = parallel.localize(state.sampling_params, sampling_mesh)
+                params = sharding.localize(state.sampling_params, sampling_mesh)
                 error = estimation.measure_error(estimate_fn, params, dataset)
-                if error is not None and parallel.is_first_process():
+                if error is not None and sharding.is_first_process():
                     runs.save_energy_error(workdir, error)
             if is_due(config.train.checkpoint_every):
                 runs.save_checkpoint(checkpoints, state, batches.get_state())
@@ -200,7 +200,7 @@ def validate(
             config, dataset.path, scale=scale, energy_error=energy_error
         ),
     }
-    if not parallel.is_first_process():
+    if not sharding.is_first_process():
         generation.generate(generate_fn, params, questions.conditions, **sampling)
         return {}
     results = evaluation.evaluate_samples(
@@ -221,7 +221,7 @@ def validate(
 def _require_new_or_resumed(workdir: pathlib.Path, config: Any, resume: bool) -> None:
     exists = runs.is_run(workdir)
     # None of the processes may create what another one looks for.
-    parallel.wait_for_all("looked for a run")
+    sharding.wait_for_all("looked for a run")
     if not exists:
         return
     if not resume:
@@ -245,14 +245,14 @@ def _open_dataset(config: Any, workdir: pathlib.Path) -> datasets.Dataset:
 
 def _prepare_builtin(path: pathlib.Path) -> datasets.Dataset:
     """The packaged alloys as a data set, prepared the first time."""
-    if parallel.is_first_process() and not path.exists():
+    if sharding.is_first_process() and not path.exists():
         # Preparing brings pymatgen and spglib, which training itself does without.
         from crystaljax import prepare
 
         prepare.prepare(
             prepare.PrepareOptions(source=BUILTIN, output=path, figures=False)
         )
-    parallel.wait_for_all("data set")
+    sharding.wait_for_all("data set")
     return datasets.open_dataset(path)
 
 

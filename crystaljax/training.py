@@ -12,8 +12,9 @@ from flax.training import dynamic_scale as dynamic_scale_lib
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from crystaljax import initial, losses, parallel, processes, scaling, structure
+from crystaljax import initial, losses, processes, scaling, structure
 from crystaljax.models import energy_estimator, networks
+from crystaljax.system import sharding
 
 # Structures of a batch for one whose energy is estimated.
 _STRUCTURES_PER_ENERGY = 4
@@ -80,13 +81,13 @@ class Trainee:
 
 def init_state(trainee: Trainee, seed: int, mesh: Mesh) -> TrainState:
     """The state before the first step, on every device."""
-    params = parallel.replicate(
+    params = sharding.replicate(
         initial.init_params(trainee.model, trainee.rows, seed), mesh
     )
     fill = jax.jit(
         lambda params: _state_of(trainee, params),
         donate_argnums=0,
-        out_shardings=parallel.replicated(mesh),
+        out_shardings=sharding.replicated(mesh),
     )
     return fill(params)
 
@@ -380,8 +381,8 @@ def build_dispatch_fn(trainee: Trainee, mesh: Mesh) -> Dispatch:
     def apply(state, gradients):
         return apply_gradients(trainee, state, gradients)
 
-    whole = parallel.replicated(mesh)
-    inputs = (whole, parallel.batch_sharding(mesh, axis=1), whole)
+    whole = sharding.replicated(mesh)
+    inputs = (whole, sharding.batch_sharding(mesh, axis=1), whole)
     return Dispatch(
         jax.jit(many, donate_argnums=0, in_shardings=inputs, out_shardings=whole),
         jax.jit(gradients, in_shardings=inputs, out_shardings=whole),

@@ -15,7 +15,8 @@ import spglib
 from ase.geometry import minkowski_reduction
 from jaxtyping import Bool, Float, Int
 
-from crystaljax import elements, structure, workers
+from crystaljax import elements, structure
+from crystaljax.system import workers
 
 MIN_VOLUME = 1.0  # Å³
 MIN_DISTANCE = 0.5  # Å

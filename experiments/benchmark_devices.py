@@ -25,7 +25,8 @@ from absl import flags
 from jax.sharding import Mesh
 from throughput import command, ours, timing
 
-from crystaljax import generation, parallel, structure, training
+from crystaljax import generation, structure, training
+from crystaljax.system import sharding
 
 AXIS = "devices"
 _SIMULATE = "--xla_force_host_platform_device_count"
@@ -64,7 +65,7 @@ def run(values: flags.FlagValues) -> dict[str, Any]:
     found = []
     for count in counts:
         config.train.batch_size = batch_size * (count if values.scaled else 1)
-        mesh = Mesh(np.array(jax.devices()[:count]), (parallel.DATA_AXIS,))
+        mesh = Mesh(np.array(jax.devices()[:count]), (sharding.DATA_AXIS,))
         workload = ours.build_workload(config, seed=values.seed, mesh=mesh)
         found.append(measure(values, workload, steps))
     record = {
@@ -170,9 +171,9 @@ def our_program(workload: ours.Workload, steps: int) -> Program:
     stacked = jax.tree.map(lambda a: np.stack([a] * steps), workload.batch)
     return Program(
         training.build_dispatch_fn(workload.trainee, mesh),
-        jax.device_put(_init_state(workload), parallel.replicated(mesh)),
-        parallel.shard_batch(stacked, mesh, axis=1),
-        jax.device_put(generation.key_of_seed(0), parallel.replicated(mesh)),
+        jax.device_put(_init_state(workload), sharding.replicated(mesh)),
+        sharding.shard_batch(stacked, mesh, axis=1),
+        jax.device_put(generation.key_of_seed(0), sharding.replicated(mesh)),
     )
 
 

@@ -15,13 +15,13 @@ from crystaljax import (
     build_training,
     generation,
     initial,
-    parallel,
     processes,
     scaling,
     structure,
     training,
 )
 from crystaljax.conditions import conditions_of
+from crystaljax.system import sharding
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
@@ -118,7 +118,7 @@ def test_loss_and_samples_of_every_method_fit_together(name):
     )
     assert loss.shape == () and set(parts) == {"loss_coordinates", "loss_lattice"}
     generate_fn = generation.build_generate_fn(
-        model, build_sampling.build_sampler(config), scale, parallel.build_mesh()
+        model, build_sampling.build_sampler(config), scale, sharding.build_mesh()
     )
     coords, lattice = jax.eval_shape(
         generate_fn, params, conditions_of(batch), key, jnp.arange(num)

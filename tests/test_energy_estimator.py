@@ -10,10 +10,11 @@ import pytest
 import tiny
 
 from configs import best
-from crystaljax import estimation, evaluate, parallel, runs, sample, structure, train
+from crystaljax import estimation, evaluate, runs, sample, structure, train
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import emt
 from crystaljax.models import energy_estimator
+from crystaljax.system import sharding
 
 SITES = 8
 
@@ -183,7 +184,7 @@ def test_error_is_measured_on_held_out_structures_and_kept(tmp_path, monkeypatch
     train.train(config, tmp_path / "run", show_progress=False)
     # A process that is killed after a checkpoint leaves a run that can pick.
     assert measured_before == [True, True]
-    run = runs.load_run(tmp_path / "run", parallel.build_local_mesh())
+    run = runs.load_run(tmp_path / "run", sharding.build_local_mesh())
     dataset = datasets.open_dataset(path)
     cells = datasets.gather(dataset, dataset.indices("val"), 12)
     estimate_fn = estimation.build_estimate_fn(run.model, run.scale)

@@ -26,12 +26,11 @@ from hypothesis import strategies as st
 from pymatgen.core import DummySpecies, Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 
-from crystaljax import structure
+from crystaljax import inputs, structure
 from crystaljax.data.sources import (
     archives,
     ase_db,
     cif_csv,
-    crystal_files,
     entries_json,
     extxyz,
     files,
@@ -450,7 +449,7 @@ def test_poscar_that_claims_more_atoms_than_it_has_lines():
     text = POSCAR.splitlines()
     text[6] = "1 1 1999999999"
     with pytest.raises(ValueError, match="1999999999 atoms in"):
-        crystal_files.parse_poscar("\n".join(text))
+        inputs.parse_poscar("\n".join(text))
 
 
 @fuzz

@@ -12,14 +12,8 @@ import pytest
 import tiny
 
 from configs import ddim
-from crystaljax import (
-    batch_sizes,
-    build_sampling,
-    conditions,
-    generation,
-    parallel,
-    structure,
-)
+from crystaljax import batch_sizes, build_sampling, conditions, generation, structure
+from crystaljax.system import sharding
 
 ROOT = pathlib.Path(__file__).parents[1]
 BUCKETS = (8, 16)
@@ -29,7 +23,7 @@ KEY = jax.random.key(7)
 def build_network(config):
     """Generate function and random parameters."""
     model, scale, params = tiny.build_network(config)
-    sample_fn, mesh = build_sampling.build_sampler(config), parallel.build_local_mesh()
+    sample_fn, mesh = build_sampling.build_sampler(config), sharding.build_local_mesh()
     return generation.build_generate_fn(model, sample_fn, scale, mesh), params
 
 
@@ -61,7 +55,7 @@ def make(generate_fn, params, batch_size, row_buckets=BUCKETS):
         params,
         mixed_conditions(),
         KEY,
-        mesh=parallel.build_local_mesh(),
+        mesh=sharding.build_local_mesh(),
         row_buckets=row_buckets,
         batch_size=batch_size,
     )
@@ -105,7 +99,7 @@ def test_rows_follow_the_crystals_and_samples_depend_on_no_batch(network):
         asked,
         KEY,
         batches[::-1],
-        mesh=parallel.build_local_mesh(),
+        mesh=sharding.build_local_mesh(),
     )
     for numbers, crystals in made:
         assert_same(crystals, [whole[number] for number in numbers])
@@ -191,7 +185,7 @@ def test_the_device_has_the_next_batch_before_one_is_fetched():
         num_devices=1,
     )
     made = generation.generate_batches(
-        device, {}, asked, KEY, batches, mesh=parallel.build_local_mesh()
+        device, {}, asked, KEY, batches, mesh=sharding.build_local_mesh()
     )
     next(made)
     assert len(device.sizes) == 2
@@ -272,7 +266,7 @@ def test_auto_measures_the_compiled_function(network, monkeypatch):
             params,
             mixed_conditions(),
             KEY,
-            mesh=parallel.build_local_mesh(),
+            mesh=sharding.build_local_mesh(),
             row_buckets=BUCKETS,
             num_samples=4,
         )

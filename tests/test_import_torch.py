@@ -20,7 +20,6 @@ from crystaljax import (
     evaluate,
     import_torch,
     modify,
-    parallel,
     runs,
     sample,
     structure,
@@ -28,6 +27,7 @@ from crystaljax import (
 )
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
+from crystaljax.system import sharding
 
 ROOT = pathlib.Path(__file__).parents[1]
 NETWORKS = ("generation", "modification_diffusion")
@@ -71,7 +71,7 @@ def import_into(folder, content, **options):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_imported_run_answers_like_the_papers_code(name, imported):
     """From species and space groups on, with our tables of what they mean."""
-    run = runs.load_run(imported[name].workdir, parallel.build_mesh())
+    run = runs.load_run(imported[name].workdir, sharding.build_mesh())
     _, arrays = load_reference(name)
     numbers, groups = np.zeros((2, 60), np.uint8), [47, 2]
     numbers[0, :8] = [5] * 6 + [73, 74]

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from crystaljax import isolation
+from crystaljax.system import isolation
 
 distributed = pytest.importorskip("distributed")
 
@@ -104,7 +104,7 @@ def test_no_process_is_left_behind():
 def test_processes_end_with_the_one_that_asked():
     script = (
         "import sys; sys.path.insert(0, 'tests'); import test_isolation\n"
-        "from crystaljax import isolation\n"
+        "from crystaljax.system import isolation\n"
         "items = [(1, ''), (2, 'sleep')]\n"
         "fn = test_isolation.behave\n"
         "for each in isolation.map_isolated(fn, items, timeout=60.0):\n"

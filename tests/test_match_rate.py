@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from crystaljax import replacing
+from crystaljax.system import atomic_files
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -91,7 +91,7 @@ def test_time_of_training_is_that_of_all_calls(tmp_path, monkeypatch, dataset):
     assert run.train_and_time(config, tmp_path) > first + 0.04
     # Nothing is left to do in a run of 0 steps that is there.
     tiny.write_run(tmp_path / "done", config)
-    replacing.write_json(tmp_path / "done" / "training_seconds.json", 7.0)
+    atomic_files.write_json(tmp_path / "done" / "training_seconds.json", 7.0)
     assert run.train_and_time(config, tmp_path / "done") == 7.0
 
 

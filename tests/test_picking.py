@@ -10,11 +10,11 @@ from crystaljax import (
     conditions,
     elements,
     generation,
-    parallel,
     picking,
     structure,
     validity,
 )
+from crystaljax.system import sharding
 
 CUBIC = 3.8 * np.eye(3)
 CORNERS = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
@@ -102,7 +102,7 @@ def network(tmp_path_factory):
     config.sampler.project = 0.0
     model, scale, params = tiny.build_network(config)
     generate_fn = generation.build_generate_fn(
-        model, build_sampling.build_sampler(config), scale, parallel.build_local_mesh()
+        model, build_sampling.build_sampler(config), scale, sharding.build_local_mesh()
     )
     return config, scale, generate_fn, params
 
@@ -117,7 +117,7 @@ def make(network, count, batch_size=8, **changes):
         params,
         conditions.combine(["Cu1Au1", "Ag1Au3"], [123, 221], [-0.1], 3, 12),
         generation.key_of_seed(0),
-        mesh=parallel.build_local_mesh(),
+        mesh=sharding.build_local_mesh(),
         row_buckets=(8, 16),
         batch_size=batch_size,
         host=host,

@@ -9,8 +9,9 @@ import tiny
 from flax.training import dynamic_scale
 
 from configs import ddim
-from crystaljax import build_training, parallel, train, training
+from crystaljax import build_training, train, training
 from crystaljax.data import dataset as datasets
+from crystaljax.system import sharding
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def test_overflow_of_gradients_skips_the_step_and_lowers_the_scale(dataset_path)
         config, batch.lattice, batch.energy, batch.atomic_numbers
     )
     trainee = build_training.build_trainee(config, scale, 4)
-    state = training.init_state(trainee, 0, parallel.build_mesh())
+    state = training.init_state(trainee, 0, sharding.build_mesh())
     largest = 2.0**127
     state = state.replace(loss_scale=dynamic_scale.DynamicScale(scale=largest))
     step = jax.jit(lambda *args: training.train_step(trainee, *args))

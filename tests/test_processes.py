@@ -14,8 +14,9 @@ import pytest
 import tiny
 
 from configs import ddim
-from crystaljax import parallel, runs, startup, train
+from crystaljax import runs, train
 from crystaljax.data import dataset as datasets
+from crystaljax.system import sharding, startup
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -164,7 +165,7 @@ def train_in_two_processes(dataset, workdir):
 
 
 def params_of(workdir):
-    return jax.tree.leaves(runs.load_run(workdir, parallel.build_mesh()).params)
+    return jax.tree.leaves(runs.load_run(workdir, sharding.build_mesh()).params)
 
 
 def assert_close(one, other):
@@ -234,7 +235,7 @@ def test_processes_are_joined_where_a_launcher_started_several(
 @pytest.mark.parametrize("given", [None, "elsewhere"])
 def test_compiled_programs_are_kept_where_the_user_keeps_caches(tmp_path, given):
     script = (
-        "import jax; from crystaljax import startup; "
+        "import jax; from crystaljax.system import startup; "
         "startup.enable_compilation_cache(); "
         "print(jax.config.jax_compilation_cache_dir)"
     )

@@ -23,7 +23,6 @@ from crystaljax import (
     evaluate,
     generation,
     initial,
-    parallel,
     runs,
     sample,
     structure,
@@ -35,6 +34,7 @@ from crystaljax import examples as examples_lib
 from crystaljax import samples as samples_lib
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
+from crystaljax.system import sharding
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -59,7 +59,7 @@ def workdir(dataset_path, tmp_path_factory):
 
 
 def restore(workdir):
-    run = runs.load_run(workdir, parallel.build_mesh())
+    run = runs.load_run(workdir, sharding.build_mesh())
     return run.step, jax.device_get(run.params)
 
 
@@ -239,7 +239,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(dataset_path):
     for config.train.accumulation_steps in (1, 4):
         trainee = build_training.build_trainee(config, scale, 4)
         gradient_fn = jax.jit(functools.partial(training.compute_gradients, trainee))
-        state = training.init_state(trainee, 0, parallel.build_mesh())
+        state = training.init_state(trainee, 0, sharding.build_mesh())
         found.append(gradient_fn(state, batch, keys))
         # In float16 the parts share one loss scale.
         state = state.replace(loss_scale=DynamicScale(scale=2.0**15))
@@ -552,7 +552,7 @@ def test_perfect_samples_match_everything(workdir, monkeypatch):
         None,
         evaluation.structure_questions(dataset, indices, 12),
         key=jax.random.key(0),
-        mesh=parallel.build_mesh(),
+        mesh=sharding.build_mesh(),
         row_buckets=(16,),
         batch_size=4,
         num_workers=1,

@@ -1,4 +1,4 @@
-from crystaljax import workers
+from crystaljax.system import workers
 
 
 def test_order_is_kept_in_one_process_and_in_several():

@@ -12,9 +12,10 @@ import numpy as np
 import spglib
 import tqdm
 
-from crystaljax import canonical, elements, structure, validity, workers
+from crystaljax import canonical, elements, structure, validity
 from crystaljax.data import columnar, staging
 from crystaljax.data.sources import record
+from crystaljax.system import workers
 
 # Rows that a worker takes at a time: few at first, so that a short file keeps all
 # workers busy, then enough to hide what sending them costs.

@@ -20,8 +20,9 @@ import numpy as np
 from jaxtyping import Int, Integer
 from scipy import spatial
 
-from crystaljax import alignment, elements, structure, workers
+from crystaljax import alignment, elements, structure
 from crystaljax.data import dataset as datasets
+from crystaljax.system import workers
 
 # Mendeleev numbers that weigh as much as one deviation of the energies.
 _NUMBERS_PER_DEVIATION = 10.0

@@ -28,15 +28,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from crystaljax import environment, replacing
-
-HERE = pathlib.Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
-from match_rate import baselines, energies  # noqa: E402
-from throughput import command  # noqa: E402
-
-from crystaljax import (  # noqa: E402
+from crystaljax import (
     build,
     build_sampling,
     build_training,
@@ -45,18 +37,23 @@ from crystaljax import (  # noqa: E402
     evaluation,
     generation,
     matching,
-    parallel,
     prepare,
     runs,
     structure,
     train,
     training,
     validity,
-    workers,
 )
-from crystaljax import examples as examples_lib  # noqa: E402
-from crystaljax.data import dataset as datasets  # noqa: E402
-from crystaljax.data import pipeline  # noqa: E402
+from crystaljax import examples as examples_lib
+from crystaljax.data import dataset as datasets
+from crystaljax.data import pipeline
+from crystaljax.system import atomic_files, environment, sharding, workers
+
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from match_rate import baselines, energies  # noqa: E402
+from throughput import command  # noqa: E402
 
 TOLERANCES = tuple(matching.TOLERANCES[name] for name in ("literature", "paper"))
 # With the last space group of each.
@@ -142,7 +139,7 @@ def run(values: flags.FlagValues) -> None:
         result["baselines"] = measure_baselines(known, test, asked)
     path = pathlib.Path(values.output) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    replacing.write_json(path, result)
+    atomic_files.write_json(path, result)
     print(json.dumps({k: v for k, v in result.items() if k != "environment"}, indent=2))
     print(f"written: {path}")
 
@@ -158,7 +155,7 @@ def train_and_time(config: Any, workdir: pathlib.Path) -> float:
     start = time.perf_counter()
     train.train(config, workdir, resume=True)
     spent += time.perf_counter() - start
-    replacing.write_json(path, spent)
+    atomic_files.write_json(path, spent)
     return spent
 
 
@@ -187,7 +184,7 @@ def steps_within(config: Any, seconds: float) -> int:
     per_dispatch = config.train.steps_per_dispatch
     source = examples_lib.build_source(config, examples, 100 * per_dispatch)
     batches = pipeline.build_iterator(source)
-    mesh = parallel.build_mesh()
+    mesh = sharding.build_mesh()
     scale = examples_lib.measure_scaling(config, dataset, examples)
     trainee = build_training.build_trainee(config, scale, num_steps=10**6)
     dispatch_fn = training.build_dispatch_fn(trainee, mesh)
@@ -201,7 +198,7 @@ def steps_within(config: Any, seconds: float) -> int:
         shares[sites] += 1
         if len(spent[sites]) <= NUM_TIMED:
             start = time.perf_counter()
-            batch = parallel.shard_batch(batch, mesh, axis=1)
+            batch = sharding.shard_batch(batch, mesh, axis=1)
             state, metrics = dispatch_fn(state, batch, key)
             jax.block_until_ready(metrics)
             spent[sites].append(time.perf_counter() - start)
@@ -230,7 +227,7 @@ def evaluate(
     values: flags.FlagValues,
 ) -> dict[str, Any]:
     """All that is measured on a trained network."""
-    mesh = parallel.build_local_mesh()
+    mesh = sharding.build_local_mesh()
     loaded = runs.load_run(workdir, mesh)
     sites = structure.max_sites(loaded.config.data.rows)
     generate_fn = generation.build_generate_fn(

@@ -19,7 +19,7 @@ import sys
 import numpy as np
 from sklearn import ensemble
 
-from crystaljax import environment, replacing
+from crystaljax.system import atomic_files, environment
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -71,7 +71,7 @@ def main() -> None:
     result["pairs_learned_from"] = len(found["train"][0])
     result["command"] = shlex.join(["python", *sys.argv])
     result["environment"] = environment.describe_environment()
-    replacing.write_json(HERE / "ablations" / "template_choice.json", result)
+    atomic_files.write_json(HERE / "ablations" / "template_choice.json", result)
     print(json.dumps({k: v for k, v in result.items() if k != "environment"}, indent=2))
 
 

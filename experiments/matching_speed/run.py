@@ -22,9 +22,10 @@ import threadpoolctl
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import bridge, environment, matching, structure
+from crystaljax import bridge, matching, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import emt
+from crystaljax.system import environment
 
 HERE = pathlib.Path(__file__).parent
 MAX_SITES = 20

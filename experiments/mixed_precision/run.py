@@ -18,7 +18,8 @@ import time
 import jax
 from absl import logging
 
-from crystaljax import defaults, replacing, train
+from crystaljax import defaults, train
+from crystaljax.system import atomic_files
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"
@@ -69,7 +70,7 @@ def main() -> None:
             )
         result["configs"][f"configs/{name}.py:smoke"] = measured
         result["largest_difference"] = worst
-        replacing.write_json(options.output, result)
+        atomic_files.write_json(options.output, result)
     print(f"largest difference to float32: {worst:.2%}")
 
 

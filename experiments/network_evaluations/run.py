@@ -21,11 +21,11 @@ from crystaljax import (
     evaluation,
     generation,
     matching,
-    parallel,
     runs,
     structure,
 )
 from crystaljax.data import dataset as datasets
+from crystaljax.system import sharding
 
 HERE = pathlib.Path(__file__).parent
 NUM_EVALUATIONS = (5, 10, 20, 50, 100)
@@ -68,7 +68,7 @@ def measure(
     workdir: str, sampler: str, num_steps: int, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Match rate of one sampler at one number of evaluations."""
-    mesh = parallel.build_mesh()
+    mesh = sharding.build_mesh()
     run = runs.load_run(workdir, mesh)
     config = build_sampling.override_sampler(run.config, num_steps, name=sampler)
     dataset = datasets.open_dataset(args.dataset or run.vocabulary["dataset"])

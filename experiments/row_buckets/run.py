@@ -15,7 +15,7 @@ import statistics
 import sys
 from typing import Any
 
-from crystaljax import environment, replacing
+from crystaljax.system import atomic_files, environment
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -45,11 +45,11 @@ def main() -> None:
     for i, (name, row_buckets) in enumerate(BUCKETS.items()):
         workdir = args.workdir / str(i)
         result["rows"].append(measure(name, row_buckets, workdir, args))
-        replacing.write_json(args.output / "result.json", result)
+        atomic_files.write_json(args.output / "result.json", result)
         print(json.dumps(result["rows"][-1], indent=2), flush=True)
     fast, slow = (row["structures_per_second"] for row in result["rows"])
     result["speed_ratio"] = fast / slow
-    replacing.write_json(args.output / "result.json", result)
+    atomic_files.write_json(args.output / "result.json", result)
     print(f"structures a second, over those of 64 rows: {fast / slow:.2f}")
 
 

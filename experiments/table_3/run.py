@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Composition
 
-from crystaljax import environment, hull, replacing, runs, sample, screening
+from crystaljax import hull, runs, sample, screening
 from crystaljax.data import dataset as datasets
+from crystaljax.system import atomic_files, environment
 
 HERE = pathlib.Path(__file__).parent
 PAPER_FORMULAS = "Ta1W1B6,Ta1W2B5,Ta2W1B5"
@@ -69,7 +70,7 @@ def main() -> None:
             found = measure(workdir, groups, gap, step, known_hull, args)
             found = {"model": model, "workdir": workdir, "space_groups": groups} | found
             result["experiments"].append(found)
-            replacing.write_json(args.output / "result.json", result)
+            atomic_files.write_json(args.output / "result.json", result)
             print(json.dumps(found), flush=True)
     table = format_table(result)
     (args.output / "table.md").write_text(table)

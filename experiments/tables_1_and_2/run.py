@@ -27,17 +27,9 @@ import jax
 import numpy as np
 from absl import logging
 
-from crystaljax import (
-    defaults,
-    environment,
-    evaluate,
-    matching,
-    prepare,
-    replacing,
-    runs,
-    train,
-)
+from crystaljax import defaults, evaluate, matching, prepare, runs, train
 from crystaljax.data import dataset as datasets
+from crystaljax.system import atomic_files, environment
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"
@@ -157,7 +149,7 @@ def train_once(config, workdir: pathlib.Path) -> float:
     if latest is None or latest < config.train.num_steps:
         train.train(config, workdir, resume=True)
         before += time.perf_counter() - start
-        replacing.write_json(record, {"seconds": before})
+        atomic_files.write_json(record, {"seconds": before})
     return before
 
 
@@ -165,7 +157,7 @@ def write(options: argparse.Namespace, dataset: datasets.Dataset, tables: dict) 
     """Writes both files; called after every column, so that nothing made is lost."""
     options.output.mkdir(parents=True, exist_ok=True)
     made_with = environment.describe_environment()
-    replacing.write_json(
+    atomic_files.write_json(
         options.output / "result.json",
         {
             "command": shlex.join(["python", *sys.argv]),

@@ -19,12 +19,12 @@ from crystaljax import (
     build_training,
     generation,
     initial,
-    parallel,
     samples,
     scaling,
     structure,
     training,
 )
+from crystaljax.system import sharding
 
 # Elements 1-83: all tables have them.
 _LARGEST_NUMBER = 83
@@ -145,8 +145,8 @@ def build_workload(config: Any, *, seed: int = 0, mesh: Mesh | None = None) -> W
     Raises:
         ValueError: the config does not fit together, or its batch the devices.
     """
-    mesh = mesh or parallel.build_mesh()
-    parallel.require_divisible(config.train.batch_size, mesh)
+    mesh = mesh or sharding.build_mesh()
+    sharding.require_divisible(config.train.batch_size, mesh)
     batch = random_batch(
         config.train.batch_size,
         config.data.rows,
@@ -210,8 +210,8 @@ def training_program(workload: Workload, steps: int) -> Program:
     init_seconds = time.perf_counter() - start
     size = num_params(state.params)
     stacked = jax.tree.map(lambda a: np.stack([a] * steps), workload.batch)
-    batches = parallel.shard_batch(stacked, mesh, axis=1)
-    key = jax.device_put(generation.key_of_seed(0), parallel.replicated(mesh))
+    batches = sharding.shard_batch(stacked, mesh, axis=1)
+    key = jax.device_put(generation.key_of_seed(0), sharding.replicated(mesh))
     dispatch_fn = training.build_dispatch_fn(trainee, mesh)
     if steps == 1:
         gradients_fn, costs = _compile(dispatch_fn.gradients_fn, state, batches, key)
@@ -241,7 +241,7 @@ def init_params(workload: Workload) -> tuple[Any, float]:
     """Parameters of the network on all devices, and seconds for it."""
     model, rows = workload.trainee.model, workload.config.data.rows
     start = time.perf_counter()
-    params = parallel.replicate(initial.init_params(model, rows, 0), workload.mesh)
+    params = sharding.replicate(initial.init_params(model, rows, 0), workload.mesh)
     jax.block_until_ready(params)
     return params, time.perf_counter() - start
 
@@ -263,7 +263,7 @@ def forward_program(workload: Workload) -> Program:
             batch.source, batch.num_sites, batch.atomic_numbers, rows
         ),
     )
-    data = parallel.shard_batch(jax.tree.map(np.asarray, data), workload.mesh)
+    data = sharding.shard_batch(jax.tree.map(np.asarray, data), workload.mesh)
     compiled, costs = _compile(jax.jit(trainee.model.apply), params, *data)
 
     def run(calls: int) -> None:
@@ -298,9 +298,9 @@ def sampling_program(workload: Workload, *, seed: int, num_batches: int) -> Samp
     size, rows = workload.batch_size, config.data.rows
     params, init_seconds = init_params(workload)
     generate_fn = build_generate_fn(trainee.model, config, trainee.scale, mesh)
-    key = jax.device_put(generation.key_of_seed(seed), parallel.replicated(mesh))
+    key = jax.device_put(generation.key_of_seed(seed), sharding.replicated(mesh))
     asked = conditions_lib.conditions_of(workload.batch)
-    batch, indices = parallel.shard_batch(
+    batch, indices = sharding.shard_batch(
         (asked, np.arange(size, dtype=np.int32)), mesh
     )
     compiled, costs = _compile(generate_fn, params, batch, key, indices)

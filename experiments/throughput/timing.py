@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from crystaljax import environment, replacing
+from crystaljax.system import atomic_files, environment
 
 # Does so many calls of one program, and returns when the last one is done.
 Run = Callable[[int], None]
@@ -170,4 +170,4 @@ def peak_memory() -> dict[str, Any]:
 def write_record(path: pathlib.Path, record: Mapping[str, Any]) -> None:
     """Writes a measurement as JSON, its folder too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replacing.write_json(path, dict(record))
+    atomic_files.write_json(path, dict(record))

@@ -24,15 +24,9 @@ import pyarrow as pa
 import spglib
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
-from crystaljax import (
-    bridge,
-    calculators,
-    references,
-    relaxation,
-    structure,
-    workers,
-)
+from crystaljax import bridge, calculators, references, relaxation, structure
 from crystaljax.data.sources import prototypes, record
+from crystaljax.system import workers
 
 CALCULATOR = "emt"
 METALS = ("Ni", "Cu", "Pd", "Ag", "Pt", "Au")

@@ -26,7 +26,7 @@ from typing import Any
 
 import joblib
 
-from crystaljax import workers
+from crystaljax.system import workers
 
 # An item whose process dies is tried once more: when memory runs out, the system kills
 # a process that need not be the one to blame.
@@ -202,7 +202,7 @@ class _Process:
             [
                 sys.executable,
                 "-c",
-                "from crystaljax import isolation; "
+                "from crystaljax.system import isolation; "
                 f"isolation.serve({theirs.fileno()}, {os.getpid()})",
             ],
             pass_fds=[theirs.fileno()],
