@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from crystaljax import batched_steps, structure
+from crystaljax import batched_steps
+from crystaljax.crystals import structure
 from crystaljax.potentials import neighbors
 from crystaljax.potentials.potential import Potential
 

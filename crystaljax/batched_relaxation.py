@@ -25,8 +25,8 @@ from crystaljax import (
     calculators,
     minimizers,
     relaxation,
-    structure,
 )
+from crystaljax.crystals import structure
 from crystaljax.potentials import emt, tensornet
 from crystaljax.potentials.potential import Potential, padded_sites
 from crystaljax.system import sharding

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from crystaljax import defaults, processes, scaling, schedules, structure
+from crystaljax import defaults, processes, scaling, schedules
+from crystaljax.crystals import structure
 from crystaljax.models import crystal_transformer, crystal_unet, layers, networks
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -147,7 +147,7 @@ def _refine_fn(config):
     if largest == 0:
         return None
     # The hot path does without spglib.
-    from crystaljax import projection
+    from crystaljax.crystals import projection
 
     return functools.partial(projection.project, largest=largest)
 

@@ -18,7 +18,7 @@ import ase.data
 from ase.calculators import calculator as ase_calculator
 from ase.calculators import emt
 
-from crystaljax import structure
+from crystaljax.crystals import structure
 
 EMT = "emt"
 EMT_MODEL = "ASE EMT"

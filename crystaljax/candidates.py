@@ -17,13 +17,8 @@ import ase.io
 import numpy as np
 import pyarrow.parquet
 
-from crystaljax import (
-    bridge,
-    compositions,
-    elements,
-    inputs,
-    structure,
-)
+from crystaljax import compositions
+from crystaljax.crystals import bridge, elements, inputs, structure
 from crystaljax.data import dataset as datasets
 
 _EXTXYZ_SUFFIXES = (".extxyz", ".xyz")

@@ -27,8 +27,8 @@ from crystaljax import command_line
 
 # pymatgen takes seconds to import, and --help does without it.
 if TYPE_CHECKING:
+    import crystaljax.crystals.structure
     import crystaljax.hull
-    import crystaljax.structure
 
 _NUM_SHOWN = 30
 
@@ -72,7 +72,7 @@ class Collection:
     """
 
     table: dict[str, list[Any]]
-    crystals: "list[crystaljax.structure.Crystal]"
+    crystals: "list[crystaljax.crystals.structure.Crystal]"
     hull: "crystaljax.hull.Hull | None"
 
     def rows(self) -> list[dict[str, Any]]:
@@ -125,7 +125,8 @@ def write(collection: Collection, options: CollectOptions) -> None:
     Raises:
         FileExistsError: they are there, and are not to be replaced.
     """
-    from crystaljax import hull, structure_files
+    from crystaljax import hull
+    from crystaljax.crystals import structure_files
     from crystaljax.system import atomic_files
 
     output = pathlib.Path(options.output)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from pymatgen.core import Composition, DummySpecies, Element
 
-from crystaljax import elements
+from crystaljax.crystals import elements
 
 # A formula such as "Cu3Au1", or the atomic numbers of all sites.
 Formula = str | Sequence[int] | np.ndarray

@@ -8,7 +8,8 @@ import flax.struct
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from crystaljax import elements, structure, symmetry, wyckoff
+from crystaljax.crystals import elements, structure, wyckoff
+from crystaljax.crystals import space_groups as symmetry
 
 # What to do with combinations of formula and space group that cannot exist.
 INFEASIBLE = ("mark", "drop", "keep")
@@ -160,7 +161,7 @@ class Feasibility:
 def judge_feasibility(
     formulas: Sequence[str], space_groups: Sequence[int], infeasible: str
 ) -> Feasibility:
-    """Finds combinations that cannot exist; see `crystaljax.wyckoff`.
+    """Finds combinations that cannot exist; see `crystaljax.crystals.wyckoff`.
 
     Args:
         formulas: of cells.

@@ -37,7 +37,7 @@ from pymatgen.core import SETTINGS, Structure
 from pymatgen.io.vasp import sets
 from pymatgen.io.vasp.inputs import Incar, Kpoints
 
-from crystaljax import bridge, elements, structure, structure_files, validity
+from crystaljax.crystals import bridge, elements, structure, structure_files, validity
 
 PRESETS = ("paper", "mp")
 # Per reciprocal atom.

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from crystaljax import dft_runs, elements
+from crystaljax import dft_runs
+from crystaljax.crystals import elements
 
 # Cutoffs are written with a few digits.
 _SAME_CUTOFF = 0.5  # eV

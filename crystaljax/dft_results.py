@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crystaljax import dft_energies, dft_runs, elements, handover, matching, validity
+from crystaljax import dft_energies, dft_runs, handover, matching
 from crystaljax import hull as hulls
+from crystaljax.crystals import elements, validity
 from crystaljax.system import workers
 
 SYMPRECS = (0.1, 0.01)

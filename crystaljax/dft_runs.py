@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from pymatgen.io.vasp.outputs import Vasprun
 
-from crystaljax import bridge, structure
+from crystaljax.crystals import bridge, structure
 
 # Written by VASP; kept by custodian as vasprun.xml.relax1.gz, …relax2.gz.
 _VASPRUN = re.compile(r"vasprun\.xml(\.relax(\d+))?(\.gz|\.bz2|\.xz)?")

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from crystaljax import scaling, structure
+from crystaljax import scaling
+from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.models import networks
 

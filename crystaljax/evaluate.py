@@ -25,10 +25,8 @@ from crystaljax import (
     evaluation,
     generation,
     runs,
-    structure,
-    structure_files,
-    validity,
 )
+from crystaljax.crystals import structure, structure_files, validity
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs
 from crystaljax.system import atomic_files, sharding

@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from crystaljax import conditions as conditions_lib
-from crystaljax import elements, generation, matching, structure, validity
+from crystaljax import generation, matching
+from crystaljax.crystals import elements, structure, validity
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs as pairs_lib
 

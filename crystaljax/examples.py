@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from crystaljax import build, build_training, scaling, structure
+from crystaljax import build, build_training, scaling
+from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
 

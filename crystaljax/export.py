@@ -183,7 +183,8 @@ def _build(
 def _build_inputs(
     item: "crystaljax.handover.Item", options: ExportOptions, settings: _Settings
 ) -> "tuple[str, crystaljax.dft.Inputs]":
-    from crystaljax import dft, handover, structure_files, validity
+    from crystaljax import dft, handover
+    from crystaljax.crystals import structure_files, validity
 
     stem, crystal = item.stem, item.crystal
     if options.format in ("vasp", "qe"):

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from crystaljax import elements
+from crystaljax.crystals import elements
 
 # More cells than anybody means to ask for; A-B-C-D-E up to 60 atoms is a slip.
 _MAX_FORMULAS = 100_000

@@ -15,8 +15,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from crystaljax import scaling, structure
+from crystaljax import scaling
 from crystaljax.conditions import Conditions
+from crystaljax.crystals import structure
 from crystaljax.models import networks
 from crystaljax.system import sharding
 

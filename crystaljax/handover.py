@@ -12,14 +12,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from crystaljax import (
-    candidates,
-    elements,
-    references,
-    structure,
-    structure_files,
-    symmetrization,
-)
+from crystaljax import candidates, references
+from crystaljax.crystals import elements, structure, structure_files, symmetrization
 
 MANIFEST = "manifest.csv"
 CANDIDATES = "candidates.extxyz"

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pymatgen.core import Composition
 
-from crystaljax import compositions, elements, hull_files
+from crystaljax import compositions, hull_files
+from crystaljax.crystals import elements
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import aflow, files, json_items, pages, record
 

@@ -29,16 +29,8 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from crystaljax import (
-    build,
-    build_sampling,
-    command_line,
-    defaults,
-    elements,
-    runs,
-    scaling,
-    structure,
-)
+from crystaljax import build, build_sampling, command_line, defaults, runs, scaling
+from crystaljax.crystals import elements, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.models import crystal_unet, torch_weights
 

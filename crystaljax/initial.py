@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crystaljax import structure
+from crystaljax.crystals import structure
 from crystaljax.models import layers, networks
 
 

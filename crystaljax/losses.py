@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from crystaljax import defaults, structure
+from crystaljax import defaults
+from crystaljax.crystals import structure
 
 # Floor of distances, in periods. Far below the resolution of float32 coordinates, yet
 # its inverse square is still a float32.

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from crystaljax import reduction, structure, superposition, validity
+from crystaljax import reduction, superposition
+from crystaljax.crystals import structure, validity
 from crystaljax.system import workers
 
 # A process takes seconds to start, a pair 2-5 ms at each of the usual tolerances.

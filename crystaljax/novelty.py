@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from crystaljax import elements, matching, reduction, structure, superposition, validity
+from crystaljax import matching, reduction, superposition
+from crystaljax.crystals import elements, structure, validity
 from crystaljax.system import workers
 
 # A process takes seconds to start, a crystal and the comparisons with it 1-10 ms.

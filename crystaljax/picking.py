@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from crystaljax import estimation, structure, validity
+from crystaljax import estimation
+from crystaljax.crystals import structure, validity
 
 # crystal, space group asked for → what is made of it.
 RefineFn = Callable[[structure.Crystal, int], structure.Crystal]

@@ -22,7 +22,8 @@ import pyarrow as pa
 import spglib
 from absl import flags
 
-from crystaljax import canonical, command_line, elements
+from crystaljax import command_line
+from crystaljax.crystals import canonical, elements
 from crystaljax.data import columnar, figures, reading, selection, staging
 from crystaljax.data import dataset as datasets
 from crystaljax.data import report as reports

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from crystaljax import schedules, structure
+from crystaljax import schedules
+from crystaljax.crystals import structure
 
 # (key, shape) → noise, as `jax.random.normal` is called.
 NoiseFn = Callable[..., Array]

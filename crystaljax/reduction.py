@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from pymatgen.core import Element, Lattice, Structure
 
-from crystaljax import bridge, lattice_bases, structure, validity
+from crystaljax import lattice_bases
+from crystaljax.crystals import bridge, structure, validity
 
 # Structure.get_primitive_structure's tolerance, Å, as StructureMatcher calls it.
 _SITE_TOLERANCE = 0.25

@@ -18,14 +18,8 @@ import ase.build
 import ase.data
 import numpy as np
 
-from crystaljax import (
-    bridge,
-    calculators,
-    elements,
-    inputs,
-    relaxation,
-    structure,
-)
+from crystaljax import calculators, relaxation
+from crystaljax.crystals import bridge, elements, inputs, structure
 
 _SIMPLE = ("fcc", "bcc", "hcp", "diamond", "sc")
 # Tighter than for compounds: an error here shifts every formation energy.

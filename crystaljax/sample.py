@@ -102,7 +102,8 @@ def build_request(options: SampleOptions) -> "crystaljax.samples.Request":
             saw, a formula too large for it, a space group outside 1-230, unreadable
             energies or hull, nothing that can exist, or a model that modifies crystals.
     """
-    from crystaljax import build, build_sampling, runs, samples, structure
+    from crystaljax import build, build_sampling, runs, samples
+    from crystaljax.crystals import structure
 
     workdir = pathlib.Path(options.workdir)
     config = build_sampling.override_sampler(

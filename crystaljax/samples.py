@@ -17,14 +17,13 @@ from crystaljax import (
     batch_sizes,
     build,
     build_sampling,
-    elements,
     estimation,
     generation,
     runs,
     shards,
-    structure,
 )
 from crystaljax import conditions as conditions_lib
+from crystaljax.crystals import elements, structure
 from crystaljax.system import sharding
 
 
@@ -331,7 +330,7 @@ def write_samples(
         FileExistsError: the folder has such files and ``overwrite`` is False.
     """
     # Writers bring ASE and pymatgen, which sampling does without.
-    from crystaljax import structure_files
+    from crystaljax.crystals import structure_files
 
     output = pathlib.Path(output)
     table = samples.table()

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
-from crystaljax import elements, structure
+from crystaljax.crystals import elements, structure
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -20,10 +20,9 @@ from crystaljax import (
     screening_result,
     screening_stages,
     screening_work,
-    structure,
-    validity,
 )
 from crystaljax import references as references_lib
+from crystaljax.crystals import structure, validity
 
 # Tighter than the paper's. Of 1,024 pairs of EMT alloys of one composition (relaxed,
 # 5 meV/atom and more apart) StructureMatcher calls 8 equal at 0.2/0.3/5, by which B2

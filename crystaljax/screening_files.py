@@ -6,14 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crystaljax import (
-    candidates,
-    hull,
-    screening_result,
-    structure,
-    structure_files,
-    symmetrization,
-)
+from crystaljax import candidates, hull, screening_result
+from crystaljax.crystals import structure, structure_files, symmetrization
 from crystaljax.system import atomic_files, environment
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from crystaljax import elements, relaxation, structure, validity
+from crystaljax import relaxation
+from crystaljax.crystals import elements, structure, validity
 
 SYMPRECS = (0.1, 0.01, 0.001)
 RELAXED_SYMPRECS = (0.1, 0.01)

@@ -6,16 +6,8 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from crystaljax import (
-    calculators,
-    elements,
-    matching,
-    novelty,
-    references,
-    relaxation,
-    structure,
-    validity,
-)
+from crystaljax import calculators, matching, novelty, references, relaxation
+from crystaljax.crystals import elements, structure, validity
 
 METHODS = ("auto", "ase", "batched")
 

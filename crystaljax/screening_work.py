@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax import relaxation, structure
+from crystaljax import relaxation
+from crystaljax.crystals import structure
 from crystaljax.system import atomic_files
 
 _REQUEST = "request.json"

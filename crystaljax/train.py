@@ -26,11 +26,11 @@ from crystaljax import (
     generation,
     runs,
     scaling,
-    structure,
     training,
 )
 from crystaljax import examples as examples_lib
 from crystaljax import metrics as metrics_lib
+from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
 from crystaljax.system import sharding

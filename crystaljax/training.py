@@ -12,7 +12,8 @@ from flax.training import dynamic_scale as dynamic_scale_lib
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from crystaljax import initial, losses, processes, scaling, structure
+from crystaljax import initial, losses, processes, scaling
+from crystaljax.crystals import structure
 from crystaljax.models import energy_estimator, networks
 from crystaljax.system import sharding
 

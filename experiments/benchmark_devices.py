@@ -25,7 +25,8 @@ from absl import flags
 from jax.sharding import Mesh
 from throughput import command, ours, timing
 
-from crystaljax import generation, structure, training
+from crystaljax import generation, training
+from crystaljax.crystals import structure
 from crystaljax.system import sharding
 
 AXIS = "devices"

@@ -23,7 +23,6 @@ from absl import logging
 
 from crystaljax import (
     defaults,
-    elements,
     evaluate,
     hull,
     hull_figures,
@@ -34,6 +33,7 @@ from crystaljax import (
     train,
 )
 from crystaljax import samples as samples_lib
+from crystaljax.crystals import elements
 from crystaljax.data import dataset as datasets
 from crystaljax.data import report as reports
 

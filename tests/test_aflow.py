@@ -12,7 +12,7 @@ import spglib
 from aflux_server import FAULTS, AfluxServer
 from hypothesis import strategies as st
 
-from crystaljax import elements
+from crystaljax.crystals import elements
 from crystaljax.data.sources import aflow, pages, record
 
 NITROGEN = {

@@ -6,7 +6,8 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
-from crystaljax import alignment, matching, reduced_bases, structure
+from crystaljax import matching
+from crystaljax.crystals import alignment, niggli, structure
 
 COUNTS = (1, 1, 3)
 PEROVSKITE = structure.Crystal(
@@ -24,7 +25,7 @@ def draw_crystal(rng, counts=COUNTS):
 
 def in_other_setting(crystal, rng, counts=COUNTS):
     """Another basis, origin and order of equal sites."""
-    matrices, inverses = reduced_bases.changes_of_basis()[:2]
+    matrices, inverses = niggli.changes_of_basis()[:2]
     # Back to the first one is such a change too.
     number = rng.choice(np.flatnonzero(np.abs(inverses).max(axis=(1, 2)) <= 1))
     ends = np.cumsum(counts)

@@ -13,7 +13,8 @@ from ase import optimize
 from ase.calculators.emt import EMT
 from ase.filters import FrechetCellFilter
 
-from crystaljax import batched_relaxation, batched_steps, bridge, relaxation, structure
+from crystaljax import batched_relaxation, batched_steps, relaxation
+from crystaljax.crystals import bridge, structure
 
 # All tests with EMT share the programs of this batch size.
 PLACES = 4

@@ -13,7 +13,8 @@ import tiny
 import torch
 from torch.utils import flop_counter
 
-from crystaljax import build_sampling, defaults, samplers, structure, training
+from crystaljax import build_sampling, defaults, samplers, training
+from crystaljax.crystals import structure
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))

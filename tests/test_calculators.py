@@ -7,7 +7,8 @@ import potentials
 import pytest
 from ase.filters import FrechetCellFilter
 
-from crystaljax import bridge, calculators, relaxation, structure
+from crystaljax import calculators, relaxation
+from crystaljax.crystals import bridge, structure
 
 
 @pytest.fixture(scope="module", params=["tensornet", "m3gnet"])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tiny
 
-from crystaljax import candidates, structure, structure_files
+from crystaljax import candidates
+from crystaljax.crystals import structure, structure_files
 from crystaljax.data import dataset as datasets
 
 

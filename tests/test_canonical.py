@@ -8,7 +8,7 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice
 from scipy.spatial import transform
 
-from crystaljax import bridge, canonical, structure
+from crystaljax.crystals import bridge, canonical, structure
 
 # Of coordinates, and of lattice entries in Å, between two forms of one crystal.
 TOLERANCE = 3e-5

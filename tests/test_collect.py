@@ -13,15 +13,8 @@ import pytest
 import vasprun_xml
 from pymatgen.io.vasp.outputs import Vasprun
 
-from crystaljax import (
-    collect,
-    dft_runs,
-    elements,
-    export,
-    hull,
-    structure,
-    structure_files,
-)
+from crystaljax import collect, dft_runs, export, hull
+from crystaljax.crystals import elements, structure, structure_files
 
 # Total energies of the elements, eV/atom.
 ELEMENTS = {"Cu": -3.72, "Au": -3.27}

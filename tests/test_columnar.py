@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from crystaljax import elements, structure
+from crystaljax.crystals import elements, structure
 from crystaljax.data import columnar
 
 STRINGS = ("id", "formula")

@@ -17,10 +17,10 @@ from crystaljax import (
     initial,
     processes,
     scaling,
-    structure,
     training,
 )
 from crystaljax.conditions import conditions_of
+from crystaljax.crystals import structure
 from crystaljax.system import sharding
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import strategies as st
 
 from configs import best
-from crystaljax import build, elements, initial, structure
+from crystaljax import build, initial
+from crystaljax.crystals import elements, structure
 from crystaljax.models import crystal_transformer
 
 ROWS, NUM_TEMPLATES = 16, 2

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from crystaljax import elements, structure
+from crystaljax.crystals import elements, structure
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 

@@ -8,7 +8,8 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.vasp import Incar, Kpoints, Poscar
 from pymatgen.io.vasp.sets import MPRelaxSet
 
-from crystaljax import bridge, dft, elements, structure
+from crystaljax import dft
+from crystaljax.crystals import bridge, elements, structure
 
 
 def crystal(formula="Ta1W1B6", seed=0):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Composition, Element
 
-from crystaljax import elements
+from crystaljax.crystals import elements
 
 REFERENCE = pathlib.Path(__file__).parent / "data" / "reference_element_properties.csv"
 
@@ -204,7 +204,7 @@ def test_covalent_radii_are_complete():
 
 def test_import_is_light():
     code = (
-        "import sys; from crystaljax import elements; print("
+        "import sys; from crystaljax.crystals import elements; print("
         "{'jax', 'pymatgen', 'mendeleev', 'ase'} & sys.modules.keys())"
     )
     result = subprocess.run(

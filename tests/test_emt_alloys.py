@@ -6,7 +6,7 @@ import spglib
 from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
-from crystaljax import bridge, structure
+from crystaljax.crystals import bridge, structure
 from crystaljax.data.sources import emt, prototypes, record
 
 

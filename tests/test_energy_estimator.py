@@ -10,7 +10,8 @@ import pytest
 import tiny
 
 from configs import best
-from crystaljax import estimation, evaluate, runs, sample, structure, train
+from crystaljax import estimation, evaluate, runs, sample, train
+from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import emt
 from crystaljax.models import energy_estimator

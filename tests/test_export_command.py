@@ -9,16 +9,8 @@ import pytest
 from pymatgen.core import Structure
 from pymatgen.io.vasp import Incar, Poscar
 
-from crystaljax import (
-    bridge,
-    elements,
-    export,
-    handover,
-    matching,
-    structure,
-    structure_files,
-    validity,
-)
+from crystaljax import export, handover, matching
+from crystaljax.crystals import bridge, elements, structure, structure_files, validity
 
 FORMULAS = ["Cu3Au1", "Cu1Au1", "Ni2Pt2", "Cu1Pt3"]
 

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from pymatgen.core import DummySpecies, Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 
-from crystaljax import inputs, structure
+from crystaljax.crystals import inputs, structure
 from crystaljax.data.sources import (
     archives,
     ase_db,

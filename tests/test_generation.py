@@ -12,7 +12,8 @@ import pytest
 import tiny
 
 from configs import ddim
-from crystaljax import batch_sizes, build_sampling, conditions, generation, structure
+from crystaljax import batch_sizes, build_sampling, conditions, generation
+from crystaljax.crystals import structure
 from crystaljax.system import sharding
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from ase.data import colors
 
-from crystaljax import elements, html_report, hull, structure, structure_files
+from crystaljax import html_report, hull
+from crystaljax.crystals import elements, structure, structure_files
 from crystaljax.report_page import contents, systems
 
 MODEL = "test model"

@@ -9,14 +9,8 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
 from test_aflow import MANNERS, make_entry
 
-from crystaljax import (
-    elements,
-    hull,
-    hull_entries,
-    prepare,
-    structure,
-    structure_files,
-)
+from crystaljax import hull, hull_entries, prepare
+from crystaljax.crystals import elements, structure, structure_files
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import pages
 

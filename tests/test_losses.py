@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from crystaljax import defaults, losses, structure
+from crystaljax import defaults, losses
+from crystaljax.crystals import structure
 
 REFERENCE = np.load(pathlib.Path(__file__).parent / "data" / "reference_losses.npz")
 NORMS = ("l1", "l2")

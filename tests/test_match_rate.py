@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 import tiny
 
+from crystaljax import matching
+from crystaljax.crystals import structure
+from crystaljax.data import dataset as datasets
+from crystaljax.data.sources import emt
 from crystaljax.system import atomic_files
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -18,9 +22,6 @@ sys.path.insert(0, str(ROOT / "experiments"))
 from match_rate import baselines, energies, run  # noqa: E402
 
 from configs import best  # noqa: E402
-from crystaljax import matching, structure  # noqa: E402
-from crystaljax.data import dataset as datasets  # noqa: E402
-from crystaljax.data.sources import emt  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice
 
-from crystaljax import bridge, matching, structure
+from crystaljax import matching
+from crystaljax.crystals import bridge, structure
 
 PAPER = matching.TOLERANCES["paper"]
 LITERATURE = matching.TOLERANCES["literature"]

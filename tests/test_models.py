@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crystaljax import initial, structure
+from crystaljax import initial
+from crystaljax.crystals import structure
 from crystaljax.models import crystal_unet, encoders, layers, torch_weights
 
 DATA = pathlib.Path(__file__).parent / "data"

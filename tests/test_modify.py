@@ -12,20 +12,9 @@ import pytest
 import tiny
 
 from configs import modify_cfm, modify_diffusion
-from crystaljax import (
-    bridge,
-    conditions,
-    evaluate,
-    inputs,
-    modify,
-    runs,
-    sample,
-    shards,
-    structure,
-    structure_files,
-    train,
-)
+from crystaljax import conditions, evaluate, modify, runs, sample, shards, train
 from crystaljax import samples as samples_lib
+from crystaljax.crystals import bridge, inputs, structure, structure_files
 
 # L1_2 Cu3Au with the gold atom elsewhere than at the origin, and in another order.
 CU3AU = structure.Crystal(

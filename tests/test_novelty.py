@@ -5,14 +5,8 @@ import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import (
-    bridge,
-    matching,
-    novelty,
-    reduction,
-    structure,
-    superposition,
-)
+from crystaljax import matching, novelty, reduction, superposition
+from crystaljax.crystals import bridge, structure
 
 PAPER = matching.TOLERANCES["paper"]
 ROCKSALT = Structure.from_spacegroup(

@@ -8,7 +8,7 @@ import sending
 from aflux_server import LocalServer, break_answer
 from hypothesis import strategies as st
 
-from crystaljax import structure
+from crystaljax.crystals import structure
 from crystaljax.data.sources import optimade, pages, record
 
 # Without a list of species: its names are symbols.

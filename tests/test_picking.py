@@ -5,15 +5,8 @@ import pytest
 import tiny
 
 from configs import best
-from crystaljax import (
-    build_sampling,
-    conditions,
-    elements,
-    generation,
-    picking,
-    structure,
-    validity,
-)
+from crystaljax import build_sampling, conditions, generation, picking
+from crystaljax.crystals import elements, structure, validity
 from crystaljax.system import sharding
 
 CUBIC = 3.8 * np.eye(3)

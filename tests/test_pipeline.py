@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crystaljax import elements, structure
+from crystaljax.crystals import elements, structure
 from crystaljax.data import columnar, pipeline
 from crystaljax.data import dataset as datasets
 

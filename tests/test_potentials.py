@@ -11,7 +11,7 @@ import pytest
 from ase.calculators.emt import EMT, parameters
 from hypothesis import assume, given, settings
 
-from crystaljax import bridge, structure
+from crystaljax.crystals import bridge, structure
 from crystaljax.potentials import emt, neighbors, potential, tensornet
 
 EMT_NUMBERS = [ase.data.atomic_numbers[symbol] for symbol in parameters]

@@ -12,7 +12,8 @@ import test_aflow
 from absl import flags
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import calculators, prepare, structure
+from crystaljax import calculators, prepare
+from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import selection
 from crystaljax.data.sources import (

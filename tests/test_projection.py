@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tiny
 
-from crystaljax import matching, projection, structure, validity
+from crystaljax import matching
+from crystaljax.crystals import projection, structure, validity
 from crystaljax.data.sources import emt
 
 RECORDS = list({r.space_group: r for r in emt.load_builtin()}.values())

@@ -4,7 +4,7 @@ import numpy as np
 import spglib
 from hypothesis import strategies as st
 
-from crystaljax import structure, validity
+from crystaljax.crystals import structure, validity
 from crystaljax.data import reading
 from crystaljax.data.sources import record
 

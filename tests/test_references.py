@@ -4,7 +4,8 @@ import pytest
 import scipy.optimize
 from ase.calculators.emt import EMT
 
-from crystaljax import bridge, references, relaxation, structure, structure_files
+from crystaljax import references, relaxation
+from crystaljax.crystals import bridge, structure, structure_files
 
 
 def emt_energy(symbol, a):

@@ -8,7 +8,8 @@ import pymatgen.core
 import pytest
 import scipy.optimize
 
-from crystaljax import bridge, calculators, relaxation, structure
+from crystaljax import calculators, relaxation
+from crystaljax.crystals import bridge, structure
 
 ELEMENTS = {"Cu": 3.7, "Ag": 4.0, "Au": 4.2, "Pt": 3.9, "Ni": 3.5}
 

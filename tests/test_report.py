@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from crystaljax import elements, structure
+from crystaljax.crystals import elements, structure
 from crystaljax.data import columnar, figures, report
 
 

@@ -10,16 +10,8 @@ import pytest
 import tiny
 
 from configs import ddim, modify_diffusion
-from crystaljax import (
-    conditions,
-    elements,
-    modify,
-    runs,
-    sample,
-    samples,
-    structure,
-    structure_files,
-)
+from crystaljax import conditions, modify, runs, sample, samples
+from crystaljax.crystals import elements, structure, structure_files
 from crystaljax.data import dataset as datasets
 
 ROOT = tiny.__file__.rsplit("/", 2)[0]

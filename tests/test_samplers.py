@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from crystaljax import processes, samplers, schedules, structure
+from crystaljax import processes, samplers, schedules
+from crystaljax.crystals import structure
 
 SCHEDULE = schedules.build_cosine_schedule(1000)
 

@@ -18,16 +18,8 @@ import pytest
 import tiny
 
 from configs import ddim
-from crystaljax import (
-    build,
-    defaults,
-    runs,
-    sample,
-    samples,
-    shards,
-    structure,
-    structure_files,
-)
+from crystaljax import build, defaults, runs, sample, samples, shards
+from crystaljax.crystals import structure, structure_files
 
 ROOT = pathlib.Path(__file__).parents[1]
 

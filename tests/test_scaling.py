@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from crystaljax import scaling, structure
+from crystaljax import scaling
+from crystaljax.crystals import structure
 
 
 @pytest.fixture

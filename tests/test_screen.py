@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from crystaljax import calculators, elements, screen, structure, structure_files
+from crystaljax import calculators, screen
+from crystaljax.crystals import elements, structure, structure_files
 from crystaljax.data.sources import emt
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -6,15 +6,14 @@ import potentials
 import pytest
 
 from crystaljax import (
-    elements,
     hull,
     references,
     relaxation,
     screening,
     screening_result,
     screening_stages,
-    structure,
 )
+from crystaljax.crystals import elements, structure
 from crystaljax.data.sources import emt
 
 RECORDS = {record.id: record for record in emt.load_builtin()}

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from crystaljax import elements, structure
+from crystaljax.crystals import elements, structure
 from crystaljax.data import columnar, duplicates, selection
 
 

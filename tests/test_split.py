@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from crystaljax import elements
+from crystaljax.crystals import elements
 from crystaljax.data import split
 
 

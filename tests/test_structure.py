@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice
 
-from crystaljax import bridge, structure
+from crystaljax.crystals import bridge, structure
 
 TRICLINIC = np.array([3.1, 4.2, 5.3, 75.0, 82.0, 98.0])
 

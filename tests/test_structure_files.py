@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import bridge, structure, structure_files
+from crystaljax.crystals import bridge, structure, structure_files
 
 
 def triclinic(seed=0, num_sites=4):

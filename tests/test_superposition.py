@@ -13,13 +13,12 @@ from scipy import optimize
 
 from crystaljax import (
     assignment,
-    bridge,
     lattice_bases,
     periodic_images,
     reduction,
-    structure,
     superposition,
 )
+from crystaljax.crystals import bridge, structure
 
 TOLERANCES = {
     "paper": {"ltol": 0.2, "stol": 0.3, "angle_tol": 5.0},

@@ -7,7 +7,8 @@ import pytest
 import spglib
 import tiny
 
-from crystaljax import matching, structure, symmetrization, validity
+from crystaljax import matching
+from crystaljax.crystals import structure, symmetrization, validity
 from crystaljax.data.sources import emt
 
 RECORDS = list({r.space_group: r for r in emt.load_builtin()}.values())

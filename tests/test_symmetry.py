@@ -9,14 +9,14 @@ import pytest
 import spglib
 from pymatgen.symmetry.groups import SpaceGroup, sg_symbol_from_int_number
 
-from crystaljax import symmetry
+from crystaljax.crystals import space_groups
 
 NUMBERS = range(1, 231)
 
 
 def group_operations(number):
     """Integer rotations, and translations in 24ths."""
-    operations = symmetry.load_space_group_operations()[number]
+    operations = space_groups.load_space_group_operations()[number]
     operations = operations[operations[:, 3, 3] == 1]
     translations = operations[:, :3, 3] * 24
     np.testing.assert_allclose(translations, np.rint(translations), atol=1e-4)
@@ -32,7 +32,7 @@ def hashes(rotations, translations):
 
 
 def test_shape_padding_and_identity():
-    operations = symmetry.load_space_group_operations()
+    operations = space_groups.load_space_group_operations()
     assert operations.shape == (231, 192, 4, 4)
     assert operations.dtype == np.float32
     assert not operations[0].any()
@@ -58,7 +58,7 @@ def test_every_group_is_closed(first):
 
 
 def test_orders_agree_with_pymatgen():
-    orders = symmetry.load_space_group_operations()[:, :, 3, 3].sum(axis=1)
+    orders = space_groups.load_space_group_operations()[:, :, 3, 3].sum(axis=1)
     symbols = [sg_symbol_from_int_number(n) for n in NUMBERS]
     expected = [SpaceGroup.sg_encoding[symbol]["order"] for symbol in symbols]
     np.testing.assert_array_equal(orders[1:], expected)
@@ -90,7 +90,7 @@ def test_operations_are_in_the_documented_order(number):
 
 
 def test_symbols():
-    symbols = symmetry.load_space_group_symbols()
+    symbols = space_groups.load_space_group_symbols()
     assert len(symbols) == 231
     assert [symbols[n] for n in (0, 1, 2, 14, 62, 166, 194, 225)] == (
         ["", "P1", "P-1", "P2_1/c", "Pnma", "R-3m", "P6_3/mmc", "Fm-3m"]
@@ -109,27 +109,27 @@ def test_symbols():
     ],
 )
 def test_parse_space_groups(text, expected):
-    assert symmetry.parse_space_groups(text) == expected
+    assert space_groups.parse_space_groups(text) == expected
 
 
 def test_every_symbol_parses_to_its_number():
-    symbols = symmetry.load_space_group_symbols()[1:]
-    assert symmetry.parse_space_groups(",".join(symbols)) == list(NUMBERS)
+    symbols = space_groups.load_space_group_symbols()[1:]
+    assert space_groups.parse_space_groups(",".join(symbols)) == list(NUMBERS)
     bare = ",".join(symbols).replace("_", "").upper()
-    assert symmetry.parse_space_groups(bare) == list(NUMBERS)
+    assert space_groups.parse_space_groups(bare) == list(NUMBERS)
 
 
 @pytest.mark.parametrize("text", ["0", "231", "-1", "1.5", "Fm-4m", "", "1,,2", "²"])
 def test_bad_space_groups_are_errors(text):
     with pytest.raises(ValueError, match="expected"):
-        symmetry.parse_space_groups(text)
+        space_groups.parse_space_groups(text)
 
 
 @hypothesis.settings(deadline=None)
 @hypothesis.given(st.text(max_size=8))
 def test_parse_space_groups_parses_or_raises_value_error(text):
     try:
-        numbers = symmetry.parse_space_groups(text)
+        numbers = space_groups.parse_space_groups(text)
     except ValueError:
         return
     assert numbers
@@ -138,9 +138,9 @@ def test_parse_space_groups_parses_or_raises_value_error(text):
 
 def test_import_is_light_and_computes_nothing():
     code = (
-        "import sys; from crystaljax import symmetry; print("
+        "import sys; from crystaljax.crystals import space_groups; print("
         "{'jax', 'pymatgen', 'spglib'} & sys.modules.keys(),"
-        "symmetry.load_space_group_operations.cache_info().currsize)"
+        "space_groups.load_space_group_operations.cache_info().currsize)"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -149,8 +149,8 @@ def test_import_is_light_and_computes_nothing():
 
 
 def test_reference_order_has_the_same_operations():
-    reference = symmetry.load_space_group_operations("reference")
-    ours = symmetry.load_space_group_operations()
+    reference = space_groups.load_space_group_operations("reference")
+    ours = space_groups.load_space_group_operations()
     for number in NUMBERS:
         sets = []
         for table in (reference, ours):
@@ -167,10 +167,10 @@ def test_reference_order_has_the_same_operations():
 def test_reference_order_is_that_of_the_reference(fixture):
     path = pathlib.Path(__file__).parent / "data" / f"reference_{fixture}.npz"
     expected = np.load(path)["input_space_group_operations"]
-    table = symmetry.load_space_group_operations("reference")
+    table = space_groups.load_space_group_operations("reference")
     np.testing.assert_array_equal(table[[47, 2]], expected)
 
 
 def test_unknown_order_is_refused():
     with pytest.raises(ValueError, match="'random'"):
-        symmetry.load_space_group_operations("random")
+        space_groups.load_space_group_operations("random")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from crystaljax import canonical, elements, matching, structure
+from crystaljax import matching
 from crystaljax.conditions import Conditions
+from crystaljax.crystals import canonical, elements, structure
 from crystaljax.data import columnar, templates
 from crystaljax.data import dataset as datasets
 

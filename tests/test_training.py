@@ -25,13 +25,12 @@ from crystaljax import (
     initial,
     runs,
     sample,
-    structure,
-    structure_files,
     train,
     training,
 )
 from crystaljax import examples as examples_lib
 from crystaljax import samples as samples_lib
+from crystaljax.crystals import structure, structure_files
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 from crystaljax.system import sharding

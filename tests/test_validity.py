@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import bridge, structure, validity
+from crystaljax.crystals import bridge, structure, validity
 
 FCC = structure.Crystal(
     atomic_numbers=np.array([29, 29, 29, 79]),

@@ -13,7 +13,7 @@ import spglib
 from pymatgen.analysis import prototypes
 from pymatgen.symmetry.groups import SpaceGroup, sg_symbol_from_int_number
 
-from crystaljax import symmetry, wyckoff
+from crystaljax.crystals import space_groups, wyckoff
 from crystaljax.data.sources import emt
 
 NUMBERS = range(1, 231)
@@ -23,7 +23,7 @@ GRID = np.stack(np.meshgrid(*[np.arange(24)] * 3, indexing="ij"), -1).reshape(-1
 
 def group_operations(number):
     """Integer rotations, translations in 24ths, and lattice points of the cell."""
-    operations = symmetry.load_space_group_operations()[number]
+    operations = space_groups.load_space_group_operations()[number]
     operations = operations[operations[:, 3, 3] == 1]
     rotations = np.rint(operations[:, :3, :3]).astype(int)
     translations = np.rint(operations[:, :3, 3] * 24).astype(int)

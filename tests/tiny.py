@@ -3,14 +3,8 @@
 import jax
 import numpy as np
 
-from crystaljax import (
-    build,
-    build_training,
-    elements,
-    initial,
-    runs,
-    structure,
-)
+from crystaljax import build, build_training, initial, runs
+from crystaljax.crystals import elements, structure
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 

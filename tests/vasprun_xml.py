@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from crystaljax import elements
+from crystaljax.crystals import elements
 
 
 def titles(symbols, suffixes=()):

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int, Integer
 
-from crystaljax import structure
+from crystaljax.crystals import structure
 
 # num_sites is stored in one byte.
 MAX_SITES = 255

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int
 
-from crystaljax import elements, structure
+from crystaljax.crystals import elements, structure
 from crystaljax.data import columnar
 
 TABLE_NAME = "structures.arrow"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax import elements, symmetry
+from crystaljax.crystals import elements, space_groups
 from crystaljax.data import report as reports
 
 # Counts that span more than this factor are drawn on a logarithmic scale.
@@ -168,7 +168,7 @@ def _place_in_table(number: int) -> tuple[float, float]:
 def _draw_space_groups(
     canvas: Any, counts: dict[str, int], num_structures: int
 ) -> None:
-    symbols = symmetry.load_space_group_symbols()
+    symbols = space_groups.load_space_group_symbols()
     frequent = sorted(counts.items(), key=lambda item: (-item[1], int(item[0])))
     shown = frequent[:_MOST_SPACE_GROUPS]
     labels = [

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
-from crystaljax import structure
+from crystaljax.crystals import structure
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 

@@ -13,7 +13,7 @@ import grain
 import numpy as np
 from jaxtyping import Int
 
-from crystaljax import structure
+from crystaljax.crystals import structure
 
 # Keeps the order of dispatches apart from other draws of the same seed.
 _ORDER_STREAM = 0x6F72646572

@@ -12,7 +12,7 @@ import numpy as np
 import spglib
 import tqdm
 
-from crystaljax import canonical, elements, structure, validity
+from crystaljax.crystals import canonical, elements, structure, validity
 from crystaljax.data import columnar, staging
 from crystaljax.data.sources import record
 from crystaljax.system import workers

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from crystaljax import elements
+from crystaljax.crystals import elements
 from crystaljax.data import columnar, selection
 from crystaljax.data import dataset as datasets
 from crystaljax.data import split as splits

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from crystaljax import elements
+from crystaljax.crystals import elements
 from crystaljax.data import columnar, duplicates
 
 

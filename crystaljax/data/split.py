@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int, Integer
 
-from crystaljax import elements
+from crystaljax.crystals import elements
 from crystaljax.data import dataset as datasets
 
 # A side is improved by swapping formulas until frequencies differ by less than this in

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Int, Integer
 from scipy import spatial
 
-from crystaljax import alignment, elements, structure
+from crystaljax.crystals import alignment, elements, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.system import workers
 

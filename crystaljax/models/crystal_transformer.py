@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from crystaljax import elements, structure
+from crystaljax.crystals import elements, structure
 from crystaljax.models import blocks, encoders, energy_estimator, layers
 
 # Places in the formula that are told apart; those beyond are one.

@@ -7,7 +7,7 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from crystaljax import structure
+from crystaljax.crystals import structure
 from crystaljax.models import encoders, layers, unet
 
 

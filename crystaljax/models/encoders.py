@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from crystaljax import elements, structure, symmetry
+from crystaljax.crystals import elements, space_groups, structure
 from crystaljax.models import layers
 
 
@@ -72,7 +72,7 @@ class SpaceGroupEncoder(nn.Module):
     The 192 operations are channels of a 4×4 image, three convolutions of width 2.
 
     Attributes:
-        operations: their order, see `symmetry.load_space_group_operations`.
+        operations: their order, see `space_groups.load_space_group_operations`.
         channels: of the three convolutions.
     """
 
@@ -86,7 +86,7 @@ class SpaceGroupEncoder(nn.Module):
         self, space_group: Integer[Array, " batch"]
     ) -> Float[Array, "batch features"]:
         """Encodes."""
-        table = symmetry.load_space_group_operations(self.operations)
+        table = space_groups.load_space_group_operations(self.operations)
         operations = np.moveaxis(table, 1, -1)
         h = jnp.asarray(operations, self.dtype)[space_group]
         for i, channels in enumerate(self.channels):

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from ase.data import colors
 
-from crystaljax import elements, structure, symmetry
 from crystaljax import hull as hulls
+from crystaljax.crystals import elements, space_groups, structure
 from crystaljax.report_page import systems
 
 # What the page takes from the table; it has more columns than anybody reads.
@@ -135,7 +135,7 @@ def describe(
             "space_groups": _compare_space_groups(columns),
             "systems": diagrams,
             "systems_note": note,
-            "symbols": symmetry.load_space_group_symbols(),
+            "symbols": space_groups.load_space_group_symbols(),
             "elements": _describe_elements(shown.values()),
             "structures": {
                 str(rank): _describe_structure(crystal)

@@ -20,7 +20,8 @@ import jax
 import numpy as np
 import threadpoolctl
 
-from crystaljax import batched_relaxation, relaxation, structure
+from crystaljax import batched_relaxation, relaxation
+from crystaljax.crystals import structure
 from crystaljax.data.sources import emt as alloys
 
 RESULT_PATH = pathlib.Path(__file__).with_name("result.json")

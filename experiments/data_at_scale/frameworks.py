@@ -11,7 +11,7 @@ import numpy as np
 import spglib
 from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
 
-from crystaljax import structure
+from crystaljax.crystals import structure
 from crystaljax.data.sources import prototypes
 
 SYMPREC = 2e-3

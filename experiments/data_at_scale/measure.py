@@ -17,6 +17,10 @@ import jax
 import numpy as np
 
 # Before anything of the package, so that all it brings counts.
+from crystaljax.crystals import structure
+from crystaljax.data import dataset as datasets
+from crystaljax.data import pairs, pipeline
+
 jax.block_until_ready(jax.numpy.zeros(1))
 
 
@@ -31,10 +35,6 @@ def memory() -> dict[str, float]:
 
 
 JAX_ITSELF = memory()
-
-from crystaljax import structure  # noqa: E402
-from crystaljax.data import dataset as datasets  # noqa: E402
-from crystaljax.data import pairs, pipeline  # noqa: E402
 
 
 def main() -> None:

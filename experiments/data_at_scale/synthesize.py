@@ -25,7 +25,8 @@ import planning
 import templates
 from absl import flags
 
-from crystaljax import command_line, elements, structure
+from crystaljax import command_line
+from crystaljax.crystals import elements, structure
 
 HEADER = (
     "auid,pretty_formula,elements,nsites,enthalpy_formation_atom,spacegroup_relax,"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crystaljax import elements, structure
+from crystaljax.crystals import elements, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import templates
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from crystaljax import batched_relaxation, elements, references, structure
+from crystaljax import batched_relaxation, references
+from crystaljax.crystals import elements, structure
 
 FEWEST_FOR_RANKS = 4
 

@@ -39,12 +39,11 @@ from crystaljax import (
     matching,
     prepare,
     runs,
-    structure,
     train,
     training,
-    validity,
 )
 from crystaljax import examples as examples_lib
+from crystaljax.crystals import structure, validity
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pipeline
 from crystaljax.system import atomic_files, environment, sharding, workers

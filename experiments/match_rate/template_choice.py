@@ -19,16 +19,16 @@ import sys
 import numpy as np
 from sklearn import ensemble
 
+from crystaljax import matching, scaling
+from crystaljax.crystals import elements, structure
+from crystaljax.data import dataset as datasets
+from crystaljax.data import templates
 from crystaljax.system import atomic_files, environment
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from match_rate import baselines  # noqa: E402
-
-from crystaljax import elements, matching, scaling, structure  # noqa: E402
-from crystaljax.data import dataset as datasets  # noqa: E402
-from crystaljax.data import templates  # noqa: E402
 
 TOLERANCES = tuple(matching.TOLERANCES[name] for name in ("literature", "paper"))
 # Species of a formula that are described; further ones are not.

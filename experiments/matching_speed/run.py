@@ -22,7 +22,8 @@ import threadpoolctl
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import bridge, matching, structure
+from crystaljax import matching
+from crystaljax.crystals import bridge, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import emt
 from crystaljax.system import environment

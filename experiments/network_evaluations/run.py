@@ -15,15 +15,8 @@ import shlex
 import sys
 from typing import Any
 
-from crystaljax import (
-    build,
-    build_sampling,
-    evaluation,
-    generation,
-    matching,
-    runs,
-    structure,
-)
+from crystaljax import build, build_sampling, evaluation, generation, matching, runs
+from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.system import sharding
 

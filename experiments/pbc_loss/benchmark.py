@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crystaljax import defaults, losses, structure
+from crystaljax import defaults, losses
+from crystaljax.crystals import structure
 from crystaljax.models import crystal_unet
 
 ROWS = 16

@@ -15,14 +15,13 @@ import statistics
 import sys
 from typing import Any
 
+from crystaljax import defaults, train
 from crystaljax.system import atomic_files, environment
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from network_evaluations import run as evaluations  # noqa: E402
-
-from crystaljax import defaults, train  # noqa: E402
 
 SAMPLER, NUM_EVALUATIONS = defaults.PRESETS["fast"]["diffusion"]
 BUCKETS = {"16, 32 or 64 rows": (16, 32), "64 rows": ()}

@@ -1,4 +1,4 @@
-"""Makes crystaljax/tables/element_properties_{reference,scaled}.csv from mendeleev.
+"""Makes crystaljax/crystals/tables/element_properties_{reference,scaled}.csv from mendeleev.
 
     pip install mendeleev==0.18.1
     python experiments/tables/make_element_properties.py
@@ -17,7 +17,7 @@ import numpy as np
 
 NUM_ELEMENTS = 103
 EXPECTED_VERSION = "0.18.1"
-TABLES = pathlib.Path(__file__).parents[2] / "crystaljax" / "tables"
+TABLES = pathlib.Path(__file__).parents[2] / "crystaljax" / "crystals" / "tables"
 
 # Order as in the paper's code. Radii are in pm, atomic_volume in cm³/mol.
 NAMES = (

@@ -1,4 +1,4 @@
-"""Makes crystaljax/tables/space_groups*.npz from pymatgen's and spglib's tables.
+"""Makes crystaljax/crystals/tables/space_groups*.npz from pymatgen's and spglib's tables.
 
     python experiments/tables/make_space_groups.py
 
@@ -18,7 +18,7 @@ import numpy as np
 import spglib
 from pymatgen.symmetry import groups
 
-TABLES = pathlib.Path(__file__).parents[2] / "crystaljax" / "tables"
+TABLES = pathlib.Path(__file__).parents[2] / "crystaljax" / "crystals" / "tables"
 NUM_SPACE_GROUPS = 230
 TRANSLATION_DENOMINATOR = 24
 

@@ -1,4 +1,4 @@
-"""Makes crystaljax/tables/wyckoff.csv from pyxtal's tables.
+"""Makes crystaljax/crystals/tables/wyckoff.csv from pyxtal's tables.
 
     pip install pyxtal
     python experiments/tables/make_wyckoff.py
@@ -15,9 +15,9 @@ import pathlib
 import numpy as np
 from pyxtal import symmetry as pyxtal_symmetry
 
-from crystaljax import symmetry
+from crystaljax.crystals import space_groups
 
-TABLE = pathlib.Path(__file__).parents[2] / "crystaljax" / "tables" / "wyckoff.csv"
+TABLE = pathlib.Path(__file__).parents[2] / "crystaljax" / "crystals" / "tables" / "wyckoff.csv"
 # Lattice points in the conventional cell; R in hexagonal axes.
 LATTICE_POINTS = {"P": 1, "A": 2, "B": 2, "C": 2, "I": 2, "R": 3, "F": 4}
 
@@ -25,7 +25,7 @@ LATTICE_POINTS = {"P": 1, "A": 2, "B": 2, "C": 2, "I": 2, "R": 3, "F": 4}
 def positions(number: int) -> list[tuple[str, int, int]]:
     """Letter, multiplicity in the primitive cell and degrees of freedom, from a on."""
     group = pyxtal_symmetry.Group(number)
-    points = LATTICE_POINTS[symmetry.load_space_group_symbols()[number][0]]
+    points = LATTICE_POINTS[space_groups.load_space_group_symbols()[number][0]]
     rows = []
     for position in group:
         multiplicity, rest = divmod(position.multiplicity, points)
@@ -48,7 +48,7 @@ def main() -> None:
         "free, 0 to 3.",
         "space_group,letter,multiplicity,freedom",
     ]
-    for number in range(1, symmetry.NUM_SPACE_GROUPS + 1):
+    for number in range(1, space_groups.NUM_SPACE_GROUPS + 1):
         lines += [f"{number},{','.join(map(str, row))}" for row in positions(number)]
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{TABLE}: {len(lines) - 3} positions, {TABLE.stat().st_size} bytes")

@@ -15,7 +15,7 @@ import pathlib
 
 import numpy as np
 
-from crystaljax import elements
+from crystaljax.crystals import elements
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs
 

@@ -21,9 +21,9 @@ from crystaljax import (
     initial,
     samples,
     scaling,
-    structure,
     training,
 )
+from crystaljax.crystals import structure
 from crystaljax.system import sharding
 
 # Elements 1-83: all tables have them.

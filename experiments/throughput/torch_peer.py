@@ -20,7 +20,8 @@ from throughput import ours, timing
 from torch import nn
 from torch.nn import functional
 
-from crystaljax import processes, scaling, structure, symmetry, training
+from crystaljax import processes, scaling, training
+from crystaljax.crystals import space_groups, structure
 from crystaljax.models import crystal_unet, encoders, torch_weights
 
 Batch = dict[str, torch.Tensor | None]
@@ -186,12 +187,14 @@ class Network(nn.Module):
         self.element_rows, self.source_rows = model.element_rows, model.source_rows
         self.site_features = model.site_features
         features = encoders.element_features(model.element_properties)
-        operations = symmetry.load_space_group_operations(model.space_group_operations)
+        operations = space_groups.load_space_group_operations(
+            model.space_group_operations
+        )
         self.register_buffer("features", torch.tensor(features), persistent=False)
         self.register_buffer("operations", torch.tensor(operations), persistent=False)
         first, second, third = encoders.SpaceGroupEncoder.channels
         self.spg_condition = nn.Sequential(
-            nn.Conv2d(symmetry.MAX_OPERATIONS, first, 2),
+            nn.Conv2d(space_groups.MAX_OPERATIONS, first, 2),
             nn.LeakyReLU(0.2),
             nn.Conv2d(first, second, 2),
             nn.LeakyReLU(0.2),

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax import elements, structure
+from crystaljax.crystals import elements, structure
 from crystaljax.data.sources import pages, record
 
 SERVER = "https://aflow.org/API/aflux/"

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax import elements, structure
+from crystaljax.crystals import elements, structure
 from crystaljax.data.sources import csv_rows, record
 
 ID_COLUMN = "auid"

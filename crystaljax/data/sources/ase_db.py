@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import ase
 import numpy as np
 
-from crystaljax import bridge, structure
+from crystaljax.crystals import bridge, structure
 from crystaljax.data.sources import files, json_items, labels, record
 
 SUFFIXES = (".db", ".json")

@@ -5,7 +5,8 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from crystaljax.data.sources import cif, csv_rows, record
+from crystaljax.crystals import cif
+from crystaljax.data.sources import csv_rows, record
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,8 @@ import pyarrow as pa
 import spglib
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
-from crystaljax import bridge, calculators, references, relaxation, structure
+from crystaljax import calculators, references, relaxation
+from crystaljax.crystals import bridge, structure
 from crystaljax.data.sources import prototypes, record
 from crystaljax.system import workers
 

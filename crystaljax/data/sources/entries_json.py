@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crystaljax import elements, structure
+from crystaljax.crystals import elements, structure
 from crystaljax.data.sources import files, json_items, labels, record
 
 _ID_KEYS = ("mat_id", "material_id", "entry_id")

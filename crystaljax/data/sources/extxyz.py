@@ -12,7 +12,7 @@ import ase
 import ase.io
 import numpy as np
 
-from crystaljax import bridge, structure
+from crystaljax.crystals import bridge, structure
 from crystaljax.data.sources import archives, files, record
 
 _SUFFIXES = (".extxyz", ".xyz")

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from crystaljax import inputs
+from crystaljax.crystals import inputs
 from crystaljax.data.sources import archives, labels, record
 
 

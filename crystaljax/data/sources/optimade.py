@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import spglib
 
-from crystaljax import elements, structure, symmetry
+from crystaljax.crystals import elements, space_groups, structure
 from crystaljax.data.sources import pages, record
 
 # Servers leave out what they are not asked for, positions among it.
@@ -339,7 +339,7 @@ def parse_space_group(value: object) -> int:
 def _parse_symbol(symbol: str) -> int:
     # A list of symbols, as a flag may hold it, is unknown here.
     with contextlib.suppress(ValueError):
-        (number,) = symmetry.parse_space_groups(symbol)
+        (number,) = space_groups.parse_space_groups(symbol)
         return number
     number = _settings().get("".join(symbol.split()).replace("_", ""))
     if number is None:

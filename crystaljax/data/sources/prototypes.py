@@ -16,7 +16,7 @@ import numpy as np
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import structure
+from crystaljax.crystals import structure
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from crystaljax import structure
+from crystaljax.crystals import structure
 
 _MAX_ENERGY = float(np.finfo(np.float32).max)
 

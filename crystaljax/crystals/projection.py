@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
-from crystaljax import structure, symmetrization, symmetry, validity
+from crystaljax.crystals import space_groups, structure, symmetrization, validity
 
 # Of the largest distance; a loose one finds operations that the group has not.
 _STEPS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -119,7 +119,7 @@ def _kind(rotation: Int[np.ndarray, "3 3"]) -> tuple[int, int]:
 @functools.cache
 def _kinds_of_point_group(space_group: int) -> tuple[tuple[int, int], ...]:
     """Traces and determinants of a point group's rotations, which are in any basis."""
-    operations = symmetry.load_space_group_operations()[space_group]
+    operations = space_groups.load_space_group_operations()[space_group]
     rotations = operations[operations[:, 3, 3] == 1][:, :3, :3]
     rotations = np.unique(np.round(rotations).astype(int), axis=0)
     return tuple(sorted(_kind(rotation) for rotation in rotations))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import spglib
 
-from crystaljax import structure, validity
+from crystaljax.crystals import structure, validity
 
 
 def symmetrize(crystal: structure.Crystal, symprec: float = 0.1) -> structure.Crystal:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from crystaljax import bridge, elements, structure, validity
+from crystaljax.crystals import bridge, elements, structure, validity
 from crystaljax.system import atomic_files
 
 # ASE takes these out of a frame's info and makes a calculator of them: a requested

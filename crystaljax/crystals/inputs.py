@@ -5,8 +5,7 @@ import os
 import pathlib
 import warnings
 
-from crystaljax import structure
-from crystaljax.data.sources import cif
+from crystaljax.crystals import cif, structure
 
 _EXTXYZ_SUFFIXES = (".extxyz", ".xyz")
 # Files that hold one crystal.
@@ -101,7 +100,7 @@ def _format(path: pathlib.Path) -> str | None:
 def _read(path: pathlib.Path) -> list[structure.Crystal]:
     file_format = _format(path)
     if file_format == "extxyz":
-        from crystaljax import structure_files
+        from crystaljax.crystals import structure_files
 
         return structure_files.read_extxyz(path)[0]
     assert file_format is not None
@@ -146,7 +145,7 @@ def parse_poscar(text: str) -> structure.Crystal:
     # Slow to import, and not always needed.
     from pymatgen.io.vasp import Poscar
 
-    from crystaljax import bridge
+    from crystaljax.crystals import bridge
 
     _require_plausible_counts(text)
     with warnings.catch_warnings():

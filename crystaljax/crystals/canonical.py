@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
-from crystaljax import elements, reduced_bases, structure
+from crystaljax.crystals import elements, structure
+from crystaljax.crystals import niggli as reduced_bases
 
 Origin = Literal["site", "mendeleev", "input"]
 ORIGINS: tuple[Origin, ...] = ("site", "mendeleev", "input")

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from crystaljax import elements, structure
+from crystaljax.crystals import elements, structure
 
 _CELL_TAGS = (
     "_cell_length_a",
@@ -129,7 +129,7 @@ def _parse_with_pymatgen(text: str) -> structure.Crystal:
 
     from pymatgen.core import Structure
 
-    from crystaljax import bridge
+    from crystaljax.crystals import bridge
 
     with warnings.catch_warnings():
         # One bad row says so by failing; a warning per row would hide everything.

@@ -15,7 +15,7 @@ import spglib
 from ase.geometry import minkowski_reduction
 from jaxtyping import Bool, Float, Int
 
-from crystaljax import elements, structure
+from crystaljax.crystals import elements, structure
 from crystaljax.system import workers
 
 MIN_VOLUME = 1.0  # Å³

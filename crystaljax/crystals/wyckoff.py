@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from crystaljax import symmetry
+from crystaljax.crystals import space_groups as symmetry
 
 
 @dataclasses.dataclass(frozen=True)

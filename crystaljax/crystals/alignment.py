@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import optimize
 
-from crystaljax import reduced_bases, structure
+from crystaljax.crystals import niggli, structure
 
 # Bases that are looked at, those with the least strain.
 _MAX_BASES = 48
@@ -45,7 +45,7 @@ def align(
     lattice = np.asarray(crystal.lattice, dtype=np.float64)
     cell = np.asarray(reference.lattice, dtype=np.float64)
     num_sites = len(coords)
-    matrices, inverses = reduced_bases.changes_of_basis()[:2]
+    matrices, inverses = niggli.changes_of_basis()[:2]
     strain = _strains(lattice, cell, matrices)
     bases = np.argsort(strain, kind="stable")[:_MAX_BASES]
     # Blocks of sites, and one of the smallest.

@@ -4,7 +4,7 @@ import ase
 import numpy as np
 from pymatgen.core import Element, Lattice, Structure
 
-from crystaljax import structure
+from crystaljax.crystals import structure
 
 
 def to_pymatgen(crystal: structure.Crystal) -> Structure:

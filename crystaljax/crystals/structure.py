@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from crystaljax import structure
+from crystaljax.crystals import structure
 
 PAPER_ROWS = 64
 NUM_LATTICE_ROWS = 3
