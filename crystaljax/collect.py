@@ -91,7 +91,8 @@ def collect(options: CollectOptions, *, show_progress: bool = False) -> Collecti
         ValueError: there are no runs, the hull cannot be read, or none of the runs has
             the energy model of the hull.
     """
-    from crystaljax import dft_energies, dft_results, references
+    from crystaljax import dft_energies, dft_results
+    from crystaljax.relaxation import references
 
     given: Mapping[int, float] = {}
     if options.references is not None:

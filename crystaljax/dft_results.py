@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crystaljax import dft_energies, dft_runs, handover, matching
+from crystaljax import dft_energies, dft_runs, handover
 from crystaljax import hull as hulls
 from crystaljax.crystals import elements, validity
+from crystaljax.matching import matcher
 from crystaljax.system import workers
 
 SYMPRECS = (0.1, 0.01)
@@ -109,8 +110,8 @@ def _analyze(task: _Task) -> Analysis:
     rms = None
     predicted = task.handed and task.handed.crystal
     if predicted is not None and run.crystal.num_sites:
-        tolerance = matching.TOLERANCES["paper"]
-        rms = matching.match(run.crystal, predicted, [tolerance]).rms[0]
+        tolerance = matcher.TOLERANCES["paper"]
+        rms = matcher.match(run.crystal, predicted, [tolerance]).rms[0]
     groups = tuple(validity.find_space_group(run.crystal, s) for s in SYMPRECS)
     return Analysis(run, task.handed, rms, groups)
 

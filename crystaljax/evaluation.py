@@ -17,10 +17,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from crystaljax import conditions as conditions_lib
-from crystaljax import generation, matching
+from crystaljax import generation
 from crystaljax.crystals import elements, structure, validity
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs as pairs_lib
+from crystaljax.matching import matcher
 
 # Å; the looser one is that of the training structures' own space groups.
 SYMPRECS = (0.1, 0.01)
@@ -118,8 +119,8 @@ class Evaluation:
 
     questions: Questions
     samples: list[structure.Crystal]
-    matches: matching.Matches
-    source_matches: matching.Matches | None
+    matches: matcher.Matches
+    source_matches: matcher.Matches | None
     checks: validity.Validities
     seconds: dict[str, float]
     num_candidates: int = 1
@@ -203,7 +204,7 @@ def evaluate_samples(
     row_buckets: tuple[int, ...],
     batch_size: int,
     host: generation.HostWork = generation.NO_HOST_WORK,
-    tolerances: Sequence[matching.Tolerance] = tuple(matching.TOLERANCES.values()),
+    tolerances: Sequence[matcher.Tolerance] = tuple(matcher.TOLERANCES.values()),
     num_workers: int | None = None,
     show_progress: bool = False,
 ) -> Evaluation:
@@ -239,7 +240,7 @@ def evaluate_samples(
         description=label("sample"),
     )
     sampled = time.perf_counter()
-    matches = matching.match_many(
+    matches = matcher.match_many(
         samples,
         questions.targets,
         tolerances,
@@ -248,7 +249,7 @@ def evaluate_samples(
     )
     source_matches = None
     if questions.sources is not None:
-        source_matches = matching.match_many(
+        source_matches = matcher.match_many(
             questions.sources,
             questions.targets,
             tolerances,

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from crystaljax import candidates, references
+from crystaljax import candidates
 from crystaljax.crystals import elements, structure, structure_files, symmetrization
+from crystaljax.relaxation import references
 
 MANIFEST = "manifest.csv"
 CANDIDATES = "candidates.extxyz"

@@ -25,7 +25,8 @@ from crystaljax import command_line
 if TYPE_CHECKING:
     from crystaljax import candidates as candidates_lib
     from crystaljax import hull as hull_lib
-    from crystaljax import matching, screening, screening_result
+    from crystaljax import screening, screening_result
+    from crystaljax.matching import matcher
 
 NONE = "none"
 
@@ -44,11 +45,11 @@ class ScreenOptions:
         references: file or folder, see `references.load_references`; ASE's tables if
             None.
         known: data set directory; "none"; that of the samples' run if None.
-        preset: of `relaxation.PRESETS`. What follows changes it.
+        preset: of `ase_ase_relaxation.PRESETS`. What follows changes it.
         fmax: eV/Å.
         max_steps: of each relaxation.
         relax_cell: or sites only.
-        optimizer: of `relaxation.OPTIMIZERS`.
+        optimizer: of `ase_relaxation.OPTIMIZERS`.
         timeout: seconds per crystal.
         relaxation: "auto", "ase" or "batched".
         min_distance_ratio: see `screening.ScreeningOptions`.
@@ -103,13 +104,8 @@ def screen(
             `hull.load_hull` and `references.load_references`.
         ImportError: what the calculator or the cluster needs is not installed.
     """
-    from crystaljax import (
-        calculators,
-        candidates,
-        screening,
-        screening_files,
-        screening_work,
-    )
+    from crystaljax import candidates, screening, screening_files, screening_work
+    from crystaljax.relaxation import calculators
 
     start = time.perf_counter()
     calculators.build_calculator(options.calculator)
@@ -172,17 +168,18 @@ def report(
 def _screening_options(
     options: ScreenOptions, show_progress: bool
 ) -> "screening.ScreeningOptions":
-    from crystaljax import references, relaxation, screening
+    from crystaljax import screening
+    from crystaljax.relaxation import ase_relaxation, references
 
-    if options.preset not in relaxation.PRESETS:
+    if options.preset not in ase_relaxation.PRESETS:
         raise ValueError(
             f"unknown preset {options.preset!r}; expected one of "
-            f"{', '.join(relaxation.PRESETS)}"
+            f"{', '.join(ase_relaxation.PRESETS)}"
         )
     names = ("fmax", "max_steps", "relax_cell", "optimizer", "timeout")
     given = {name: getattr(options, name) for name in names}
     settings = dataclasses.replace(
-        relaxation.PRESETS[options.preset],
+        ase_relaxation.PRESETS[options.preset],
         **{name: value for name, value in given.items() if value is not None},
     )
     return screening.ScreeningOptions(
@@ -203,8 +200,8 @@ def _screening_options(
     )
 
 
-def _parse_tolerance(text: str) -> "matching.Tolerance":
-    from crystaljax import matching
+def _parse_tolerance(text: str) -> "matcher.Tolerance":
+    from crystaljax.matching import matcher
 
     try:
         ltol, stol, angle_tol = (float(each) for each in text.split("/"))
@@ -216,7 +213,7 @@ def _parse_tolerance(text: str) -> "matching.Tolerance":
             f"tolerance {text!r}; expected ltol/stol/angle_tol, three positive numbers "
             "such as 0.2/0.3/5"
         )
-    return matching.Tolerance(ltol, stol, angle_tol)
+    return matcher.Tolerance(ltol, stol, angle_tol)
 
 
 def _load_hull(

@@ -12,24 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax import (
-    calculators,
-    hull,
-    matching,
-    relaxation,
-    screening_result,
-    screening_stages,
-    screening_work,
-)
-from crystaljax import references as references_lib
+from crystaljax import hull, screening_result, screening_stages, screening_work
 from crystaljax.crystals import structure, validity
+from crystaljax.matching import matcher
+from crystaljax.relaxation import ase_relaxation, calculators
+from crystaljax.relaxation import references as references_lib
 
 # Tighter than the paper's. Of 1,024 pairs of EMT alloys of one composition (relaxed,
 # 5 meV/atom and more apart) StructureMatcher calls 8 equal at 0.2/0.3/5, by which B2
 # hides L1_0, and none at these; of 80 pairs of copies that were disturbed by 0.2 Å a
 # site and 2 % of the cell it still finds 79. A duplicate missed costs a relaxation,
 # after which it is found.
-SAME = matching.Tolerance(0.1, 0.15, 3.0)
+SAME = matcher.Tolerance(0.1, 0.15, 3.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,12 +49,12 @@ class ScreeningOptions:
         show_progress: print progress bars.
     """
 
-    settings: relaxation.RelaxationSettings = relaxation.PRESETS["default"]
+    settings: ase_relaxation.RelaxationSettings = ase_relaxation.PRESETS["default"]
     method: str = "ase"
     energy_model: str | None = None
     references: references_lib.References | None = None
     min_distance_ratio: float = 0.5
-    tolerance: matching.Tolerance = SAME
+    tolerance: matcher.Tolerance = SAME
     relax_duplicates: bool = False
     num_workers: int | None = None
     cluster: str | None = None
@@ -302,7 +296,7 @@ def _relax(
     calculator: str,
     options: ScreeningOptions,
     there: Mapping[str, Any],
-) -> dict[int, tuple[relaxation.Relaxation, str]]:
+) -> dict[int, tuple[ase_relaxation.Relaxation, str]]:
     """Relaxation and method by number: what is done already, and the rest."""
     done = screening_work.read_relaxations(work)
     method = screening_stages.choose_method(

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from crystaljax import relaxation
 from crystaljax.crystals import elements, structure, validity
+from crystaljax.relaxation import ase_relaxation
 
 SYMPRECS = (0.1, 0.01, 0.001)
 RELAXED_SYMPRECS = (0.1, 0.01)
@@ -46,7 +46,7 @@ class Screening:
     names: list[str]
     checks: validity.Validities
     relaxed: list[structure.Crystal]
-    relaxations: list[relaxation.Relaxation | None]
+    relaxations: list[ase_relaxation.Relaxation | None]
     methods: list[str]
     formation_energy: Float[np.ndarray, " crystals"]
     above_hull: Float[np.ndarray, " crystals"]

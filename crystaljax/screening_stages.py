@@ -6,8 +6,9 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from crystaljax import calculators, matching, novelty, references, relaxation
 from crystaljax.crystals import elements, structure, validity
+from crystaljax.matching import matcher, novelty
+from crystaljax.relaxation import ase_relaxation, calculators, references
 
 METHODS = ("auto", "ase", "batched")
 
@@ -88,7 +89,7 @@ def find_references(
 def compare(
     crystals: Mapping[int, structure.Crystal],
     known: Sequence[tuple[str, structure.Crystal]],
-    tolerance: matching.Tolerance,
+    tolerance: matcher.Tolerance,
     *,
     energy: Mapping[int, float] | None = None,
     num_workers: int | None = None,
@@ -159,7 +160,7 @@ def choose_method(
     Args:
         method: of `METHODS`.
         calculator: see `calculators.build_calculator`.
-        optimizer: of `relaxation.OPTIMIZERS`.
+        optimizer: of `ase_relaxation.OPTIMIZERS`.
         num_crystals: to be relaxed.
         cluster: address of a Dask scheduler, whose workers relax one at a time.
 
@@ -178,11 +179,9 @@ def choose_method(
             f"{cluster}; leave --dask out, or --relaxation=batched"
         )
     # Brings JAX's programs, which one at a time does without.
-    from crystaljax import batched_relaxation
+    from crystaljax.relaxation import batches
 
-    is_possible = optimizer in _OPTIMIZERS_OF_BATCHES and batched_relaxation.supports(
-        calculator
-    )
+    is_possible = optimizer in _OPTIMIZERS_OF_BATCHES and batches.supports(calculator)
     if method == "batched" and not is_possible:
         raise ValueError(
             f"{calculator} with {optimizer} cannot relax crystals in batches; expected "
@@ -196,13 +195,13 @@ def choose_method(
 def relax(
     crystals: Mapping[int, structure.Crystal],
     calculator: str,
-    settings: relaxation.RelaxationSettings,
+    settings: ase_relaxation.RelaxationSettings,
     method: str,
     *,
     num_workers: int | None = None,
     cluster: str | None = None,
     description: str | None = None,
-) -> Iterator[tuple[int, relaxation.Relaxation, str]]:
+) -> Iterator[tuple[int, ase_relaxation.Relaxation, str]]:
     """Yields (number, relaxation, method) as they are finished.
 
     What cannot be relaxed in batches is relaxed one at a time.
@@ -220,7 +219,7 @@ def relax(
     left = list(crystals)
     if method == "batched":
         left = yield from _relax_batched(crystals, calculator, settings, description)
-    for position, relaxed in relaxation.relax_each(
+    for position, relaxed in ase_relaxation.relax_each(
         [crystals[i] for i in left],
         calculator,
         settings,
@@ -234,16 +233,16 @@ def relax(
 def _relax_batched(
     crystals: Mapping[int, structure.Crystal],
     calculator: str,
-    settings: relaxation.RelaxationSettings,
+    settings: ase_relaxation.RelaxationSettings,
     description: str | None,
-) -> Generator[tuple[int, relaxation.Relaxation, str], None, list[int]]:
+) -> Generator[tuple[int, ase_relaxation.Relaxation, str], None, list[int]]:
     """Yields as `relax`; returns the numbers of those that could not be relaxed so."""
-    from crystaljax import batched_relaxation
+    from crystaljax.relaxation import batches
 
     numbers = list(crystals)
     left = set(numbers)
     try:
-        for position, relaxed in batched_relaxation.relax_each(
+        for position, relaxed in batches.relax_each(
             list(crystals.values()), calculator, settings, description=description
         ):
             left.discard(numbers[position])

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax import relaxation
 from crystaljax.crystals import structure
+from crystaljax.relaxation import ase_relaxation
 from crystaljax.system import atomic_files
 
 _REQUEST = "request.json"
@@ -87,7 +87,7 @@ def remember(work: pathlib.Path | None, stage: str, compute: Callable[[], Any]) 
 
 def read_relaxations(
     work: pathlib.Path | None,
-) -> dict[int, tuple[relaxation.Relaxation, str]]:
+) -> dict[int, tuple[ase_relaxation.Relaxation, str]]:
     """Relaxation and method by index of the crystal; a last half line is cut off."""
     if work is None or not (work / _RELAXATIONS).exists():
         return {}
@@ -106,12 +106,15 @@ def read_relaxations(
             np.array(entry.pop("frac_coords"), dtype=float).reshape(-1, 3),
             np.array(entry.pop("lattice"), dtype=float),
         )
-        found[index] = (relaxation.Relaxation(crystal=crystal, **entry), method)
+        found[index] = (ase_relaxation.Relaxation(crystal=crystal, **entry), method)
     return found
 
 
 def append_relaxation(
-    work: pathlib.Path | None, index: int, relaxed: relaxation.Relaxation, method: str
+    work: pathlib.Path | None,
+    index: int,
+    relaxed: ase_relaxation.Relaxation,
+    method: str,
 ) -> None:
     """Adds one line; floats are written so that they are read back the same."""
     if work is None:

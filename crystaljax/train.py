@@ -171,7 +171,8 @@ def validate(
     All processes sample, each its share; the first one compares.
     """
     # The matcher brings pymatgen, which training itself does without.
-    from crystaljax import evaluation, matching
+    from crystaljax import evaluation
+    from crystaljax.matching import matcher
 
     count = config.evaluation.num_structures
     indices = dataset.indices("val")
@@ -209,7 +210,7 @@ def validate(
         questions,
         **sampling,
         # The paper's and the literature's; looser ones take seconds a pair.
-        tolerances=[matching.TOLERANCES[name] for name in ("paper", "literature")],
+        tolerances=[matcher.TOLERANCES[name] for name in ("paper", "literature")],
         num_workers=config.evaluation.num_workers or None,
     )
     summary = results.summary()

@@ -6,8 +6,8 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
-from crystaljax import matching
 from crystaljax.crystals import alignment, niggli, structure
+from crystaljax.matching import matcher
 
 COUNTS = (1, 1, 3)
 PEROVSKITE = structure.Crystal(
@@ -67,7 +67,7 @@ def test_crystal_stays_what_it_is(seed):
     aligned, order = alignment.align(crystal, reference, COUNTS)
     np.testing.assert_array_equal(aligned.atomic_numbers, crystal.atomic_numbers[order])
     np.testing.assert_array_equal(aligned.atomic_numbers, crystal.atomic_numbers)
-    rms = matching.match(aligned, crystal, [matching.TOLERANCES["paper"]]).rms[0]
+    rms = matcher.match(aligned, crystal, [matcher.TOLERANCES["paper"]]).rms[0]
     assert rms is not None
     assert rms < 1e-4
     assert np.linalg.det(aligned.lattice) > 0

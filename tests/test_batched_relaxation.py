@@ -13,8 +13,8 @@ from ase import optimize
 from ase.calculators.emt import EMT
 from ase.filters import FrechetCellFilter
 
-from crystaljax import batched_relaxation, batched_steps, relaxation
 from crystaljax.crystals import bridge, structure
+from crystaljax.relaxation import ase_relaxation, batch_steps, batches
 
 # All tests with EMT share the programs of this batch size.
 PLACES = 4
@@ -42,16 +42,14 @@ def alloys(count=9):
 
 
 def relax_each(crystals, settings, **kwargs):
-    found = batched_relaxation.relax_each(
-        crystals, "emt", settings, batch_size=PLACES, **kwargs
-    )
+    found = batches.relax_each(crystals, "emt", settings, batch_size=PLACES, **kwargs)
     results = dict(found)
     return [results[i] for i in range(len(crystals))]
 
 
 @functools.cache
 def relaxed_alloys():
-    return batched_relaxation.relax_many(alloys(), "emt", batch_size=PLACES)
+    return batches.relax_many(alloys(), "emt", batch_size=PLACES)
 
 
 def by_ase(crystal, optimizer, num_steps, relax_cell):
@@ -68,7 +66,7 @@ def by_ase(crystal, optimizer, num_steps, relax_cell):
 @pytest.mark.parametrize("optimizer", ["LBFGS", "FIRE"])
 def test_steps_are_those_of_ase(optimizer, relax_cell):
     crystals = alloys(4)
-    settings = relaxation.RelaxationSettings(
+    settings = ase_relaxation.RelaxationSettings(
         fmax=1e-9, max_steps=12, relax_cell=relax_cell, optimizer=optimizer
     )
     found = relax_each(crystals, settings)
@@ -87,7 +85,7 @@ def test_steps_are_those_of_ase(optimizer, relax_cell):
 
 def test_minima_are_those_of_the_path_through_ase():
     for crystal, result in zip(alloys(), relaxed_alloys(), strict=True):
-        alone = relaxation.relax(crystal, "emt")
+        alone = ase_relaxation.relax(crystal, "emt")
         assert alone.converged and result.converged and result.failure == ""
         assert result.energy == pytest.approx(alone.energy, abs=1e-3)
         assert abs(result.num_steps - alone.num_steps) <= 5
@@ -112,9 +110,7 @@ def test_what_a_result_says_holds_for_its_crystal():
 
 def test_neither_order_nor_company_changes_a_result():
     crystals = alloys()
-    backwards = batched_relaxation.relax_many(crystals[::-1], "emt", batch_size=PLACES)[
-        ::-1
-    ]
+    backwards = batches.relax_many(crystals[::-1], "emt", batch_size=PLACES)[::-1]
     for one, other in zip(relaxed_alloys(), backwards, strict=True):
         assert one.num_steps == other.num_steps
         assert one.energy == pytest.approx(other.energy, abs=1e-5)
@@ -122,12 +118,10 @@ def test_neither_order_nor_company_changes_a_result():
 
 def test_fixed_cell_keeps_its_lattice_to_the_bit():
     crystals = alloys(3)
-    found = batched_relaxation.relax_many(
-        crystals, "emt", relax_cell=False, batch_size=PLACES
-    )
+    found = batches.relax_many(crystals, "emt", relax_cell=False, batch_size=PLACES)
     for crystal, result in zip(crystals, found, strict=True):
         np.testing.assert_array_equal(result.crystal.lattice, crystal.lattice)
-        alone = relaxation.relax(crystal, "emt", relax_cell=False)
+        alone = ase_relaxation.relax(crystal, "emt", relax_cell=False)
         assert result.converged and alone.converged
         assert result.energy == pytest.approx(alone.energy, abs=1e-3)
 
@@ -156,20 +150,20 @@ def bad_crystals():
 def test_bad_crystals_cost_their_own_rows():
     bad = bad_crystals()
     crystals = [alloy(4, 3), *bad.values(), alloy(8, 4)]
-    found = batched_relaxation.relax_many(crystals, "emt", batch_size=PLACES)
+    found = batches.relax_many(crystals, "emt", batch_size=PLACES)
     assert [result.failure == "" for result in found] == [True] + [False] * 5 + [True]
     for (reason, crystal), result in zip(bad.items(), found[1:-1], strict=True):
         assert reason in result.failure
         assert not result.converged
-        same = relaxation.relax(crystal, "emt").failure
+        same = ase_relaxation.relax(crystal, "emt").failure
         if reason != "too dense":
             assert result.failure.split(" times")[0] == same.split(" times")[0]
 
 
 def one_running(num_steps=3):
-    state = batched_steps.empty(1, 1, "float32", "FIRE")
+    state = batch_steps.empty(1, 1, "float32", "FIRE")
     state = state.replace(
-        status=np.array([batched_steps.RUNNING]), num_steps=np.array([num_steps])
+        status=np.array([batch_steps.RUNNING]), num_steps=np.array([num_steps])
     )
     return jax.tree.map(jnp.asarray, state)
 
@@ -177,11 +171,11 @@ def one_running(num_steps=3):
 @pytest.mark.parametrize(
     ("energy", "force", "num_steps", "status"),
     [
-        (1.0, 1.0, 3, batched_steps.RUNNING),
-        (1.0, 1.0, 10, batched_steps.OUT_OF_STEPS),
-        (1.0, 0.01, 10, batched_steps.CONVERGED),
-        (np.nan, 0.01, 3, batched_steps.NOT_FINITE),
-        (1.0, np.inf, 10, batched_steps.NOT_FINITE),
+        (1.0, 1.0, 3, batch_steps.RUNNING),
+        (1.0, 1.0, 10, batch_steps.OUT_OF_STEPS),
+        (1.0, 0.01, 10, batch_steps.CONVERGED),
+        (np.nan, 0.01, 3, batch_steps.NOT_FINITE),
+        (1.0, np.inf, 10, batch_steps.NOT_FINITE),
     ],
 )
 def test_what_a_crystal_does_after_its_energy(energy, force, num_steps, status):
@@ -190,29 +184,29 @@ def test_what_a_crystal_does_after_its_energy(energy, force, num_steps, status):
     def evaluate(coords):
         return jnp.array([energy]), gradient
 
-    state, _ = batched_steps._assess(evaluate, one_running(num_steps), 0.05, 10)
+    state, _ = batch_steps._assess(evaluate, one_running(num_steps), 0.05, 10)
     assert state.status[0] == status
-    good = status != batched_steps.NOT_FINITE
+    good = status != batch_steps.NOT_FINITE
     assert state.last.num_steps[0] == (num_steps if good else 0)
 
 
 @pytest.mark.parametrize(
     ("ratio", "displacement", "listed", "status"),
     [
-        (1.1, 0.3, True, batched_steps.RUNNING),
-        (1.1, 0.3, False, batched_steps.STALE),
+        (1.1, 0.3, True, batch_steps.RUNNING),
+        (1.1, 0.3, False, batch_steps.STALE),
         # Beyond the limits no list is worth making.
-        (0.2, 0.3, False, batched_steps.VOLUME),
-        (4.5, 0.3, True, batched_steps.VOLUME),
-        (1.1, 5.1, False, batched_steps.DISPLACEMENT),
-        (np.nan, 0.3, False, batched_steps.NOT_FINITE),
+        (0.2, 0.3, False, batch_steps.VOLUME),
+        (4.5, 0.3, True, batch_steps.VOLUME),
+        (1.1, 5.1, False, batch_steps.DISPLACEMENT),
+        (np.nan, 0.3, False, batch_steps.NOT_FINITE),
     ],
 )
 def test_what_a_crystal_does_after_its_step(ratio, displacement, listed, status):
-    found = batched_steps.Survey(
+    found = batch_steps.Survey(
         jnp.array([ratio]), jnp.array([displacement]), jnp.array([listed])
     )
-    state = batched_steps._judge(lambda coords: found, one_running())
+    state = batch_steps._judge(lambda coords: found, one_running())
     assert state.status[0] == status
 
 
@@ -226,21 +220,21 @@ def test_what_a_crystal_does_after_its_step(ratio, displacement, listed, status)
 )
 def test_requests_that_make_no_sense_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        batched_relaxation.relax_many([alloy(2, 0)], "emt", **kwargs)
+        batches.relax_many([alloy(2, 0)], "emt", **kwargs)
 
 
 def test_what_cannot_run_in_batches_is_refused():
-    assert batched_relaxation.supports("emt")
-    assert not batched_relaxation.supports("some.module:function")
+    assert batches.supports("emt")
+    assert not batches.supports("some.module:function")
     with pytest.raises(ValueError, match="cannot relax crystals in batches"):
-        batched_relaxation.relax_many([alloy(2, 0)], "some.module:function")
+        batches.relax_many([alloy(2, 0)], "some.module:function")
     salt = structure.Crystal(np.array([11]), np.zeros((1, 3)), np.eye(3) * 3)
     with pytest.raises(ValueError, match="no parameters for Na"):
-        batched_relaxation.relax_many([alloy(2, 0), salt], "emt")
+        batches.relax_many([alloy(2, 0), salt], "emt")
 
 
 def test_nothing_to_do_is_done():
-    assert batched_relaxation.relax_many([], "emt") == []
+    assert batches.relax_many([], "emt") == []
 
 
 SCRIPT = """
@@ -295,13 +289,13 @@ def tensornet_path(tmp_path_factory):
 
 def test_tensornet_relaxes_as_through_ase(tensornet_path):
     calculator = f"matgl:{tensornet_path}"
-    assert batched_relaxation.supports(calculator)
+    assert batches.supports(calculator)
     crystals = alloys(5)
-    found = batched_relaxation.relax_many(
+    found = batches.relax_many(
         crystals, calculator, fmax=0.01, max_steps=15, batch_size=5
     )
     for crystal, result in zip(crystals, found, strict=True):
-        alone = relaxation.relax(crystal, calculator, fmax=0.01, max_steps=15)
+        alone = ase_relaxation.relax(crystal, calculator, fmax=0.01, max_steps=15)
         assert result.num_steps == alone.num_steps > 0
         assert result.energy == pytest.approx(alone.energy, abs=2e-4)
         np.testing.assert_allclose(
@@ -312,4 +306,4 @@ def test_tensornet_relaxes_as_through_ase(tensornet_path):
 def test_tensornet_is_asked_only_for_elements_it_has(tensornet_path):
     silver = bridge.from_ase(ase.build.bulk("Ag"))
     with pytest.raises(ValueError, match="no parameters for Ag"):
-        batched_relaxation.relax_many([silver], f"matgl:{tensornet_path}")
+        batches.relax_many([silver], f"matgl:{tensornet_path}")

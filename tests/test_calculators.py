@@ -7,8 +7,8 @@ import potentials
 import pytest
 from ase.filters import FrechetCellFilter
 
-from crystaljax import calculators, relaxation
 from crystaljax.crystals import bridge, structure
+from crystaljax.relaxation import ase_relaxation, calculators
 
 
 @pytest.fixture(scope="module", params=["tensornet", "m3gnet"])
@@ -44,8 +44,10 @@ def cu_au(a=3.8, shift=0.06):
 def test_matgl_potential_relaxes_crystals_in_processes(potential):
     crystals = [cu_au(3.5, 0.1), cu_au(4.0, 0.1)]
     # Few steps: these potentials are as rough as their weights are random.
-    settings = relaxation.RelaxationSettings(fmax=1e-4, max_steps=3)
-    found = dict(relaxation.relax_each(crystals, potential, settings, num_workers=1))
+    settings = ase_relaxation.RelaxationSettings(fmax=1e-4, max_steps=3)
+    found = dict(
+        ase_relaxation.relax_each(crystals, potential, settings, num_workers=1)
+    )
     for i, crystal in enumerate(crystals):
         assert (found[i].failure, found[i].num_steps) == ("", 3)
         atoms = bridge.to_ase(crystal)

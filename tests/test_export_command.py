@@ -9,8 +9,9 @@ import pytest
 from pymatgen.core import Structure
 from pymatgen.io.vasp import Incar, Poscar
 
-from crystaljax import export, handover, matching
+from crystaljax import export, handover
 from crystaljax.crystals import bridge, elements, structure, structure_files, validity
+from crystaljax.matching import matcher
 
 FORMULAS = ["Cu3Au1", "Cu1Au1", "Ni2Pt2", "Cu1Pt3"]
 
@@ -90,7 +91,7 @@ def test_vasp_folders_hold_the_candidates_best_first(tmp_path, screened):
         found = bridge.from_pymatgen(
             Poscar.from_file(output / folder / "POSCAR").structure
         )
-        rms = matching.match(found, cell(formula, seed), [matching.TOLERANCES["paper"]])
+        rms = matcher.match(found, cell(formula, seed), [matcher.TOLERANCES["paper"]])
         assert rms.rms[0] == pytest.approx(0, abs=1e-6)
         assert Incar.from_file(output / folder / "INCAR")["ENCUT"] == 500
     rows = read_manifest(output)
@@ -159,7 +160,7 @@ def test_other_formats_are_read_by_other_tools(tmp_path, screened, format):
         found = bridge.from_pymatgen(
             Structure.from_str(path.read_text(), "cif" if format == "cif" else "poscar")
         )
-        assert matching.match(found, crystal, [matching.TOLERANCES["paper"]]).rms[
+        assert matcher.match(found, crystal, [matcher.TOLERANCES["paper"]]).rms[
             0
         ] == pytest.approx(0, abs=1e-5)
 

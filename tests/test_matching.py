@@ -6,8 +6,8 @@ import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice
 
-from crystaljax import matching
 from crystaljax.crystals import bridge, structure
+from crystaljax.matching import matcher as matching
 
 PAPER = matching.TOLERANCES["paper"]
 LITERATURE = matching.TOLERANCES["literature"]

@@ -5,8 +5,9 @@ import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import matching, novelty, reduction, superposition
 from crystaljax.crystals import bridge, structure
+from crystaljax.matching import matcher as matching
+from crystaljax.matching import novelty, primitive_cells, superposition
 
 PAPER = matching.TOLERANCES["paper"]
 ROCKSALT = Structure.from_spacegroup(
@@ -166,7 +167,7 @@ def test_worker_processes_find_the_same():
 
 def plain_loop(crystals):
     """The definition, but for the reduced formula: one cell after another."""
-    cells = [reduction.reduce_cell(each) for each in crystals]
+    cells = [primitive_cells.reduce_cell(each) for each in crystals]
     found: list[int] = []
     for i, cell in enumerate(cells):
         equals = (

@@ -12,7 +12,7 @@ from ase.calculators.emt import EMT, parameters
 from hypothesis import assume, given, settings
 
 from crystaljax.crystals import bridge, structure
-from crystaljax.potentials import emt, neighbors, potential, tensornet
+from crystaljax.relaxation.potentials import emt, neighbors, potential, tensornet
 
 EMT_NUMBERS = [ase.data.atomic_numbers[symbol] for symbol in parameters]
 SITES = 8

@@ -12,7 +12,7 @@ import test_aflow
 from absl import flags
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import calculators, prepare
+from crystaljax import prepare
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import selection
@@ -25,6 +25,7 @@ from crystaljax.data.sources import (
     folder,
     record,
 )
+from crystaljax.relaxation import calculators
 
 FCC = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
 HALF = [[x + 0.5, y + 0.5, z + 0.5] for x, y, z in FCC]

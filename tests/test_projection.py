@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tiny
 
-from crystaljax import matching
 from crystaljax.crystals import projection, structure, validity
 from crystaljax.data.sources import emt
+from crystaljax.matching import matcher
 
 RECORDS = list({r.space_group: r for r in emt.load_builtin()}.values())
 # Rotations of the cubic lattice.
@@ -22,8 +22,8 @@ def test_group_is_found_where_spglib_finds_another(record):
     projected = projection.project(disturbed, record.space_group, largest=0.7)
     assert validity.find_space_group(projected, 1e-3) == record.space_group
     np.testing.assert_array_equal(projected.atomic_numbers, disturbed.atomic_numbers)
-    tolerance = matching.Tolerance(0.2, 0.2, 6.0)
-    assert matching.match(projected, record.crystal, [tolerance]).rms[0] is not None
+    tolerance = matcher.Tolerance(0.2, 0.2, 6.0)
+    assert matcher.match(projected, record.crystal, [tolerance]).rms[0] is not None
 
 
 @hypothesis.given(st.integers(0, 10**6), st.sampled_from(RECORDS), st.floats(0.02, 0.4))

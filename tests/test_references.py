@@ -4,8 +4,8 @@ import pytest
 import scipy.optimize
 from ase.calculators.emt import EMT
 
-from crystaljax import references, relaxation
 from crystaljax.crystals import bridge, structure, structure_files
+from crystaljax.relaxation import ase_relaxation, references
 
 
 def emt_energy(symbol, a):
@@ -31,7 +31,7 @@ def write(path, symbol, crystalstructure, a):
 
 
 def test_formation_energy_is_against_the_relaxed_elements():
-    relaxed = relaxation.relax(l1_2(), "emt", fmax=0.005)
+    relaxed = ase_relaxation.relax(l1_2(), "emt", fmax=0.005)
     energies, problems = references.element_energies("emt", [79, 29], num_workers=1)
     assert problems == {}
     expected = relaxed.energy - 0.75 * emt_energy("Cu", 3.6)

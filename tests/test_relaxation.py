@@ -8,8 +8,8 @@ import pymatgen.core
 import pytest
 import scipy.optimize
 
-from crystaljax import calculators, relaxation
 from crystaljax.crystals import bridge, structure
+from crystaljax.relaxation import ase_relaxation, calculators
 
 ELEMENTS = {"Cu": 3.7, "Ag": 4.0, "Au": 4.2, "Pt": 3.9, "Ni": 3.5}
 
@@ -43,7 +43,7 @@ def emt_minimum(crystal, span=0.015):
 
 @pytest.mark.parametrize("start", [3.3, 3.6, 3.9])
 def test_strained_copper_relaxes_to_the_emt_lattice_constant(start):
-    relaxed = relaxation.relax(fcc("Cu", start), "emt", fmax=0.01)
+    relaxed = ase_relaxation.relax(fcc("Cu", start), "emt", fmax=0.01)
     _, scale = emt_minimum(fcc("Cu", 3.6))
     assert relaxed.converged and relaxed.failure == ""
     assert relaxed.max_force < 0.01
@@ -52,7 +52,7 @@ def test_strained_copper_relaxes_to_the_emt_lattice_constant(start):
 
 
 def test_l1_2_reaches_the_minimum_and_keeps_its_cell_cubic():
-    relaxed = relaxation.relax(l1_2(3.5), "emt", fmax=0.005)
+    relaxed = ase_relaxation.relax(l1_2(3.5), "emt", fmax=0.005)
     energy, scale = emt_minimum(l1_2(3.73))
     assert relaxed.energy == pytest.approx(energy, abs=1e-4)
     parameters = structure.lattice_parameters(relaxed.crystal.lattice)
@@ -64,7 +64,7 @@ def test_l1_2_reaches_the_minimum_and_keeps_its_cell_cubic():
 def test_sites_relax_in_a_fixed_cell():
     crystal = l1_2(3.7)
     crystal.frac_coords[1] += 0.05
-    relaxed = relaxation.relax(crystal, "emt", relax_cell=False)
+    relaxed = ase_relaxation.relax(crystal, "emt", relax_cell=False)
     np.testing.assert_array_equal(relaxed.crystal.lattice, crystal.lattice)
     offsets = relaxed.crystal.frac_coords - relaxed.crystal.frac_coords[0]
     np.testing.assert_allclose(offsets[1], [0.5, 0.5, 0], atol=0.01)
@@ -72,7 +72,7 @@ def test_sites_relax_in_a_fixed_cell():
 
 
 def test_out_of_steps_is_not_converged_and_not_a_failure():
-    relaxed = relaxation.relax(fcc("Cu", 3.9), "emt", max_steps=1)
+    relaxed = ase_relaxation.relax(fcc("Cu", 3.9), "emt", max_steps=1)
     assert (relaxed.converged, relaxed.num_steps, relaxed.failure) == (False, 1, "")
     assert relaxed.max_force > 0.05
 
@@ -101,23 +101,23 @@ def bad_crystals():
 @pytest.mark.parametrize("reason", bad_crystals())
 def test_bad_crystal_is_a_result_with_a_reason(reason):
     crystal = bad_crystals()[reason]
-    relaxed = relaxation.relax(crystal, "emt")
+    relaxed = ase_relaxation.relax(crystal, "emt")
     assert reason in relaxed.failure
     assert relaxed.crystal is crystal
     assert np.isnan(relaxed.energy) and not relaxed.converged
 
 
 def test_volume_that_changes_too_much_is_stopped():
-    relaxed = relaxation.relax(fcc("Cu", 5.9), "emt")
+    relaxed = ase_relaxation.relax(fcc("Cu", 5.9), "emt")
     assert "volume went to" in relaxed.failure
     assert not relaxed.converged
 
 
 def test_sites_that_wander_are_stopped(monkeypatch):
-    monkeypatch.setattr(relaxation, "MAX_DISPLACEMENT", 0.05)
+    monkeypatch.setattr(ase_relaxation, "MAX_DISPLACEMENT", 0.05)
     crystal = l1_2(3.7)
     crystal.frac_coords[1] += 0.08
-    assert "a site moved by" in relaxation.relax(crystal, "emt").failure
+    assert "a site moved by" in ase_relaxation.relax(crystal, "emt").failure
 
 
 def test_calculator_that_raises_costs_one_row(monkeypatch):
@@ -126,7 +126,7 @@ def test_calculator_that_raises_costs_one_row(monkeypatch):
             raise RuntimeError("no neighbours")
 
     monkeypatch.setattr(calculators.emt, "EMT", Broken)
-    relaxed = relaxation.relax(l1_2(3.7), "emt")
+    relaxed = ase_relaxation.relax(l1_2(3.7), "emt")
     assert relaxed.failure == "RuntimeError: no neighbours"
 
 
@@ -134,10 +134,10 @@ def test_calculator_that_raises_costs_one_row(monkeypatch):
 def test_many_keep_their_order_around_a_bad_one(num_workers):
     bad = bad_crystals()["not finite"]
     crystals = [fcc("Au", 4.2), bad, l1_2(3.6), fcc("Cu", 3.5)]
-    results = relaxation.relax_many(crystals, "emt", num_workers=num_workers)
+    results = ase_relaxation.relax_many(crystals, "emt", num_workers=num_workers)
     assert [r.failure != "" for r in results] == [False, True, False, False]
     for crystal, result in zip(crystals, results, strict=True):
-        alone = relaxation.relax(crystal, "emt")
+        alone = ase_relaxation.relax(crystal, "emt")
         np.testing.assert_array_equal(
             result.crystal.atomic_numbers, crystal.atomic_numbers
         )
@@ -147,7 +147,7 @@ def test_many_keep_their_order_around_a_bad_one(num_workers):
 def test_elements_without_emt_parameters_are_named_before_anything_runs():
     salt = structure.Crystal(np.array([11, 17]), np.zeros((2, 3)), np.eye(3) * 4)
     with pytest.raises(ValueError, match=r"no parameters for Cl, Na"):
-        relaxation.relax_many([l1_2(3.7), salt], "emt", num_workers=1)
+        ase_relaxation.relax_many([l1_2(3.7), salt], "emt", num_workers=1)
 
 
 def module_calculator(tmp_path, monkeypatch, body):
@@ -177,26 +177,26 @@ def test_crystal_that_hangs_or_kills_its_process_costs_one_row(tmp_path, monkeyp
         "'Ag' in symbols and time.sleep(60); 'Pt' in symbols and os._exit(1)",
     )
     crystals = [fcc(symbol, a) for symbol, a in ELEMENTS.items()]
-    settings = relaxation.RelaxationSettings(timeout=3.0)
-    found = dict(relaxation.relax_each(crystals, name, settings, num_workers=2))
+    settings = ase_relaxation.RelaxationSettings(timeout=3.0)
+    found = dict(ase_relaxation.relax_each(crystals, name, settings, num_workers=2))
     failures = {symbol: found[i].failure for i, symbol in enumerate(ELEMENTS)}
     assert failures.pop("Ag") == "timed out after 3 s"
     assert "died with exit code 1" in failures.pop("Pt")
     assert set(failures.values()) == {""}
     for i, symbol in enumerate(ELEMENTS):
         if symbol in failures:
-            alone = relaxation.relax(crystals[i], "emt", max_steps=500)
+            alone = ase_relaxation.relax(crystals[i], "emt", max_steps=500)
             assert found[i].energy == pytest.approx(alone.energy, abs=1e-9)
             assert 0 < found[i].seconds < 3
         else:
             assert found[i].crystal is crystals[i]
 
 
-@pytest.mark.parametrize("optimizer", relaxation.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", ase_relaxation.OPTIMIZERS)
 def test_optimizers_find_the_same_minimum(optimizer):
     crystal = l1_2(3.7)
     crystal.frac_coords[1] += 0.02
-    relaxed = relaxation.relax(
+    relaxed = ase_relaxation.relax(
         crystal, "emt", fmax=0.01, max_steps=500, optimizer=optimizer
     )
     assert relaxed.converged
@@ -209,12 +209,12 @@ def test_optimizers_find_the_same_minimum(optimizer):
 )
 def test_settings_that_make_no_sense_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name}.*expected"):
-        relaxation.RelaxationSettings(**{name: value})
+        ase_relaxation.RelaxationSettings(**{name: value})
 
 
 def test_paper_preset_is_pymatgens_default():
     default = inspect.signature(pymatgen.core.Structure.relax).parameters
-    paper = relaxation.PRESETS["paper"]
+    paper = ase_relaxation.PRESETS["paper"]
     assert paper.fmax == default["fmax"].default
     assert paper.max_steps == default["steps"].default
     assert paper.relax_cell == default["relax_cell"].default

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from crystaljax import calculators, screen
+from crystaljax import screen
 from crystaljax.crystals import elements, structure, structure_files
 from crystaljax.data.sources import emt
+from crystaljax.relaxation import calculators
 
 ROOT = pathlib.Path(__file__).parents[1]
 RECORDS = [r for r in emt.load_builtin() if r.crystal.num_sites <= 4]

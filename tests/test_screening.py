@@ -5,16 +5,10 @@ import numpy as np
 import potentials
 import pytest
 
-from crystaljax import (
-    hull,
-    references,
-    relaxation,
-    screening,
-    screening_result,
-    screening_stages,
-)
+from crystaljax import hull, screening, screening_result, screening_stages
 from crystaljax.crystals import elements, structure
 from crystaljax.data.sources import emt
+from crystaljax.relaxation import ase_relaxation, references
 
 RECORDS = {record.id: record for record in emt.load_builtin()}
 OPTIONS = screening.ScreeningOptions(num_workers=2)
@@ -261,12 +255,12 @@ def test_batches_that_are_not_possible_are_refused():
 
 
 def test_batch_that_fails_is_relaxed_one_at_a_time(monkeypatch, capsys):
-    from crystaljax import batched_relaxation
+    from crystaljax.relaxation import batches
 
     def fail(*args, **kwargs):
         raise RuntimeError("out of memory on the device")
 
-    monkeypatch.setattr(batched_relaxation, "relax_each", fail)
+    monkeypatch.setattr(batches, "relax_each", fail)
     found = screen(["good"], dataclasses.replace(OPTIONS, method="batched"))
     assert found.methods == ["ase"]
     assert found.fell_out == [""]
@@ -329,7 +323,7 @@ def test_matgl_potential_screens_with_references_of_the_user(tmp_path):
     options = dataclasses.replace(
         OPTIONS,
         references=own,
-        settings=relaxation.RelaxationSettings(max_steps=2),
+        settings=ase_relaxation.RelaxationSettings(max_steps=2),
         num_workers=1,
     )
     with pytest.raises(ValueError, match="take another calculator, or a hull"):
@@ -355,7 +349,7 @@ def test_names_must_tell_crystals_apart():
 
 
 def test_out_of_steps_is_ranked_but_not_converged():
-    few = relaxation.RelaxationSettings(max_steps=1)
+    few = ase_relaxation.RelaxationSettings(max_steps=1)
     found = screen(["good"], dataclasses.replace(OPTIONS, settings=few))
     assert rows(found, "relaxation_converged", "relaxation_steps", "rank") == {
         "good": (False, 1, 1)

@@ -11,14 +11,14 @@ from pymatgen.core.structure_matcher import StructureMatcher
 from pymatgen.util import coord_cython
 from scipy import optimize
 
-from crystaljax import (
+from crystaljax.crystals import bridge, structure
+from crystaljax.matching import (
     assignment,
-    lattice_bases,
-    periodic_images,
-    reduction,
+    bases,
+    images,
+    primitive_cells,
     superposition,
 )
-from crystaljax.crystals import bridge, structure
 
 TOLERANCES = {
     "paper": {"ltol": 0.2, "stol": 0.3, "angle_tol": 5.0},
@@ -97,7 +97,7 @@ def distorted(crystal, seed):
 
 
 def answers(first, second, tolerance):
-    cells = reduction.reduce_cell(first), reduction.reduce_cell(second)
+    cells = primitive_cells.reduce_cell(first), primitive_cells.reduce_cell(second)
     return (
         superposition.smallest_rms(*cells, **tolerance),
         superposition.are_equal(*cells, **tolerance),
@@ -129,7 +129,7 @@ def test_cells_are_reduced_to_the_bit_as_pymatgen_does(name, primitive):
     variants += [distorted(crystal, seed) for seed in range(3)]
     for each in [crystal, *variants]:
         expected = StructureMatcher._get_reduced_structure(bridge.to_pymatgen(each))
-        cell = reduction.reduce_cell(each)
+        cell = primitive_cells.reduce_cell(each)
         np.testing.assert_array_equal(cell.lattice.matrix, expected.lattice.matrix)
         np.testing.assert_array_equal(cell.frac_coords, expected.frac_coords)
         numbers = [site.specie.Z for site in expected]
@@ -210,17 +210,17 @@ def test_cells_too_elongated_for_pymatgen_do_not_match_and_end_soon():
         needle.atomic_numbers, needle.frac_coords, np.diag([3, 3, 3.5])
     )
     assert answers(needle, usual, TOLERANCES["loose"]) == (None, False)
-    cell = reduction.reduce_cell(needle)
+    cell = primitive_cells.reduce_cell(needle)
     assert cell.volume == pytest.approx(9.0)
     with pytest.raises(ValueError, match="less elongated"):
         superposition.smallest_rms(cell, cell, **TOLERANCES["loose"])
 
 
 def test_a_lattice_too_long_to_match_is_known_beforehand():
-    sheet = reduction.reduce_cell(
+    sheet = primitive_cells.reduce_cell(
         structure.Crystal(np.array([29]), np.zeros((1, 3)), np.diag([2.0, 8, 8]))
     )
-    cube = reduction.reduce_cell(
+    cube = primitive_cells.reduce_cell(
         structure.Crystal(np.array([29]), np.zeros((1, 3)), np.eye(3))
     )
     # Over the cube root of the volume, 128^(1/3).
@@ -235,16 +235,16 @@ def test_a_lattice_too_long_to_match_is_known_beforehand():
 def test_bases_are_reduced_as_pymatgen_does(seed):
     rng = np.random.default_rng(seed)
     lattice = Lattice(rng.normal(size=(3, 3)) * 3)
-    rows = lattice_bases.reduce_basis(lattice.matrix.tolist())
+    rows = bases.reduce_basis(lattice.matrix.tolist())
     np.testing.assert_allclose(rows, lattice.lll_matrix, atol=1e-9)
-    niggli = lattice_bases.reduce_niggli(lattice)
+    niggli = bases.reduce_niggli(lattice)
     expected = lattice.get_niggli_reduced_lattice()
     np.testing.assert_array_equal(niggli.matrix, expected.matrix)
 
 
 def test_a_basis_that_rounding_decides_is_left_to_pymatgen():
     hexagonal = np.array([[1, 0, 0], [-0.5, np.sqrt(0.75), 0], [0, 0, 2]])
-    assert lattice_bases.reduce_basis(hexagonal.tolist()) is None
+    assert bases.reduce_basis(hexagonal.tolist()) is None
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 5, 6])
@@ -278,7 +278,7 @@ def test_nearest_images_are_those_that_pymatgen_finds(seed):
     expected, squares = coord_cython.pbc_shortest_vectors(
         reduced, coords[:1], coords, return_d2=True
     )
-    near = periodic_images.find_nearest(
+    near = images.find_nearest(
         (coords - coords[0])[None],
         np.array(reduced.matrix)[None],
         np.array([0]),

@@ -7,9 +7,9 @@ import pytest
 import spglib
 import tiny
 
-from crystaljax import matching
 from crystaljax.crystals import structure, symmetrization, validity
 from crystaljax.data.sources import emt
+from crystaljax.matching import matcher
 
 RECORDS = list({r.space_group: r for r in emt.load_builtin()}.values())
 
@@ -53,8 +53,8 @@ def test_supercells_and_skewed_bases_keep_their_sites(seed, record):
     symmetric = symmetrization.symmetrize(tiny.disturb(doubled, seed, 0.004), 0.1)
     assert symmetric.num_sites == doubled.num_sites
     assert validity.find_space_group(symmetric, 1e-5) == record.space_group
-    match = matching.match(
-        symmetric, record.crystal, [matching.Tolerance(0.05, 0.05, 2.0)]
+    match = matcher.match(
+        symmetric, record.crystal, [matcher.Tolerance(0.05, 0.05, 2.0)]
     )
     assert match.rms[0] is not None
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from crystaljax import matching
 from crystaljax.conditions import Conditions
 from crystaljax.crystals import canonical, elements, structure
 from crystaljax.data import columnar, templates
 from crystaljax.data import dataset as datasets
+from crystaljax.matching import matcher
 
 ELEMENTS = [3, 11, 12, 20, 22, 29, 30, 8, 16, 17]
 FORMS = [(1, 1), (1, 2), (2, 2), (1, 1, 3)]
@@ -89,7 +89,7 @@ def shown_to(library, index, count):
 
 
 def is_same(one, other):
-    rms = matching.match(one, other, [matching.TOLERANCES["paper"]]).rms[0]
+    rms = matcher.match(one, other, [matcher.TOLERANCES["paper"]]).rms[0]
     return rms is not None and rms < 1e-4
 
 

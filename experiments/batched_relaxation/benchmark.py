@@ -3,7 +3,7 @@
     python experiments/batched_relaxation/benchmark.py --num_crystals=200
 
 relaxes the same crystals, cell and sites, with ASE's optimizer one at a time and with
-`crystaljax.batched_relaxation`, by turns in one run, with EMT and with a TensorNet, and
+`crystaljax.relaxation.batches`, by turns in one run, with EMT and with a TensorNet, and
 writes ``result.json`` beside this script; ``--output`` says where else.
 """
 
@@ -20,9 +20,9 @@ import jax
 import numpy as np
 import threadpoolctl
 
-from crystaljax import batched_relaxation, relaxation
 from crystaljax.crystals import structure
 from crystaljax.data.sources import emt as alloys
+from crystaljax.relaxation import ase_relaxation, batches
 
 RESULT_PATH = pathlib.Path(__file__).with_name("result.json")
 METALS = (28, 29, 46, 47, 78, 79)
@@ -86,7 +86,7 @@ def make_crystals(num_crystals: int, seed: int) -> list[structure.Crystal]:
 def compare_emt(crystals: Sequence[structure.Crystal]) -> dict:
     """EMT: L-BFGS one by one against L-BFGS and FIRE in batches."""
     settings = {
-        optimizer: relaxation.RelaxationSettings(
+        optimizer: ase_relaxation.RelaxationSettings(
             fmax=FMAX, max_steps=MAX_STEPS, optimizer=optimizer
         )
         for optimizer in ("LBFGS", "FIRE")
@@ -107,7 +107,7 @@ def compare_emt(crystals: Sequence[structure.Crystal]) -> dict:
 
 def compare_tensornet(crystals: Sequence[structure.Crystal]) -> dict:
     """A TensorNet of the size of matgl's pretrained ones, with random weights."""
-    settings = relaxation.RelaxationSettings(fmax=1e-9, max_steps=TENSORNET_STEPS)
+    settings = ase_relaxation.RelaxationSettings(fmax=1e-9, max_steps=TENSORNET_STEPS)
     with tempfile.TemporaryDirectory() as folder:
         save_tensornet(folder)
         return compare(
@@ -141,8 +141,8 @@ def save_tensornet(folder: str) -> None:
 def compare(
     crystals: Sequence[structure.Crystal],
     calculator: str,
-    settings: relaxation.RelaxationSettings,
-    ways: dict[str, tuple[relaxation.RelaxationSettings, dict]],
+    settings: ase_relaxation.RelaxationSettings,
+    ways: dict[str, tuple[ase_relaxation.RelaxationSettings, dict]],
 ) -> dict:
     """One by one against in batches, in several ways.
 
@@ -153,7 +153,7 @@ def compare(
     def one_by_one(some):
         with threadpoolctl.threadpool_limits(1):
             return [
-                relaxation.relax(
+                ase_relaxation.relax(
                     crystal,
                     calculator,
                     fmax=settings.fmax,
@@ -165,7 +165,7 @@ def compare(
 
     def in_batches(name):
         way, kwargs = ways[name]
-        found = dict(batched_relaxation.relax_each(crystals, calculator, way, **kwargs))
+        found = dict(batches.relax_each(crystals, calculator, way, **kwargs))
         return [found[i] for i in range(len(crystals))]
 
     first = {name: timed(in_batches, name) for name in ways}  # and compile
@@ -201,7 +201,7 @@ def timed(fn: Callable, argument) -> tuple:
     return result, time.perf_counter() - wall, time.process_time() - cpu
 
 
-def summary(relaxed: list[relaxation.Relaxation], wall: float, cpu: float) -> dict:
+def summary(relaxed: list[ase_relaxation.Relaxation], wall: float, cpu: float) -> dict:
     """Speed, and how the relaxations ended."""
     return {
         "seconds": round(wall, 2),
@@ -214,7 +214,7 @@ def summary(relaxed: list[relaxation.Relaxation], wall: float, cpu: float) -> di
 
 
 def differences(
-    alone: list[relaxation.Relaxation], batched: list[relaxation.Relaxation]
+    alone: list[ase_relaxation.Relaxation], batched: list[ase_relaxation.Relaxation]
 ) -> dict:
     """Final energies in batches less those one by one, where both ended alike."""
     both = [

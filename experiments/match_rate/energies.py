@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from crystaljax import batched_relaxation, references
 from crystaljax.crystals import elements, structure
+from crystaljax.relaxation import batches, references
 
 FEWEST_FOR_RANKS = 4
 
@@ -19,7 +19,7 @@ def compare(samples: Sequence[structure.Crystal], asked: np.ndarray) -> dict[str
     The rank correlation is Spearman's within each cell formula of at least four
     samples, averaged over formulas.
     """
-    relaxed = batched_relaxation.relax_many(samples, "emt", max_steps=200)
+    relaxed = batches.relax_many(samples, "emt", max_steps=200)
     present = {int(z) for sample in samples for z in sample.atomic_numbers}
     elemental, _ = references.element_energies("emt", sorted(present))
     found = np.array(

@@ -36,7 +36,6 @@ from crystaljax import (
     estimation,
     evaluation,
     generation,
-    matching,
     prepare,
     runs,
     train,
@@ -46,6 +45,7 @@ from crystaljax import examples as examples_lib
 from crystaljax.crystals import structure, validity
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pipeline
+from crystaljax.matching import matcher
 from crystaljax.system import atomic_files, environment, sharding, workers
 
 HERE = pathlib.Path(__file__).parent
@@ -54,7 +54,7 @@ sys.path.insert(0, str(HERE.parent))
 from match_rate import baselines, energies  # noqa: E402
 from throughput import command  # noqa: E402
 
-TOLERANCES = tuple(matching.TOLERANCES[name] for name in ("literature", "paper"))
+TOLERANCES = tuple(matcher.TOLERANCES[name] for name in ("literature", "paper"))
 # With the last space group of each.
 SYSTEMS = (
     (2, "triclinic"),
@@ -262,13 +262,13 @@ def evaluate(
 
     samples = sample(asked, 0)
     targets = [datasets.crystal(test, int(i)) for i in asked]
-    first = matching.match_many(samples, targets, TOLERANCES)
+    first = matcher.match_many(samples, targets, TOLERANCES)
     result = describe_matches(first)
     groups = np.asarray(test.space_group[asked])
     if loaded.config.sampler.project:
         plain = sample(asked, 0, dataclasses.replace(whole, refine_fn=None))
         result["without_projection"] = {
-            **describe_matches(matching.match_many(plain, targets, TOLERANCES)),
+            **describe_matches(matcher.match_many(plain, targets, TOLERANCES)),
             **describe_validity(plain, groups),
         }
     if estimate_error is not None:
@@ -284,7 +284,7 @@ def evaluate(
         )
         result["picked"] = {
             "candidates": values.candidates,
-            **describe_matches(matching.match_many(picked, targets, TOLERANCES)),
+            **describe_matches(matcher.match_many(picked, targets, TOLERANCES)),
             **describe_validity(picked, groups),
         }
     swapped = {
@@ -292,7 +292,7 @@ def evaluate(
         "lattice_only": [swap(t, lattice_of=s) for s, t in pairs(samples, targets)],
     }
     for name, crystals in swapped.items():
-        result[name] = rates(matching.match_many(crystals, targets, TOLERANCES))
+        result[name] = rates(matcher.match_many(crystals, targets, TOLERANCES))
     result |= describe_validity(samples, groups)
     some = asked[np.argsort(np.random.default_rng(1).random(len(asked)))]
     some = np.sort(some[: values.num_for_many])
@@ -320,13 +320,13 @@ def swap(
     )
 
 
-def rates(matches: matching.Matches) -> dict[str, float]:
+def rates(matches: matcher.Matches) -> dict[str, float]:
     """Match rate at each tolerance."""
     found = zip(matches.tolerances, matches.match_rates(), strict=True)
     return {str(tolerance): float(rate) for tolerance, rate in found}
 
 
-def describe_matches(matches: matching.Matches) -> dict[str, Any]:
+def describe_matches(matches: matcher.Matches) -> dict[str, Any]:
     """Match rates with standard errors, and RMS displacements of what matches."""
     found = rates(matches)
     rms = zip(matches.tolerances, matches.mean_rms(), strict=True)
@@ -364,7 +364,7 @@ def match_many_samples(
     """Share of structures that one of several samples matches."""
     samples = sample(np.tile(indices, count), 1)
     targets = [datasets.crystal(test, int(i)) for i in np.tile(indices, count)]
-    matches = matching.match_many(samples, targets, TOLERANCES)
+    matches = matcher.match_many(samples, targets, TOLERANCES)
     matched = matches.matched.reshape(count, len(indices), len(TOLERANCES))
     ks = [k for k in (1, 5, 20, count) if k <= count]
     return {
@@ -380,7 +380,7 @@ def match_many_samples(
 
 
 def by_kind(
-    matches: matching.Matches,
+    matches: matcher.Matches,
     targets: Sequence[structure.Crystal],
     space_groups: np.ndarray,
 ) -> dict[str, Any]:
@@ -426,7 +426,7 @@ def measure_baselines(
         "random": baselines.random_placement(targets, seed=0),
     }
     return {
-        name: describe_matches(matching.match_many(crystals, targets, TOLERANCES))
+        name: describe_matches(matcher.match_many(crystals, targets, TOLERANCES))
         for name, crystals in answers.items()
     }
 

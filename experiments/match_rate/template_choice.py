@@ -19,10 +19,11 @@ import sys
 import numpy as np
 from sklearn import ensemble
 
-from crystaljax import matching, scaling
+from crystaljax import scaling
 from crystaljax.crystals import elements, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import templates
+from crystaljax.matching import matcher
 from crystaljax.system import atomic_files, environment
 
 HERE = pathlib.Path(__file__).parent
@@ -30,7 +31,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from match_rate import baselines  # noqa: E402
 
-TOLERANCES = tuple(matching.TOLERANCES[name] for name in ("literature", "paper"))
+TOLERANCES = tuple(matcher.TOLERANCES[name] for name in ("literature", "paper"))
 # Species of a formula that are described; further ones are not.
 NUM_SPECIES = 3
 
@@ -101,7 +102,7 @@ def collect(
             known = datasets.crystal(dataset, template)
             answers.append(baselines.relabel(known, species))
             targets.append(crystal)
-    matches = matching.match_many(answers, targets, TOLERANCES)
+    matches = matcher.match_many(answers, targets, TOLERANCES)
     return np.array(pairs), np.asarray(matches.matched)
 
 

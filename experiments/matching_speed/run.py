@@ -22,10 +22,10 @@ import threadpoolctl
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import matching
 from crystaljax.crystals import bridge, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import emt
+from crystaljax.matching import matcher as matching
 from crystaljax.system import environment
 
 HERE = pathlib.Path(__file__).parent
@@ -104,7 +104,7 @@ def match_plainly(
 
 
 def match_ours(pairs: Sequence[Pair], tolerances: Sequence[matching.Tolerance]) -> Rms:
-    """The same by `matching.match_many`, in this process."""
+    """The same by `matcher.match_many`, in this process."""
     predictions, targets = zip(*pairs, strict=True)
     matches = matching.match_many(predictions, targets, tolerances, num_workers=1)
     return [

@@ -15,9 +15,10 @@ import shlex
 import sys
 from typing import Any
 
-from crystaljax import build, build_sampling, evaluation, generation, matching, runs
+from crystaljax import build, build_sampling, evaluation, generation, runs
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
+from crystaljax.matching import matcher
 from crystaljax.system import sharding
 
 HERE = pathlib.Path(__file__).parent
@@ -78,7 +79,7 @@ def measure(
         mesh=mesh,
         row_buckets=build.row_buckets(config),
         batch_size=config.evaluation.batch_size,
-        tolerances=[matching.TOLERANCES["literature"]],
+        tolerances=[matcher.TOLERANCES["literature"]],
     )
     return {
         "workdir": workdir,

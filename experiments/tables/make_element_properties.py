@@ -1,4 +1,4 @@
-"""Makes crystaljax/crystals/tables/element_properties_{reference,scaled}.csv from mendeleev.
+"""Makes crystaljax/crystals/tables/element_properties_*.csv from mendeleev.
 
     pip install mendeleev==0.18.1
     python experiments/tables/make_element_properties.py

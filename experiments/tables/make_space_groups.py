@@ -1,4 +1,4 @@
-"""Makes crystaljax/crystals/tables/space_groups*.npz from pymatgen's and spglib's tables.
+"""Makes crystaljax/crystals/tables/space_groups*.npz from pymatgen and spglib.
 
     python experiments/tables/make_space_groups.py
 

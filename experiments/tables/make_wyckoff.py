@@ -17,7 +17,13 @@ from pyxtal import symmetry as pyxtal_symmetry
 
 from crystaljax.crystals import space_groups
 
-TABLE = pathlib.Path(__file__).parents[2] / "crystaljax" / "crystals" / "tables" / "wyckoff.csv"
+TABLE = (
+    pathlib.Path(__file__).parents[2]
+    / "crystaljax"
+    / "crystals"
+    / "tables"
+    / "wyckoff.csv"
+)
 # Lattice points in the conventional cell; R in hexagonal axes.
 LATTICE_POINTS = {"P": 1, "A": 2, "B": 2, "C": 2, "I": 2, "R": 3, "F": 4}
 

@@ -27,8 +27,9 @@ import jax
 import numpy as np
 from absl import logging
 
-from crystaljax import defaults, evaluate, matching, prepare, runs, train
+from crystaljax import defaults, evaluate, prepare, runs, train
 from crystaljax.data import dataset as datasets
+from crystaljax.matching import matcher
 from crystaljax.system import atomic_files, environment
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -47,7 +48,7 @@ TABLE_2 = {
     "diffusion": ("modify_diffusion", None, 0.3653),
     "CFM": ("modify_cfm", None, 0.2059),
 }
-TOLERANCES = {str(tolerance): tolerance for tolerance in matching.TOLERANCES.values()}
+TOLERANCES = {str(tolerance): tolerance for tolerance in matcher.TOLERANCES.values()}
 
 
 def main() -> None:

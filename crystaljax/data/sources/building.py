@@ -232,8 +232,8 @@ class RecordSource:
 
 def _build_emt_source(options: SourceOptions) -> RecordSource:
     # ASE's EMT and the prototypes are needed by these two sources only.
-    from crystaljax import calculators
     from crystaljax.data.sources import emt
+    from crystaljax.relaxation import calculators
 
     if options.source == "builtin":
         made = {"source": "builtin", **emt.load_metadata()}

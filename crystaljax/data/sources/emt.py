@@ -24,9 +24,9 @@ import pyarrow as pa
 import spglib
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
-from crystaljax import calculators, references, relaxation
 from crystaljax.crystals import bridge, structure
 from crystaljax.data.sources import prototypes, record
+from crystaljax.relaxation import ase_relaxation, calculators, references
 from crystaljax.system import workers
 
 CALCULATOR = "emt"
@@ -195,7 +195,7 @@ def make_record(decoration: Decoration) -> record.Record | record.Failure:
     start = _scale(decoration, element_volume)
     if start is None:
         return record.Failure(decoration.id, "too open a packing")
-    relaxed = relaxation.relax(start, CALCULATOR, fmax=FMAX, max_steps=MAX_STEPS)
+    relaxed = ase_relaxation.relax(start, CALCULATOR, fmax=FMAX, max_steps=MAX_STEPS)
     if relaxed.failure:
         return record.Failure(decoration.id, "relaxation failed")
     if not relaxed.converged:

@@ -1,6 +1,6 @@
 """Relaxation of many crystals at once on the device.
 
-The same as `relaxation.relax_many`, for the potentials that run in JAX: the coordinates
+The same as `ase_relaxation.relax_many`, for potentials that run in JAX: the coordinates
 are those of ASE's ``FrechetCellFilter``, convergence means the same, and the minimiser
 is ASE's L-BFGS, or FIRE, mapped over a batch of crystals in fixed shapes. Crystals that
 are done give their place to waiting ones.
@@ -19,16 +19,16 @@ import numpy as np
 import tqdm
 from jax.sharding import Mesh
 
-from crystaljax import (
-    batched_places,
-    batched_steps,
+from crystaljax.crystals import structure
+from crystaljax.relaxation import (
+    ase_relaxation,
+    batch_places,
+    batch_steps,
     calculators,
     minimizers,
-    relaxation,
 )
-from crystaljax.crystals import structure
-from crystaljax.potentials import emt, tensornet
-from crystaljax.potentials.potential import Potential, padded_sites
+from crystaljax.relaxation.potentials import emt, tensornet
+from crystaljax.relaxation.potentials.potential import Potential, padded_sites
 from crystaljax.system import sharding
 
 # Forces are sums of up to 100 terms of some eV/Å: in float32 they are good to 1e-4.
@@ -60,7 +60,7 @@ def relax_many(
     optimizer: str = "LBFGS",
     batch_size: int | None = None,
     description: str | None = None,
-) -> list[relaxation.Relaxation]:
+) -> list[ase_relaxation.Relaxation]:
     """Relaxes many crystals in batches; results in the order given.
 
     Args:
@@ -76,7 +76,7 @@ def relax_many(
     Raises:
         ValueError, ImportError: as ``relax_each``.
     """
-    settings = relaxation.RelaxationSettings(
+    settings = ase_relaxation.RelaxationSettings(
         fmax=fmax, max_steps=max_steps, relax_cell=relax_cell, optimizer=optimizer
     )
     relaxed = dict(
@@ -94,12 +94,12 @@ def relax_many(
 def relax_each(
     crystals: Sequence[structure.Crystal],
     calculator: str,
-    settings: relaxation.RelaxationSettings,
+    settings: ase_relaxation.RelaxationSettings,
     *,
     batch_size: int | None = None,
     dtype: str | None = None,
     description: str | None = None,
-) -> Iterator[tuple[int, relaxation.Relaxation]]:
+) -> Iterator[tuple[int, ase_relaxation.Relaxation]]:
     """Yields (index, relaxation) as crystals are finished, on the local devices.
 
     A crystal that cannot be relaxed costs its own row, with the reason. The seconds of
@@ -159,11 +159,11 @@ def _load_matgl_potential(calculator: str) -> Any:
 def _relax_each(
     crystals: Sequence[structure.Crystal],
     potential: Potential,
-    settings: relaxation.RelaxationSettings,
+    settings: ase_relaxation.RelaxationSettings,
     batch_size: int | None,
     dtype: str,
     description: str | None,
-) -> Iterator[tuple[int, relaxation.Relaxation]]:
+) -> Iterator[tuple[int, ase_relaxation.Relaxation]]:
     progress = tqdm.tqdm(
         desc=description, total=len(crystals), disable=description is None
     )
@@ -171,7 +171,7 @@ def _relax_each(
     groups: dict[int, list[int]] = collections.defaultdict(list)
     with progress:
         for i, crystal in enumerate(crystals):
-            problem = relaxation.find_start_problem(crystal)
+            problem = ase_relaxation.find_start_problem(crystal)
             if problem:
                 progress.update()
                 yield i, _failed(crystal, problem)
@@ -180,7 +180,7 @@ def _relax_each(
         for sites, members in sorted(groups.items()):
             size = _batch_size(batch_size, sites, len(members), potential, mesh)
             with _precision(np.dtype(dtype)):
-                state = batched_steps.empty(size, sites, dtype, settings.optimizer)
+                state = batch_steps.empty(size, sites, dtype, settings.optimizer)
             for result in _relax_group(
                 crystals, members, potential, settings, state, mesh
             ):
@@ -204,10 +204,10 @@ def _relax_group(
     crystals: Sequence[structure.Crystal],
     members: Sequence[int],
     potential: Potential,
-    settings: relaxation.RelaxationSettings,
-    state: batched_steps.State,
+    settings: ase_relaxation.RelaxationSettings,
+    state: batch_steps.State,
     mesh: Mesh,
-) -> Iterator[tuple[int, relaxation.Relaxation]]:
+) -> Iterator[tuple[int, ase_relaxation.Relaxation]]:
     """Relaxes crystals in the places of a batch; yields (index, result) as they finish.
 
     Args:
@@ -220,25 +220,25 @@ def _relax_group(
         mesh: devices that the places are split over.
     """
     waiting = collections.deque(members)
-    places = batched_places.empty(state)
+    places = batch_places.empty(state)
     packed = before = None
-    run = batched_steps.build_run(potential, mesh, settings.optimizer)
+    run = batch_steps.build_run(potential, mesh, settings.optimizer)
     # One layout for all that goes in: with another for what comes from the host than
     # for what came out before, there would be two programs.
     layout = sharding.batch_sharding(mesh)
     while True:
         start = time.perf_counter()
         seen = jax.device_get(dataclasses.replace(state, minimizer=None))
-        stopped = ~np.isin(seen.status, (batched_steps.RUNNING, batched_steps.STALE))
+        stopped = ~np.isin(seen.status, (batch_steps.RUNNING, batch_steps.STALE))
         for place in np.flatnonzero((places.owner >= 0) & stopped):
             yield _take_out(places, place, crystals, seen, settings)
-        fresh = batched_places.fill(places, waiting, crystals)
+        fresh = batch_places.fill(places, waiting, crystals)
         if (places.owner < 0).all():
             return
-        stale = (places.owner >= 0) & (seen.status == batched_steps.STALE)
+        stale = (places.owner >= 0) & (seen.status == batch_steps.STALE)
         unlisted = np.flatnonzero(fresh | stale)
         coords = np.where(fresh[:, None, None], 0, seen.coords)
-        lost = batched_places.list_neighbors(
+        lost = batch_places.list_neighbors(
             places, unlisted, crystals, coords, potential.reach
         )
         for place, failure in lost.items():
@@ -248,8 +248,8 @@ def _relax_group(
         if not occupied.any():
             continue
         if len(unlisted):
-            packed, before = batched_places.pack(places, potential, mesh.size, before)
-        status = np.where(occupied, batched_steps.RUNNING, batched_steps.EMPTY)
+            packed, before = batch_places.pack(places, potential, mesh.size, before)
+        status = np.where(occupied, batch_steps.RUNNING, batch_steps.EMPTY)
         inputs = places.cells, packed, state, status.astype(np.int32), fresh
         with _precision(state.coords.dtype):
             state = run(
@@ -268,13 +268,13 @@ def _precision(dtype: np.dtype) -> contextlib.AbstractContextManager:
 
 
 def _take_out(
-    places: batched_places.Places,
+    places: batch_places.Places,
     place: Any,
     crystals: Sequence[structure.Crystal],
-    seen: batched_steps.State | None,
-    settings: relaxation.RelaxationSettings,
+    seen: batch_steps.State | None,
+    settings: ase_relaxation.RelaxationSettings,
     failure: str = "",
-) -> tuple[int, relaxation.Relaxation]:
+) -> tuple[int, ase_relaxation.Relaxation]:
     """Frees a place; index of its crystal, and what became of it.
 
     Args:
@@ -291,10 +291,10 @@ def _take_out(
     if seen is None:
         return i, _failed(crystal, failure)
     last = seen.last
-    frac, lattice = batched_steps.host_geometry(
+    frac, lattice = batch_steps.host_geometry(
         crystal.frac_coords, crystal.lattice, last.coords[place]
     )
-    return i, relaxation.Relaxation(
+    return i, ase_relaxation.Relaxation(
         crystal=structure.Crystal(
             crystal.atomic_numbers,
             frac,
@@ -303,23 +303,23 @@ def _take_out(
         energy=float(last.energy[place]) / crystal.num_sites,
         max_force=float(last.max_force[place]),
         num_steps=int(last.num_steps[place]),
-        converged=bool(seen.status[place] == batched_steps.CONVERGED),
+        converged=bool(seen.status[place] == batch_steps.CONVERGED),
         failure=failure or _failure_on_device(seen, place),
         seconds=float(places.seconds[place]),
     )
 
 
-def _failure_on_device(seen: batched_steps.State, place: Any) -> str:
+def _failure_on_device(seen: batch_steps.State, place: Any) -> str:
     """What went wrong, in the words of `relaxation`; "" if nothing did."""
     status = seen.status[place]
-    if status == batched_steps.VOLUME:
+    if status == batch_steps.VOLUME:
         return f"volume went to {seen.survey.volume_ratio[place]:.2g} times what it was"
-    if status == batched_steps.DISPLACEMENT:
+    if status == batch_steps.DISPLACEMENT:
         return f"a site moved by {seen.survey.displacement[place]:.1f} Å"
-    if status == batched_steps.NOT_FINITE:
+    if status == batch_steps.NOT_FINITE:
         return "positions, energy or forces are not finite"
     return ""
 
 
-def _failed(crystal: structure.Crystal, failure: str) -> relaxation.Relaxation:
-    return relaxation.Relaxation(crystal, np.nan, np.nan, 0, False, failure)
+def _failed(crystal: structure.Crystal, failure: str) -> ase_relaxation.Relaxation:
+    return ase_relaxation.Relaxation(crystal, np.nan, np.nan, 0, False, failure)

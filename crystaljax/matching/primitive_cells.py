@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from pymatgen.core import Element, Lattice, Structure
 
-from crystaljax import lattice_bases
 from crystaljax.crystals import bridge, structure, validity
+from crystaljax.matching import bases
 
 # Structure.get_primitive_structure's tolerance, Å, as StructureMatcher calls it.
 _SITE_TOLERANCE = 0.25
@@ -75,7 +75,7 @@ def reduce_cell(crystal: structure.Crystal) -> ReducedCell:
     lattice = Lattice(np.asarray(crystal.lattice, dtype=np.float64))
     if _is_elongated(lattice):
         return _reduce_elongated(crystal)
-    niggli = lattice_bases.reduce_niggli(lattice)
+    niggli = bases.reduce_niggli(lattice)
     # Lattice.__eq__, written out: NumPy's allclose takes longer than all of this.
     apart = np.abs(niggli.matrix - lattice.matrix)
     if (apart <= 1e-8 + 1e-5 * np.abs(lattice.matrix)).all():
@@ -111,9 +111,9 @@ def _is_elongated(lattice: Lattice) -> bool:
     longest = max(math.hypot(*row) for row in lattice.matrix.tolist())
     if (2 * longest**3 / lattice.volume + 1) ** 3 < _MAX_POINTS:
         return False
-    rows = lattice_bases.reduce_basis(lattice.matrix.tolist())
+    rows = bases.reduce_basis(lattice.matrix.tolist())
     reduced = lattice if rows is None else Lattice(rows)
-    return lattice_bases.count_points(reduced, max(reduced.lengths)) > _MAX_POINTS
+    return bases.count_points(reduced, max(reduced.lengths)) > _MAX_POINTS
 
 
 def _reduce_elongated(crystal: structure.Crystal) -> ReducedCell:

@@ -10,7 +10,7 @@ import itertools
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from crystaljax import lattice_bases
+from crystaljax.matching import bases
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ def find_nearest(
         of: basis of each candidate.
         reach: pymatgen compares sites less than this apart along each plane normal, Å.
     """
-    spacing = lattice_bases.plane_spacings(lattices)
+    spacing = bases.plane_spacings(lattices)
     apart = apart - np.round(apart)
     excess = (np.abs(apart) - (reach[:, None] / spacing)[of, None]).max(axis=-1)
     is_allowed = excess <= 0
@@ -57,7 +57,7 @@ def find_nearest(
     # No lattice vector is shorter than the smallest spacing: what is shorter than half
     # of it has no image as short.
     shortest = spacing.min(axis=1)
-    is_certain = squares < (shortest[of, None] / 2) ** 2 * (1 - lattice_bases.MARGIN)
+    is_certain = squares < (shortest[of, None] / 2) ** 2 * (1 - bases.MARGIN)
     is_exact = is_certain.copy()
     candidate, entry = np.nonzero(is_allowed & ~is_certain)
     if len(candidate):
@@ -77,7 +77,7 @@ def find_nearest(
         is_allowed=is_allowed,
         is_exact=is_exact,
         is_certain=is_certain,
-        is_at_limit=(np.abs(excess) < lattice_bases.MARGIN).any(axis=-1),
+        is_at_limit=(np.abs(excess) < bases.MARGIN).any(axis=-1),
     )
 
 
@@ -125,14 +125,14 @@ def _find_images(
     features[:, 3:6] = np.diagonal(metrics, axis1=1, axis2=2)
     features[:, 6:] = signs[:, [1, 2, 0]] * signs[:, [2, 0, 1]]
     features[:, 6:] *= metrics[:, [1, 2, 0], [2, 0, 1]]
-    margin = lattice_bases.MARGIN * spacing**2
+    margin = bases.MARGIN * spacing**2
     steps, table = _NEAR_STEPS
     added = features @ table
     best = added.argmin(axis=-1)
     least = added[np.arange(len(best)), best]
     is_certain = np.count_nonzero(added < (least + margin)[:, None], axis=-1) == 1
     images = apart + steps[best] * signs
-    is_exact = np.max(np.abs(images), axis=-1) < 1 - lattice_bases.MARGIN
+    is_exact = np.max(np.abs(images), axis=-1) < 1 - bases.MARGIN
     far = np.flatnonzero(least + squares > spacing**2 - margin)
     if len(far):
         added = features[far] @ _ALL_STEPS[1]

@@ -18,12 +18,12 @@ import ase.build
 import ase.data
 import numpy as np
 
-from crystaljax import calculators, relaxation
 from crystaljax.crystals import bridge, elements, inputs, structure
+from crystaljax.relaxation import ase_relaxation, calculators
 
 _SIMPLE = ("fcc", "bcc", "hcp", "diamond", "sc")
 # Tighter than for compounds: an error here shifts every formation energy.
-_SETTINGS = relaxation.RelaxationSettings(fmax=1e-3, max_steps=300)
+_SETTINGS = ase_relaxation.RelaxationSettings(fmax=1e-3, max_steps=300)
 # Single-precision potentials have noise of 1e-3 eV/Å in their forces. The error of the
 # energy is of second order: at this force it is far below 1 meV/atom.
 _GOOD_ENOUGH = 0.02  # eV/Å
@@ -120,7 +120,7 @@ def element_energies(
             continue
         owners += [number] * len(candidates)
         crystals += candidates
-    for index, relaxed in relaxation.relax_each(
+    for index, relaxed in ase_relaxation.relax_each(
         crystals,
         calculator,
         _SETTINGS,
@@ -154,14 +154,14 @@ def reference_crystal(atomic_number: int) -> structure.Crystal:
 
 
 @functools.cache
-def relax_element(calculator: str, atomic_number: int) -> relaxation.Relaxation:
+def relax_element(calculator: str, atomic_number: int) -> ase_relaxation.Relaxation:
     """The relaxed element in its reference state, computed here and once per process.
 
     Raises:
         ValueError: see `reference_crystal`; the calculator does not know the element,
             or the relaxation fails.
     """
-    relaxed = relaxation.relax(
+    relaxed = ase_relaxation.relax(
         reference_crystal(atomic_number),
         calculator,
         fmax=_SETTINGS.fmax,
@@ -199,12 +199,12 @@ def formation_energy(
     return float(energy - np.mean([energies[int(n)] for n in atomic_numbers]))
 
 
-def _is_relaxed(relaxed: relaxation.Relaxation) -> bool:
+def _is_relaxed(relaxed: ase_relaxation.Relaxation) -> bool:
     return not relaxed.failure and relaxed.max_force < _GOOD_ENOUGH
 
 
 def _did_not_relax(
-    atomic_number: int, calculator: str, relaxed: relaxation.Relaxation
+    atomic_number: int, calculator: str, relaxed: ase_relaxation.Relaxation
 ) -> str:
     name = ase.data.chemical_symbols[atomic_number]
     reason = relaxed.failure or f"out of steps at {relaxed.max_force:.2g} eV/Å"

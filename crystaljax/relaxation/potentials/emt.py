@@ -16,8 +16,8 @@ from ase.calculators import emt
 from ase.units import Bohr
 from jaxtyping import Array
 
-from crystaljax.potentials import neighbors as neighbor_lists
-from crystaljax.potentials import potential
+from crystaljax.relaxation.potentials import neighbors as neighbor_lists
+from crystaljax.relaxation.potentials import potential
 
 # Those of the largest atom in the table, whichever atoms a crystal has: interactions
 # are switched off between the third and the fourth shell of its fcc crystal.

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from crystaljax import batched_steps
 from crystaljax.crystals import structure
-from crystaljax.potentials import neighbors
-from crystaljax.potentials.potential import Potential
+from crystaljax.relaxation import batch_steps
+from crystaljax.relaxation.potentials import neighbors
+from crystaljax.relaxation.potentials.potential import Potential
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,23 +21,23 @@ class Places:
     Attributes:
         owner: (places,), index of the crystal in each; -1 for none.
         seconds: (places,), its share of the time so far.
-        cells: `batched_steps.Cells` of the crystals.
+        cells: `batch_steps.Cells` of the crystals.
         lists: neighbours of the crystal in each, None for none.
     """
 
     owner: np.ndarray
     seconds: np.ndarray
-    cells: batched_steps.Cells
+    cells: batch_steps.Cells
     lists: list[neighbors.SiteList | None]
 
 
-def empty(state: batched_steps.State) -> Places:
+def empty(state: batch_steps.State) -> Places:
     """Places without crystals, as many and as large as ``state`` has."""
     size, rows, _ = state.coords.shape
-    sites, dtype = rows - batched_steps.NUM_CELL_ROWS, state.coords.dtype
+    sites, dtype = rows - batch_steps.NUM_CELL_ROWS, state.coords.dtype
     coords = np.zeros((size, sites, 3), dtype)
     lattice = np.tile(np.eye(3, dtype=dtype), (size, 1, 1))
-    cells = batched_steps.Cells(
+    cells = batch_steps.Cells(
         atomic_numbers=np.zeros((size, sites), np.int32),
         frac_coords=coords,
         lattice=lattice,
@@ -87,7 +87,7 @@ def list_neighbors(
     lost = {}
     for place in chosen.tolist():
         crystal, cells = crystals[int(places.owner[place])], places.cells
-        frac, lattice = batched_steps.host_geometry(
+        frac, lattice = batch_steps.host_geometry(
             crystal.frac_coords, crystal.lattice, coords[place]
         )
         try:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from crystaljax import reduction, superposition
 from crystaljax.crystals import structure, validity
+from crystaljax.matching import primitive_cells, superposition
 from crystaljax.system import workers
 
 # A process takes seconds to start, a pair 2-5 ms at each of the usual tolerances.
@@ -117,7 +117,7 @@ def match(
     return Match(rms, "")
 
 
-def _reduce(crystal: structure.Crystal) -> reduction.ReducedCell:
+def _reduce(crystal: structure.Crystal) -> primitive_cells.ReducedCell:
     return _reduce_key(_key(crystal))
 
 
@@ -132,9 +132,9 @@ def _key(crystal: structure.Crystal) -> tuple[bytes, bytes, bytes]:
 # A target is reduced once for all tolerances, and once in each process for all of its
 # predictions, which follow each other. A cell takes a few kB.
 @functools.lru_cache(maxsize=256)
-def _reduce_key(key: tuple[bytes, bytes, bytes]) -> reduction.ReducedCell:
+def _reduce_key(key: tuple[bytes, bytes, bytes]) -> primitive_cells.ReducedCell:
     numbers, coords, lattice = key
-    return reduction.reduce_cell(
+    return primitive_cells.reduce_cell(
         structure.Crystal(
             np.frombuffer(numbers, dtype=np.int64),
             np.frombuffer(coords).reshape(-1, 3),

@@ -18,8 +18,8 @@ from ase.filters import FrechetCellFilter
 from ase.geometry import minkowski_reduce
 from ase.optimize.optimize import Optimizer
 
-from crystaljax import calculators
 from crystaljax.crystals import bridge, structure
+from crystaljax.relaxation import calculators
 from crystaljax.system import isolation
 
 OPTIMIZERS: Mapping[str, type[Optimizer]] = {

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from crystaljax import matching, reduction, superposition
 from crystaljax.crystals import elements, structure, validity
+from crystaljax.matching import matcher, primitive_cells, superposition
 from crystaljax.system import workers
 
 # A process takes seconds to start, a crystal and the comparisons with it 1-10 ms.
@@ -32,7 +32,7 @@ _TASKS_PER_WORKER = 4
 def find_duplicates(
     crystals: Sequence[structure.Crystal],
     *,
-    tolerance: matching.Tolerance = matching.TOLERANCES["paper"],
+    tolerance: matcher.Tolerance = matcher.TOLERANCES["paper"],
     num_workers: int | None = None,
     description: str | None = None,
 ) -> Int[np.ndarray, " crystals"]:
@@ -78,7 +78,7 @@ def find_known(
     crystals: Sequence[structure.Crystal],
     known: Sequence[tuple[str, structure.Crystal]],
     *,
-    tolerance: matching.Tolerance = matching.TOLERANCES["paper"],
+    tolerance: matcher.Tolerance = matcher.TOLERANCES["paper"],
     num_workers: int | None = None,
     description: str | None = None,
 ) -> list[str]:
@@ -132,10 +132,10 @@ def _group_by_formula(
 
 
 def _find_duplicates(
-    crystals: list[structure.Crystal], tolerance: matching.Tolerance
+    crystals: list[structure.Crystal], tolerance: matcher.Tolerance
 ) -> list[int | None]:
     equals: list[int | None] = []
-    distinct: dict[int, reduction.ReducedCell] = {}
+    distinct: dict[int, primitive_cells.ReducedCell] = {}
     for index, crystal in enumerate(crystals):
         cell = _reduce(crystal)
         equals.append(cell and next(_equal_cells(distinct, cell, tolerance), None))
@@ -147,7 +147,7 @@ def _find_duplicates(
 def _find_in_blocks(
     crystals: Sequence[structure.Crystal],
     groups: Sequence[list[int]],
-    tolerance: matching.Tolerance,
+    tolerance: matcher.Tolerance,
     num_workers: int,
 ) -> Iterator[tuple[int, int | None]]:
     """Yields crystals and what they equal, by index; groups are shared by workers.
@@ -161,14 +161,14 @@ def _find_in_blocks(
     reduced = workers.map_in_workers(
         _reduce, [crystals[i] for i in members], num_workers=num_workers
     )
-    cells: dict[int, reduction.ReducedCell] = {}
+    cells: dict[int, primitive_cells.ReducedCell] = {}
     for i, cell in zip(members, reduced, strict=True):
         if cell is None:
             yield i, None
         else:
             cells[i] = cell
     left = [[i for i in group if i in cells] for group in groups]
-    distinct: list[dict[int, reduction.ReducedCell]] = [{} for _ in groups]
+    distinct: list[dict[int, primitive_cells.ReducedCell]] = [{} for _ in groups]
     num_tasks = num_workers * _TASKS_PER_WORKER
     while any(left):
         sizes = [max(_MIN_BLOCK, len(each)) for each in distinct]
@@ -195,9 +195,11 @@ def _find_in_blocks(
 
 def _find_equals(
     distinct_block_and_indices: tuple[
-        dict[int, reduction.ReducedCell], dict[int, reduction.ReducedCell], list[int]
+        dict[int, primitive_cells.ReducedCell],
+        dict[int, primitive_cells.ReducedCell],
+        list[int],
     ],
-    tolerance: matching.Tolerance,
+    tolerance: matcher.Tolerance,
 ) -> dict[int, list[int]]:
     """The first distinct cell that each equals, or else all equal ones in the block."""
     distinct, block, indices = distinct_block_and_indices
@@ -214,7 +216,7 @@ def _find_equals(
 
 def _find_known(
     crystals_and_known: tuple[list[structure.Crystal], list[structure.Crystal]],
-    tolerance: matching.Tolerance,
+    tolerance: matcher.Tolerance,
 ) -> list[int | None]:
     crystals, known = crystals_and_known
     cells = {i: cell for i, each in enumerate(known) if (cell := _reduce(each))}
@@ -224,10 +226,10 @@ def _find_known(
     ]
 
 
-def _reduce(crystal: structure.Crystal) -> reduction.ReducedCell | None:
+def _reduce(crystal: structure.Crystal) -> primitive_cells.ReducedCell | None:
     # pymatgen's reductions raise many kinds of errors on distorted cells.
     try:
-        cell = reduction.reduce_cell(crystal)
+        cell = primitive_cells.reduce_cell(crystal)
         # Kept in the cell, and sent with it to every process that compares it.
         _ = cell.relative_minima, cell.relative_lengths, cell.composition
     except Exception:
@@ -236,9 +238,9 @@ def _reduce(crystal: structure.Crystal) -> reduction.ReducedCell | None:
 
 
 def _equal_cells(
-    cells: Mapping[int, reduction.ReducedCell],
-    cell: reduction.ReducedCell,
-    tolerance: matching.Tolerance,
+    cells: Mapping[int, primitive_cells.ReducedCell],
+    cell: primitive_cells.ReducedCell,
+    tolerance: matcher.Tolerance,
 ) -> Iterator[int]:
     """Yields the index of each of ``cells`` that a cell equals, in their order."""
     tolerances = dataclasses.asdict(tolerance)

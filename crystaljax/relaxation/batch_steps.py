@@ -18,9 +18,9 @@ import scipy.linalg
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from crystaljax import minimizers, relaxation
-from crystaljax.potentials import neighbors as neighbor_lists
-from crystaljax.potentials.potential import Potential
+from crystaljax.relaxation import ase_relaxation, minimizers
+from crystaljax.relaxation.potentials import neighbors as neighbor_lists
+from crystaljax.relaxation.potentials.potential import Potential
 from crystaljax.system import sharding
 
 NUM_CELL_ROWS = 3
@@ -321,9 +321,9 @@ def _judge(survey: Callable[[Array], Survey], state: State) -> State:
     status = jnp.select(
         [
             ~(jnp.isfinite(ratio) & jnp.isfinite(displacement)),
-            ratio <= relaxation.MIN_VOLUME_RATIO,
-            ratio >= relaxation.MAX_VOLUME_RATIO,
-            displacement > relaxation.MAX_DISPLACEMENT,
+            ratio <= ase_relaxation.MIN_VOLUME_RATIO,
+            ratio >= ase_relaxation.MAX_VOLUME_RATIO,
+            displacement > ase_relaxation.MAX_DISPLACEMENT,
             ~found.listed,
         ],
         [NOT_FINITE, VOLUME, VOLUME, DISPLACEMENT, STALE],

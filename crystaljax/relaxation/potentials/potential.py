@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from crystaljax.potentials import neighbors
+from crystaljax.relaxation.potentials import neighbors
 
 # (frac_coords (batch, sites, 3), lattice (batch, 3, 3)) → energies (batch,), eV.
 EnergyFn = Callable[[Array, Array], Array]

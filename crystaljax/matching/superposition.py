@@ -24,7 +24,8 @@ from pymatgen.core import Lattice
 from pymatgen.util import coord_cython  # type: ignore[attr-defined]
 from scipy import optimize
 
-from crystaljax import assignment, lattice_bases, periodic_images, reduction
+from crystaljax.matching import assignment, images, primitive_cells
+from crystaljax.matching import bases as lattice_bases
 
 # pymatgen takes the first superposition it meets that is as good as this.
 _PERFECT = 1e-5
@@ -40,8 +41,8 @@ _MAX_ELEMENTS = 300_000
 
 
 def smallest_rms(
-    first: reduction.ReducedCell,
-    second: reduction.ReducedCell,
+    first: primitive_cells.ReducedCell,
+    second: primitive_cells.ReducedCell,
     *,
     ltol: float,
     stol: float,
@@ -68,8 +69,8 @@ def smallest_rms(
 
 
 def are_equal(
-    first: reduction.ReducedCell,
-    second: reduction.ReducedCell,
+    first: primitive_cells.ReducedCell,
+    second: primitive_cells.ReducedCell,
     *,
     ltol: float,
     stol: float,
@@ -86,7 +87,9 @@ def are_equal(
     return False
 
 
-def stretch(first: reduction.ReducedCell, second: reduction.ReducedCell) -> float:
+def stretch(
+    first: primitive_cells.ReducedCell, second: primitive_cells.ReducedCell
+) -> float:
     """By how much the first lattice is too long to match the second, at equal volume.
 
     A match needs a basis of the first lattice whose lengths are less than (1 + ltol)
@@ -190,8 +193,8 @@ class _Candidates:
 
 
 def _search(
-    first: reduction.ReducedCell,
-    second: reduction.ReducedCell,
+    first: primitive_cells.ReducedCell,
+    second: primitive_cells.ReducedCell,
     ltol: float,
     stol: float,
     angle_tol: float,
@@ -217,8 +220,8 @@ def _search(
 
 
 def _build_pair(
-    first: reduction.ReducedCell,
-    second: reduction.ReducedCell,
+    first: primitive_cells.ReducedCell,
+    second: primitive_cells.ReducedCell,
     lattice: Lattice,
     wanted: Lattice,
     stol: float,
@@ -273,9 +276,7 @@ def _superpose(pair: _Pair, bases: Float[np.ndarray, "bases 3 3"]) -> _Candidate
         average[used], bases[used], pair.second
     )
     change = average @ np.linalg.inv(reduced)
-    near = periodic_images.find_nearest(
-        apart[of, shift] @ change[of], reduced, of, reach
-    )
+    near = images.find_nearest(apart[of, shift] @ change[of], reduced, of, reach)
     chosen, is_tie = _assign_sites(pair, near, length[of])
 
     def pick(of_entries: np.ndarray) -> np.ndarray:
@@ -316,7 +317,7 @@ def _least_rms(
 
 
 def _assign_sites(
-    pair: _Pair, near: periodic_images.Nearest, length: Float[np.ndarray, " candidates"]
+    pair: _Pair, near: images.Nearest, length: Float[np.ndarray, " candidates"]
 ) -> tuple[Int[np.ndarray, "candidates sites"], Bool[np.ndarray, "candidates sites"]]:
     """Entry of each of the second cell's sites, and whether others do as well."""
     costs = np.where(near.is_allowed, near.squares, _FORBIDDEN)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from crystaljax.potentials import neighbors as neighbor_lists
-from crystaljax.potentials import potential
+from crystaljax.relaxation.potentials import neighbors as neighbor_lists
+from crystaljax.relaxation.potentials import potential
 
 # Edges in the skin cost as much as others and add nothing: thinner than for EMT.
 _SKIN = 0.3  # Å
