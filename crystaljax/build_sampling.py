@@ -5,16 +5,9 @@ import os
 import pathlib
 from typing import Any
 
-from crystaljax import (
-    build,
-    defaults,
-    estimation,
-    processes,
-    samplers,
-    scaling,
-    schedules,
-)
+from crystaljax import defaults, estimation
 from crystaljax.generation import HostWork, SampleFn
+from crystaljax.models import build, processes, samplers, scaling, schedules
 
 
 def override_sampler(

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import optax
 
-from crystaljax import build, losses, scaling, training
+from crystaljax import training
+from crystaljax.models import build, losses, scaling
 
 COORDINATE_LOSSES = ("l1", "squares", "pbc_l1", "pbc_l2", "boundary_l1", "boundary_l2")
 

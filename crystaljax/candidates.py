@@ -17,9 +17,9 @@ import ase.io
 import numpy as np
 import pyarrow.parquet
 
-from crystaljax import compositions
 from crystaljax.crystals import bridge, elements, inputs, structure
 from crystaljax.data import dataset as datasets
+from crystaljax.hull import compositions
 
 _EXTXYZ_SUFFIXES = (".extxyz", ".xyz")
 _SAMPLES = re.compile(r"samples(-\d{5,}-of-\d{5,})?\.parquet")

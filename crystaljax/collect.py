@@ -28,7 +28,7 @@ from crystaljax import command_line
 # pymatgen takes seconds to import, and --help does without it.
 if TYPE_CHECKING:
     import crystaljax.crystals.structure
-    import crystaljax.hull
+    import crystaljax.hull.convex_hull
 
 _NUM_SHOWN = 30
 
@@ -40,7 +40,7 @@ class CollectOptions:
     Attributes:
         runs: folder with runs of VASP.
         output: the folder to write.
-        hull: see `hull.load_hull`; None for formation energies alone.
+        hull: see `convex_hull.load_hull`; None for formation energies alone.
         hull_energy_model: of the hull, in the words of the user; what it says if None.
         references: CSV with the columns element and energy (total energy, eV/atom); the
             elements' own runs if None.
@@ -73,7 +73,7 @@ class Collection:
 
     table: dict[str, list[Any]]
     crystals: "list[crystaljax.crystals.structure.Crystal]"
-    hull: "crystaljax.hull.Hull | None"
+    hull: "crystaljax.hull.convex_hull.Hull | None"
 
     def rows(self) -> list[dict[str, Any]]:
         """The table by rows."""
@@ -126,8 +126,8 @@ def write(collection: Collection, options: CollectOptions) -> None:
     Raises:
         FileExistsError: they are there, and are not to be replaced.
     """
-    from crystaljax import hull
     from crystaljax.crystals import structure_files
+    from crystaljax.hull import convex_hull
     from crystaljax.system import atomic_files
 
     output = pathlib.Path(options.output)
@@ -152,7 +152,7 @@ def write(collection: Collection, options: CollectOptions) -> None:
         frames, collection.crystals, infos, overwrite=options.overwrite
     )
     if collection.hull is not None:
-        text = json.dumps(hull.to_dict(collection.hull), indent=1)
+        text = json.dumps(convex_hull.to_dict(collection.hull), indent=1)
         with atomic_files.file(hull_path, options.overwrite) as temporary:
             temporary.write_text(f"{text}\n", encoding="utf-8")
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crystaljax import dft_energies, dft_runs, handover
-from crystaljax import hull as hulls
 from crystaljax.crystals import elements, validity
+from crystaljax.hull import convex_hull as hulls
 from crystaljax.matching import matcher
 from crystaljax.system import workers
 
@@ -127,7 +127,7 @@ def put_on_hull(
     Args:
         runs: of candidates and elements.
         formations: their formation energies.
-        spec: of the known entries, see `hull.load_hull`; None for none.
+        spec: of the known entries, see `convex_hull.load_hull`; None for none.
         energy_model: what computed these, in the words of the user.
 
     Raises:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 # The hull brings pymatgen, which sampling does without where no hull is asked for.
 if TYPE_CHECKING:
-    from crystaljax import hull
+    from crystaljax.hull import convex_hull
 
 # More energies than anybody means to ask for; 0:1:1e-9 is a slip.
 _MAX_ENERGIES = 100_000
@@ -162,7 +162,7 @@ def resolve_energies(
         formulas: of cells.
         vocabulary: of the training structures; a note says if their energies were
             computed otherwise than those of the hull.
-        hull_spec: where the hull's entries are; see `hull_entries.read_entries`.
+        hull_spec: where the hull's entries are; see `entries.read_entries`.
         hull_energy_model: what computed their energies, where they do not say.
 
     Raises:
@@ -198,16 +198,16 @@ def _find_hull_energies(
     energy_model: str | None,
 ) -> tuple[np.ndarray, list[str]]:
     """Formation energy of the hull at each formula, shape (formulas, 1), and notes."""
-    from crystaljax import compositions, hull
+    from crystaljax.hull import compositions, convex_hull
 
-    known = hull.load_hull(spec, formulas, energy_model=energy_model)
+    known = convex_hull.load_hull(spec, formulas, energy_model=energy_model)
     found: dict[Any, float] = {}
     values, alone = [], []
     for formula in formulas:
         composition = compositions.parse_composition(formula)
         reduced = composition.fractional_composition
         if reduced not in found:
-            found[reduced] = hull.hull_energy(known, composition)
+            found[reduced] = convex_hull.hull_energy(known, composition)
         values.append(found[reduced])
         system = frozenset(composition.elements)
         if len(system) > 1 and system not in known.entries_by_system:
@@ -222,7 +222,7 @@ def _find_hull_energies(
     return np.array(values)[:, None], notes
 
 
-def _describe_hull(spec: str, known: "hull.Hull", trained_on: str | None) -> str:
+def _describe_hull(spec: str, known: "convex_hull.Hull", trained_on: str | None) -> str:
     note = f"hull of {spec}: {len(known.entries)} entries of {known.energy_model}"
     if trained_on is None:
         return f"{note}; what computed the energies of the training data is not known"

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from crystaljax import scaling
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
-from crystaljax.models import networks
+from crystaljax.models import scaling
+from crystaljax.models.networks import interface
 
 # (params, atomic_numbers, frac_coords, lattice) → energies, eV/atom.
 EstimateFn = Callable[..., Array]
@@ -24,7 +24,7 @@ _BATCH_SIZE = 256
 
 
 def build_estimate_fn(
-    model: networks.Network, scale: scaling.Scaling
+    model: interface.Network, scale: scaling.Scaling
 ) -> EstimateFn | None:
     """Compiles ``(params, atomic_numbers, frac_coords, lattice) → energies``, eV/atom.
 

@@ -19,7 +19,6 @@ from absl import flags
 
 from crystaljax import (
     batch_sizes,
-    build,
     build_sampling,
     command_line,
     evaluation,
@@ -29,6 +28,7 @@ from crystaljax import (
 from crystaljax.crystals import structure, structure_files, validity
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs
+from crystaljax.models import build
 from crystaljax.system import atomic_files, sharding
 
 

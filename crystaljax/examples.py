@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from crystaljax import build, build_training, scaling
+from crystaljax import build_training
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
+from crystaljax.models import build, scaling
 
 # Structures that units are measured on: enough, and a second or two.
 _MAX_MEASURED = 100_000

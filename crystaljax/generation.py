@@ -15,10 +15,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from crystaljax import scaling
 from crystaljax.conditions import Conditions
 from crystaljax.crystals import structure
-from crystaljax.models import networks
+from crystaljax.models import scaling
+from crystaljax.models.networks import interface
 from crystaljax.system import sharding
 
 # (predict_fn, keys, rows, mask, source) → samples; `build_sampling.build_sampler`.
@@ -56,7 +56,7 @@ _NUM_IN_FLIGHT = 2
 
 
 def build_generate_fn(
-    model: networks.Network,
+    model: interface.Network,
     sample_fn: SampleFn,
     scale: scaling.Scaling,
     mesh: Mesh,

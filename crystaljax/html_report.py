@@ -22,8 +22,8 @@ import ase.io
 import numpy as np
 import pyarrow.parquet
 
-from crystaljax import hull as hulls
 from crystaljax.crystals import bridge, structure
+from crystaljax.hull import convex_hull as hulls
 from crystaljax.report_page import contents
 from crystaljax.system import atomic_files
 

@@ -29,10 +29,11 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from crystaljax import build, build_sampling, command_line, defaults, runs, scaling
+from crystaljax import build_sampling, command_line, defaults, runs
 from crystaljax.crystals import elements, structure
 from crystaljax.data import dataset as datasets
-from crystaljax.models import crystal_unet, torch_weights
+from crystaljax.models import build, scaling, torch_weights
+from crystaljax.models.networks import crystal_unet
 
 # Keys under which training scripts keep the state dict among other things.
 _NESTED = ("state_dict", "model_state_dict", "model")

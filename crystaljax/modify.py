@@ -19,10 +19,11 @@ from typing import Any
 
 from absl import flags
 
-from crystaljax import build, build_sampling, command_line, conditions, energies, runs
+from crystaljax import build_sampling, command_line, conditions, energies, runs
 from crystaljax import samples as samples_lib
 from crystaljax.crystals import elements, inputs, structure, structure_files
 from crystaljax.data import reading
+from crystaljax.models import build
 from crystaljax.system import sharding
 
 

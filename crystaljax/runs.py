@@ -18,8 +18,9 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from ml_collections import config_dict
 
-from crystaljax import build, defaults, initial, scaling, training
-from crystaljax.models import networks
+from crystaljax import defaults, training
+from crystaljax.models import build, initial, scaling
+from crystaljax.models.networks import interface
 from crystaljax.system import atomic_files, environment, sharding
 
 
@@ -42,7 +43,7 @@ class Run:
     workdir: pathlib.Path
     step: int
     config: Any
-    model: networks.Network
+    model: interface.Network
     params: Any
     scale: scaling.Scaling
     vocabulary: dict[str, Any]

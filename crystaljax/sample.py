@@ -60,7 +60,7 @@ class SampleOptions(command_line.SamplingOptions):
         space_groups: "all", "seen", or numbers and symbols, comma-separated.
         energies: formation energies in eV/atom: values and ranges start:stop:step,
             relative to the hull as in "hull-0.2:hull:0.01".
-        hull: where the hull's entries are; see `hull_entries.read_entries`.
+        hull: where the hull's entries are; see `entries.read_entries`.
         hull_energy_model: what computed their energies, where they do not say.
         num_samples: samples of each combination.
         infeasible: what to do with combinations of formula and space group that cannot
@@ -102,8 +102,9 @@ def build_request(options: SampleOptions) -> "crystaljax.samples.Request":
             saw, a formula too large for it, a space group outside 1-230, unreadable
             energies or hull, nothing that can exist, or a model that modifies crystals.
     """
-    from crystaljax import build, build_sampling, runs, samples
+    from crystaljax import build_sampling, runs, samples
     from crystaljax.crystals import structure
+    from crystaljax.models import build
 
     workdir = pathlib.Path(options.workdir)
     config = build_sampling.override_sampler(

@@ -13,17 +13,10 @@ import jax
 import numpy as np
 import tqdm
 
-from crystaljax import (
-    batch_sizes,
-    build,
-    build_sampling,
-    estimation,
-    generation,
-    runs,
-    shards,
-)
+from crystaljax import batch_sizes, build_sampling, estimation, generation, runs, shards
 from crystaljax import conditions as conditions_lib
 from crystaljax.crystals import elements, structure
+from crystaljax.models import build
 from crystaljax.system import sharding
 
 

@@ -24,8 +24,8 @@ from crystaljax import command_line
 # These bring pymatgen, ASE and JAX, and --help does without.
 if TYPE_CHECKING:
     from crystaljax import candidates as candidates_lib
-    from crystaljax import hull as hull_lib
     from crystaljax import screening, screening_result
+    from crystaljax.hull import convex_hull as hull_lib
     from crystaljax.matching import matcher
 
 NONE = "none"
@@ -38,7 +38,7 @@ class ScreenOptions:
     Attributes:
         samples: folder or file of crystals; see `candidates.read_candidates`.
         calculator: see `calculators.build_calculator`.
-        hull: see `hull.load_hull`; "none" for no hull.
+        hull: see `convex_hull.load_hull`; "none" for no hull.
         output: the folder to write.
         energy_model: of the calculator, in the words of the user; its own if None.
         hull_energy_model: of the hull, likewise; what it says if None.
@@ -101,7 +101,7 @@ def screen(
         FileNotFoundError: no crystals, hull, references or data set.
         FileExistsError: the folder holds another screening.
         ValueError: see `candidates.read_candidates`, `screening.screen`,
-            `hull.load_hull` and `references.load_references`.
+            `convex_hull.load_hull` and `references.load_references`.
         ImportError: what the calculator or the cluster needs is not installed.
     """
     from crystaljax import candidates, screening, screening_files, screening_work
@@ -219,12 +219,13 @@ def _parse_tolerance(text: str) -> "matcher.Tolerance":
 def _load_hull(
     options: ScreenOptions, rows: "candidates_lib.Candidates"
 ) -> "hull_lib.Hull | None":
-    from crystaljax import candidates, hull
+    from crystaljax import candidates
+    from crystaljax.hull import convex_hull
 
     if options.hull == NONE:
         return None
     formulas = sorted({candidates.formula(each) for each in rows.crystals} - {""})
-    loaded = hull.load_hull(
+    loaded = convex_hull.load_hull(
         options.hull, formulas, energy_model=options.hull_energy_model
     )
     for note in loaded.left_out:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax import hull, screening_result, screening_stages, screening_work
+from crystaljax import screening_result, screening_stages, screening_work
 from crystaljax.crystals import structure, validity
+from crystaljax.hull import convex_hull
 from crystaljax.matching import matcher
 from crystaljax.relaxation import ase_relaxation, calculators
 from crystaljax.relaxation import references as references_lib
@@ -66,7 +67,7 @@ class ScreeningOptions:
 
 
 def find_energy_model(
-    calculator: str, known_hull: hull.Hull | None, claimed: str | None = None
+    calculator: str, known_hull: convex_hull.Hull | None, claimed: str | None = None
 ) -> str:
     """Energy model of a calculator, made sure to be that of the hull.
 
@@ -100,7 +101,7 @@ def find_energy_model(
 def screen(
     crystals: Sequence[structure.Crystal],
     calculator: str,
-    known_hull: hull.Hull | None,
+    known_hull: convex_hull.Hull | None,
     known: Sequence[tuple[str, structure.Crystal]] = (),
     options: ScreeningOptions | None = None,
     *,
@@ -221,7 +222,7 @@ def screen(
     left = alive()
     above_hull = np.full(len(crystals), np.nan)
     if known_hull is not None and left:
-        above_hull[left] = hull.energy_above_hull(
+        above_hull[left] = convex_hull.energy_above_hull(
             known_hull,
             [relaxed[i].atomic_numbers for i in left],
             energy[left],

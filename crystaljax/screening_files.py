@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crystaljax import candidates, hull, screening_result
+from crystaljax import candidates, screening_result
 from crystaljax.crystals import structure, structure_files, symmetrization
+from crystaljax.hull import convex_hull
 from crystaljax.system import atomic_files, environment
 
 
@@ -29,7 +30,7 @@ def write_results(
     output: pathlib.Path,
     result: screening_result.Screening,
     table: dict[str, list[Any]],
-    known_hull: hull.Hull | None,
+    known_hull: convex_hull.Hull | None,
     about: Mapping[str, Any],
 ) -> None:
     """Writes the table, the ranked crystals, the hull, and ``screening.json``.
@@ -56,7 +57,7 @@ def write_results(
     if known_hull is None:
         (output / "hull.json").unlink(missing_ok=True)
     else:
-        atomic_files.write_json(output / "hull.json", hull.to_dict(known_hull))
+        atomic_files.write_json(output / "hull.json", convex_hull.to_dict(known_hull))
     atomic_files.write_json(
         output / "screening.json",
         {

@@ -18,14 +18,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from crystaljax import (
-    build,
     build_sampling,
     build_training,
     command_line,
     estimation,
     generation,
     runs,
-    scaling,
     training,
 )
 from crystaljax import examples as examples_lib
@@ -33,6 +31,7 @@ from crystaljax import metrics as metrics_lib
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
+from crystaljax.models import build, scaling
 from crystaljax.system import sharding
 
 BUILTIN = "builtin"

@@ -12,9 +12,9 @@ from flax.training import dynamic_scale as dynamic_scale_lib
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from crystaljax import initial, losses, processes, scaling
 from crystaljax.crystals import structure
-from crystaljax.models import energy_estimator, networks
+from crystaljax.models import initial, losses, processes, scaling
+from crystaljax.models.networks import energy_estimator, interface
 from crystaljax.system import sharding
 
 # Structures of a batch for one whose energy is estimated.
@@ -66,7 +66,7 @@ class Trainee:
         template_dropout: share of structures whose templates are not shown.
     """
 
-    model: networks.Network
+    model: interface.Network
     process: processes.Process
     optimizer: optax.GradientTransformation
     scale: scaling.Scaling

@@ -19,9 +19,10 @@ from absl import flags
 from data_at_scale import measure
 from throughput import command, ours, timing
 
-from crystaljax import build, defaults
+from crystaljax import defaults
 from crystaljax import examples as examples_lib
 from crystaljax.data import dataset as datasets
+from crystaljax.models import build
 
 
 def main() -> None:

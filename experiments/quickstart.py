@@ -24,8 +24,6 @@ from absl import logging
 from crystaljax import (
     defaults,
     evaluate,
-    hull,
-    hull_figures,
     prepare,
     sample,
     screen,
@@ -36,6 +34,8 @@ from crystaljax import samples as samples_lib
 from crystaljax.crystals import elements
 from crystaljax.data import dataset as datasets
 from crystaljax.data import report as reports
+from crystaljax.hull import convex_hull
+from crystaljax.hull import figures as hull_figures
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Held-out formulas to sample, by number of elements.
@@ -116,7 +116,7 @@ def main() -> None:
         ),
         show_progress=True,
     )
-    known_hull = hull.load_hull(spec, formulas)
+    known_hull = convex_hull.load_hull(spec, formulas)
     plot(options.output / "quickstart.png", table, known_hull, formulas)
     print_results(table, screened)
     print(

@@ -13,7 +13,8 @@ from aflux_server import FAULTS, AfluxServer
 from hypothesis import strategies as st
 
 from crystaljax.crystals import elements
-from crystaljax.data.sources import aflow, pages, record
+from crystaljax.data.readers import pages
+from crystaljax.data.sources import aflow, record
 
 NITROGEN = {
     "compound": "N4",

@@ -13,8 +13,9 @@ import tiny
 import torch
 from torch.utils import flop_counter
 
-from crystaljax import build_sampling, defaults, samplers, training
+from crystaljax import build_sampling, defaults, training
 from crystaljax.crystals import structure
+from crystaljax.models import samplers
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))

@@ -13,8 +13,9 @@ import pytest
 import vasprun_xml
 from pymatgen.io.vasp.outputs import Vasprun
 
-from crystaljax import collect, dft_runs, export, hull
+from crystaljax import collect, dft_runs, export
 from crystaljax.crystals import elements, structure, structure_files
+from crystaljax.hull import convex_hull
 
 # Total energies of the elements, eV/atom.
 ELEMENTS = {"Cu": -3.72, "Au": -3.27}
@@ -49,8 +50,8 @@ def write_elements(root, **options):
 
 
 def write_hull(path, model=MODEL):
-    known = hull.build_hull([("Cu1Au1", -0.10, "known")], model)
-    path.write_text(json.dumps(hull.to_dict(known)))
+    known = convex_hull.build_hull([("Cu1Au1", -0.10, "known")], model)
+    path.write_text(json.dumps(convex_hull.to_dict(known)))
     return str(path)
 
 
@@ -235,7 +236,7 @@ def test_results_join_the_hull_and_partial_ones_do_not(tmp_path):
         hull=write_hull(tmp_path / "h.json"),
     )
     collect.write(collect.collect(options), options)
-    both = hull.load_hull(str(tmp_path / "out" / "hull.json"))
+    both = convex_hull.load_hull(str(tmp_path / "out" / "hull.json"))
     assert both.energy_model == MODEL
     assert {entry.id for entry in both.entries} == {
         "known",
@@ -243,7 +244,7 @@ def test_results_join_the_hull_and_partial_ones_do_not(tmp_path):
         "reference_Cu",
         "reference_Au",
     }
-    found = hull.energy_above_hull(both, ["Cu3Au1"], [-0.08], MODEL)
+    found = convex_hull.energy_above_hull(both, ["Cu3Au1"], [-0.08], MODEL)
     assert found == pytest.approx([0.0], abs=1e-8)
 
 

@@ -9,18 +9,10 @@ import numpy as np
 import pytest
 
 from configs import ddim
-from crystaljax import (
-    build,
-    build_sampling,
-    build_training,
-    generation,
-    initial,
-    processes,
-    scaling,
-    training,
-)
+from crystaljax import build_sampling, build_training, generation, training
 from crystaljax.conditions import conditions_of
 from crystaljax.crystals import structure
+from crystaljax.models import build, initial, processes, scaling
 from crystaljax.system import sharding
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"

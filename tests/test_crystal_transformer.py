@@ -8,9 +8,9 @@ import pytest
 from hypothesis import strategies as st
 
 from configs import best
-from crystaljax import build, initial
 from crystaljax.crystals import elements, structure
-from crystaljax.models import crystal_transformer
+from crystaljax.models import build, initial
+from crystaljax.models.networks import transformer
 
 ROWS, NUM_TEMPLATES = 16, 2
 SITES = structure.max_sites(ROWS)
@@ -18,7 +18,7 @@ SITES = structure.max_sites(ROWS)
 
 @pytest.fixture(scope="module")
 def network():
-    model = crystal_transformer.CrystalTransformer(
+    model = transformer.CrystalTransformer(
         width=16,
         depth=2,
         num_heads=2,
@@ -166,7 +166,7 @@ def test_template_can_be_followed_as_it_is(network, chosen):
 @hypothesis.given(st.lists(st.sampled_from([3, 8, 17, 22, 38, 79]), max_size=8))
 def test_places_in_the_formula(numbers):
     padded = np.array([numbers + [0] * (8 - len(numbers))], np.uint8)
-    species, index, count = crystal_transformer.formula_places(jnp.asarray(padded))
+    species, index, count = transformer.formula_places(jnp.asarray(padded))
     rank = elements.mendeleev_number()
     for i, number in enumerate(numbers):
         lower = {other for other in numbers if rank[other] < rank[number]}
@@ -196,7 +196,7 @@ def test_parts_that_do_not_fit_are_refused(changes, message):
 
 
 def test_dropout_is_for_training_only():
-    model = crystal_transformer.CrystalTransformer(
+    model = transformer.CrystalTransformer(
         width=16, depth=1, num_heads=2, pair_features=4, max_sites=SITES, dropout=0.5
     )
     rng = np.random.default_rng(0)

@@ -9,7 +9,8 @@ import pytest
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
-from crystaljax import energies, hull
+from crystaljax import energies
+from crystaljax.hull import convex_hull
 
 VOCABULARY = {"energy_model": "EMT"}
 KNOWN = [("Cu3Au1", -0.04), ("CuAu", -0.06), ("Cu5Au3", 0.2), ("NiAu", 0.1)]
@@ -192,9 +193,11 @@ def test_a_hull_that_is_not_there_is_named(tmp_path):
 
 def test_a_hull_of_many_formulas_is_solved_once_a_composition(entries, monkeypatch):
     calls = []
-    plain_energy = hull.hull_energy
+    plain_energy = convex_hull.hull_energy
     monkeypatch.setattr(
-        hull, "hull_energy", lambda *args: calls.append(args) or plain_energy(*args)
+        convex_hull,
+        "hull_energy",
+        lambda *args: calls.append(args) or plain_energy(*args),
     )
     formulas = [f"Au{i}Cu{3 * i}" for i in range(1, 9)]
     energies.resolve_energies("hull", formulas, VOCABULARY, hull_spec=entries)

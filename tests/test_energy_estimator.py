@@ -14,7 +14,7 @@ from crystaljax import estimation, evaluate, runs, sample, train
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import emt
-from crystaljax.models import energy_estimator
+from crystaljax.models.networks import energy_estimator
 from crystaljax.system import sharding
 
 SITES = 8

@@ -27,15 +27,13 @@ from pymatgen.core import DummySpecies, Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 
 from crystaljax.crystals import inputs, structure
+from crystaljax.data.readers import archives, files, json_items
 from crystaljax.data.sources import (
-    archives,
     ase_db,
     cif_csv,
     entries_json,
     extxyz,
-    files,
     folder,
-    json_items,
     labels,
     record,
 )

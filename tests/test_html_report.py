@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from ase.data import colors
 
-from crystaljax import html_report, hull
+from crystaljax import html_report
 from crystaljax.crystals import elements, structure, structure_files
+from crystaljax.hull import convex_hull
 from crystaljax.report_page import contents, systems
 
 MODEL = "test model"
@@ -29,7 +30,7 @@ def cubic(formula, length=4.0):
 def known_hull():
     entries = [("Au1Cu1", -0.05, "AuCu"), ("Au1Cu3", -0.01, "a poor AuCu3")]
     entries += [("Au1Cu1", 0.4, "a worse AuCu"), ("Au1Pd1", -0.02, "AuPd")]
-    return hull.build_hull(entries, MODEL)
+    return convex_hull.build_hull(entries, MODEL)
 
 
 def screening_table():
@@ -37,7 +38,7 @@ def screening_table():
     formulas = ["Au1Cu1", "Au1Cu3", "Au2Cu2", "Au1Cu1Pd1", "Cu4", "Au1Cu3"]
     energies = [-0.03, -0.06, -0.04, 0.02, np.nan, np.nan]
     names = [f"{i}_{formula}" for i, formula in enumerate(formulas)]
-    above = hull.energy_above_hull(known_hull(), formulas, energies, MODEL)
+    above = convex_hull.energy_above_hull(known_hull(), formulas, energies, MODEL)
     # Row by rank: 1 (below the hull), 2, 0, 3.
     ranks = [3, 1, 2, 4, 0, 0]
     return {
@@ -103,7 +104,7 @@ def write_screening(folder, table):
         [crystal for _, crystal in crystals],
         [{"name": names[rank], "rank": rank} for rank, _ in crystals],
     )
-    (folder / "hull.json").write_text(json.dumps(hull.to_dict(known_hull())))
+    (folder / "hull.json").write_text(json.dumps(convex_hull.to_dict(known_hull())))
     (folder / "screening.json").write_text(json.dumps(summary()))
     return folder
 
@@ -268,7 +269,7 @@ def test_systems_with_the_most_candidates_come_first():
 
 
 def test_energies_of_two_models_are_in_no_diagram():
-    other = hull.build_hull([("Au1Cu1", -0.05, "AuCu")], "another model")
+    other = convex_hull.build_hull([("Au1Cu1", -0.05, "AuCu")], "another model")
     described = describe(known=other)
     assert described["systems"] == []
     assert "another model" in described["systems_note"]
@@ -656,7 +657,7 @@ def test_names_are_text(browser, tmp_path):
     table["name"] = [SCRIPT, *table["name"][1:]]
     table["fell_out"] = [*table["fell_out"][:4], SCRIPT, SCRIPT]
     table["known_as"] = [SCRIPT] * 6
-    known = hull.build_hull([("Au1Cu1", -0.05, SCRIPT)], MODEL)
+    known = convex_hull.build_hull([("Au1Cu1", -0.05, SCRIPT)], MODEL)
     told = summary() | {"hull": SCRIPT, "request": {SCRIPT: SCRIPT}}
     path = tmp_path / "report.html"
     page_text = html_report.build_report(

@@ -7,14 +7,14 @@ import pytest
 from pymatgen.analysis.phase_diagram import PDEntry
 from pymatgen.core import Composition
 
-from crystaljax import hull
+from crystaljax.hull import convex_hull
 
 MODEL = "test model"
 
 
 def binary_hull():
     # By hand: Cu-Au with a deep AuCu; Au1Cu3 lies above the line Cu-AuCu (-0.05).
-    return hull.build_hull(
+    return convex_hull.build_hull(
         [
             ("Cu1Au1", -0.10, "AuCu"),
             ("Cu3Au1", -0.03, "AuCu3"),
@@ -25,7 +25,7 @@ def binary_hull():
 
 
 def above(known, formulas, energies):
-    return hull.energy_above_hull(known, formulas, energies, MODEL)
+    return convex_hull.energy_above_hull(known, formulas, energies, MODEL)
 
 
 def test_binary_hull_worked_by_hand():
@@ -58,7 +58,7 @@ def test_several_systems_agree_with_pymatgen():
     ]
     energies = rng.normal(-0.05, 0.1, len(formulas))
     half = len(formulas) // 2
-    known = hull.build_hull(
+    known = convex_hull.build_hull(
         zip(formulas[:half], energies[:half], formulas[:half], strict=True), MODEL
     )
     found = above(known, formulas[half:], energies[half:])
@@ -67,7 +67,7 @@ def test_several_systems_agree_with_pymatgen():
         formulas[half:], energies[half:], found, strict=True
     ):
         composition = Composition(formula)
-        diagram = hull.phase_diagram(known, composition.chemical_system)
+        diagram = convex_hull.phase_diagram(known, composition.chemical_system)
         entry = PDEntry(composition, energy * composition.num_atoms)
         expected = diagram.get_e_above_hull(entry, allow_negative=True)
         assert value == pytest.approx(expected, abs=1e-8)
@@ -83,7 +83,9 @@ def test_nan_energy_stays_nan():
 
 
 def test_elements_stay_at_zero():
-    known = hull.build_hull([("Cu2", -0.5, "hcp Cu"), ("Cu1Au1", -0.1, "x")], MODEL)
+    known = convex_hull.build_hull(
+        [("Cu2", -0.5, "hcp Cu"), ("Cu1Au1", -0.1, "x")], MODEL
+    )
     np.testing.assert_allclose(
         above(known, ["Cu1", "Cu1Au1"], [0.0, -0.1]), 0, atol=1e-12
     )
@@ -91,19 +93,19 @@ def test_elements_stay_at_zero():
 
 def test_two_energy_models_do_not_mix():
     with pytest.raises(ValueError, match=r"'PBE'.*'test model'"):
-        hull.energy_above_hull(binary_hull(), ["Cu1Au1"], [0.0], "PBE")
+        convex_hull.energy_above_hull(binary_hull(), ["Cu1Au1"], [0.0], "PBE")
 
 
 def test_entry_without_energy_is_named():
     with pytest.raises(ValueError, match="entry 'bad'"):
-        hull.build_hull([("Cu1Au1", float("nan"), "bad")], MODEL)
+        convex_hull.build_hull([("Cu1Au1", float("nan"), "bad")], MODEL)
 
 
 def test_unknown_element_is_refused():
     with pytest.raises(ValueError, match="unknown element 'Xx'"):
         above(binary_hull(), ["Xx2"], [0.0])
     with pytest.raises(ValueError, match=r"entry 'odd'.*'cu3au'"):
-        hull.build_hull([("cu3au", 0.0, "odd")], MODEL)
+        convex_hull.build_hull([("cu3au", 0.0, "odd")], MODEL)
 
 
 @hypothesis.given(
@@ -123,8 +125,8 @@ def test_hull_round_trips_through_json(rows):
         ("".join(f"{symbol}{count}" for symbol, count in counts.items()), energy, name)
         for counts, energy, name in rows
     ]
-    known = hull.build_hull(rows, MODEL)
-    found = hull.from_dict(json.loads(json.dumps(hull.to_dict(known))))
+    known = convex_hull.build_hull(rows, MODEL)
+    found = convex_hull.from_dict(json.loads(json.dumps(convex_hull.to_dict(known))))
     assert found.entries == known.entries
     assert found.energy_model == MODEL
 
@@ -132,24 +134,25 @@ def test_hull_round_trips_through_json(rows):
 def test_restricted_hull_gives_the_same_numbers():
     rows = [("Cu1Au1", -0.1, "a"), ("Cu1Ni1", -0.2, "b"), ("Ni3Au1", -0.3, "c")]
     rows += [("Cu1Ni1Au1", -0.4, "d"), ("Pt1Au1", -0.5, "e")]
-    known = hull.build_hull(rows, MODEL)
+    known = convex_hull.build_hull(rows, MODEL)
     wanted = ["Cu2Au3", "Ni1Au4"]
-    few = hull.to_dict(known, wanted)
+    few = convex_hull.to_dict(known, wanted)
     assert [entry["id"] for entry in few["entries"]] == ["a", "c"]
     np.testing.assert_array_equal(
-        above(hull.from_dict(few), wanted, [0.0, 0.0]), above(known, wanted, [0.0, 0.0])
+        above(convex_hull.from_dict(few), wanted, [0.0, 0.0]),
+        above(known, wanted, [0.0, 0.0]),
     )
 
 
 def test_json_that_is_no_hull_is_refused():
     for value in ({"entries": []}, {"energy_model": "x", "entries": [{"id": "a"}]}):
         with pytest.raises(ValueError, match="expected energy_model, and entries"):
-            hull.from_dict(value)
+            convex_hull.from_dict(value)
 
 
 def test_hull_is_loaded_from_a_file(tmp_path):
     path = tmp_path / "known.csv"
     path.write_text("formula,energy,id\nCu1Au1,-0.1,a\nNi1Pt1,-0.2,b\n")
-    known = hull.load_hull(str(path), ["Au3Cu1"], energy_model=MODEL)
+    known = convex_hull.load_hull(str(path), ["Au3Cu1"], energy_model=MODEL)
     assert above(known, ["Au3Cu1"], [0.0]) == pytest.approx([0.05])
     assert [entry.id for entry in known.entries] == ["a"]

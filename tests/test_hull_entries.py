@@ -9,10 +9,12 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
 from test_aflow import MANNERS, make_entry
 
-from crystaljax import hull, hull_entries, prepare
+from crystaljax import prepare
 from crystaljax.crystals import elements, structure, structure_files
 from crystaljax.data import dataset as datasets
-from crystaljax.data.sources import pages
+from crystaljax.data.readers import pages
+from crystaljax.hull import convex_hull
+from crystaljax.hull import entries as hull_entries
 
 MODEL = "test model"
 
@@ -133,8 +135,8 @@ def test_total_energies_become_formation_energies_as_in_pymatgen(tmp_path, name,
 def test_energies_above_the_hull_are_those_of_pymatgen(tmp_path):
     entries = [PDEntry(e.composition, e.energy) for e in computed_entries()]
     path = write_json(tmp_path / "entries.json", entries)
-    known = hull.load_hull(path, energy_model=MODEL)
-    found = hull.energy_above_hull(known, ["Ta1B1", "Ta3B4"], [0.0, -0.5], MODEL)
+    known = convex_hull.load_hull(path, energy_model=MODEL)
+    found = convex_hull.energy_above_hull(known, ["Ta1B1", "Ta3B4"], [0.0, -0.5], MODEL)
     diagram = PhaseDiagram(entries)
     references = {"Ta": -11.8, "B": -79.8 / 12}
     for formula, energy, value in (("TaB", 0.0, found[0]), ("Ta3B4", -0.5, found[1])):
@@ -156,8 +158,8 @@ def test_elements_outside_the_systems_in_question_may_be_missing(tmp_path):
 
 
 def test_ours_is_read_and_no_class_of_a_file_is_loaded(tmp_path):
-    known = hull.build_hull([("Cu1Au1", -0.1, "a"), ("Cu1Ni1", 0.1, "b")], MODEL)
-    path = write_json(tmp_path / "hull.json", hull.to_dict(known))
+    known = convex_hull.build_hull([("Cu1Au1", -0.1, "a"), ("Cu1Ni1", 0.1, "b")], MODEL)
+    path = write_json(tmp_path / "hull.json", convex_hull.to_dict(known))
     found = hull_entries.read_entries(path)
     assert found.entries == known.entries and found.energy_model == MODEL
     text = json.dumps([{"@module": "nowhere.to.be.found", "@class": "Entry"}])
@@ -202,17 +204,17 @@ def test_truncated_json_is_refused(tmp_path):
 
 
 def test_builtin_alloys_are_a_hull():
-    found = hull.load_hull("builtin", ["Cu3Au1"])
+    found = convex_hull.load_hull("builtin", ["Cu3Au1"])
     assert found.energy_model == "ASE EMT"
     systems = {entry.composition.chemical_system for entry in found.entries}
     assert systems == {"Au-Cu"} and len(found.entries) > 20
     lowest = min(found.entries, key=lambda entry: entry.formation_energy)
-    above = hull.energy_above_hull(
+    above = convex_hull.energy_above_hull(
         found, [lowest.composition.formula], [lowest.formation_energy], "ASE EMT"
     )
     assert above == pytest.approx([0.0], abs=1e-9)
     # No entry of these elements; whose energies they would be is known all the same.
-    assert hull.load_hull("builtin", ["Fe1W1"]).energy_model == "ASE EMT"
+    assert convex_hull.load_hull("builtin", ["Fe1W1"]).energy_model == "ASE EMT"
 
 
 def test_dataset_is_a_hull(tmp_path):
@@ -240,19 +242,19 @@ def test_dataset_is_a_hull(tmp_path):
         )
     )
     dataset = datasets.open_dataset(path)
-    found = hull.load_hull(f"dataset:{path}")
+    found = convex_hull.load_hull(f"dataset:{path}")
     assert found.energy_model == dataset.info["energy_model"] == "ASE EMT"
     expected = dict(zip(dataset.id.to_pylist(), dataset.formation_energy, strict=True))
     assert energies(found) == pytest.approx(expected)
     formula = "Au5Cu2"
-    some = hull.load_hull(f"dataset:{path}", [formula])
+    some = convex_hull.load_hull(f"dataset:{path}", [formula])
     assert len(some.entries) == 3 < len(found.entries)
     np.testing.assert_array_equal(
-        hull.energy_above_hull(some, [formula], [0.0], "ASE EMT"),
-        hull.energy_above_hull(found, [formula], [0.0], "ASE EMT"),
+        convex_hull.energy_above_hull(some, [formula], [0.0], "ASE EMT"),
+        convex_hull.energy_above_hull(found, [formula], [0.0], "ASE EMT"),
     )
     with pytest.raises(FileNotFoundError, match="no data set"):
-        hull.load_hull(f"dataset:{tmp_path / 'none'}")
+        convex_hull.load_hull(f"dataset:{tmp_path / 'none'}")
 
 
 @pytest.fixture
@@ -310,6 +312,6 @@ def test_aflow_takes_the_systems_of_the_formulas(tmp_path, aflow_server):
 
 def test_unknown_hulls_are_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown hull 'mp'; expected"):
-        hull.load_hull("mp")
+        convex_hull.load_hull("mp")
     with pytest.raises(FileNotFoundError, match="no hull file"):
-        hull.load_hull(str(tmp_path / "none.csv"))
+        convex_hull.load_hull(str(tmp_path / "none.csv"))

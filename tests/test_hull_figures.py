@@ -5,14 +5,15 @@ import matplotlib.figure
 import numpy as np
 import pytest
 
-from crystaljax import hull, hull_figures
+from crystaljax.hull import convex_hull
+from crystaljax.hull import figures as hull_figures
 
 MODEL = "test model"
 TERNARY = ("Ta", "W", "B")
 
 
 def binary_hull():
-    return hull.build_hull(
+    return convex_hull.build_hull(
         [
             ("Cu1Au1", -0.10, "AuCu"),
             ("Cu3Au1", -0.03, "AuCu3"),

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from crystaljax import defaults, losses
+from crystaljax import defaults
 from crystaljax.crystals import structure
+from crystaljax.models import losses
 
 REFERENCE = np.load(pathlib.Path(__file__).parent / "data" / "reference_losses.npz")
 NORMS = ("l1", "l2")

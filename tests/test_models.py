@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crystaljax import initial
 from crystaljax.crystals import structure
-from crystaljax.models import crystal_unet, encoders, layers, torch_weights
+from crystaljax.models import initial, torch_weights
+from crystaljax.models.networks import crystal_unet, encoders, layers
 
 DATA = pathlib.Path(__file__).parent / "data"
 # Of float32 arithmetic in another order.

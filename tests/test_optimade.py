@@ -9,7 +9,8 @@ from aflux_server import LocalServer, break_answer
 from hypothesis import strategies as st
 
 from crystaljax.crystals import structure
-from crystaljax.data.sources import optimade, pages, record
+from crystaljax.data.readers import pages
+from crystaljax.data.sources import optimade, record
 
 # Without a list of species: its names are symbols.
 OQMD = {

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from crystaljax import processes, samplers, schedules
 from crystaljax.crystals import structure
+from crystaljax.models import processes, samplers, schedules
 
 SCHEDULE = schedules.build_cosine_schedule(1000)
 

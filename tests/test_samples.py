@@ -18,8 +18,9 @@ import pytest
 import tiny
 
 from configs import ddim
-from crystaljax import build, defaults, runs, sample, samples, shards
+from crystaljax import defaults, runs, sample, samples, shards
 from crystaljax.crystals import structure, structure_files
+from crystaljax.models import build
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from crystaljax import scaling
 from crystaljax.crystals import structure
+from crystaljax.models import scaling
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ import numpy as np
 import potentials
 import pytest
 
-from crystaljax import hull, screening, screening_result, screening_stages
+from crystaljax import screening, screening_result, screening_stages
 from crystaljax.crystals import elements, structure
 from crystaljax.data.sources import emt
+from crystaljax.hull import convex_hull
 from crystaljax.relaxation import ase_relaxation, references
 
 RECORDS = {record.id: record for record in emt.load_builtin()}
@@ -33,7 +34,7 @@ def formula(record):
 
 
 def known_hull():
-    return hull.build_hull(
+    return convex_hull.build_hull(
         [(formula(r), r.formation_energy, r.id) for r in RECORDS.values()], "ASE EMT"
     )
 
@@ -120,7 +121,7 @@ def test_energies_are_those_of_the_known_crystals(everything):
     sources = {"good": "L1_2:Au-Cu", "worse": "L1_3:Au-Cu", "other": "L1_0:Cu-Au"}
     for name, source in sources.items():
         record = RECORDS[source]
-        above = hull.energy_above_hull(
+        above = convex_hull.energy_above_hull(
             known_hull(), [formula(record)], [record.formation_energy], "ASE EMT"
         )
         assert found[name][0] == pytest.approx(record.formation_energy, abs=0.002)

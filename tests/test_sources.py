@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
 from crystaljax.crystals import cif, elements, structure
-from crystaljax.data.sources import aflow_csv, cif_csv, csv_rows, extxyz, record
+from crystaljax.data.readers import csv_rows
+from crystaljax.data.sources import aflow_csv, cif_csv, extxyz, record
 
 TRICLINIC = Structure(
     Lattice.from_parameters(4.1, 5.2, 6.3, 81.5, 92.25, 103.75),

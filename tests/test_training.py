@@ -22,7 +22,6 @@ from crystaljax import (
     build_training,
     evaluate,
     generation,
-    initial,
     runs,
     sample,
     train,
@@ -33,6 +32,7 @@ from crystaljax import samples as samples_lib
 from crystaljax.crystals import structure, structure_files
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
+from crystaljax.models import initial
 from crystaljax.system import sharding
 
 ROOT = pathlib.Path(__file__).parents[1]

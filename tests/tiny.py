@@ -3,10 +3,11 @@
 import jax
 import numpy as np
 
-from crystaljax import build, build_training, initial, runs
+from crystaljax import build_training, runs
 from crystaljax.crystals import elements, structure
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
+from crystaljax.models import build, initial
 
 
 def write_dataset(path, *, doubled=0):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crystaljax.models import crystal_unet
+from crystaljax.models.networks import crystal_unet
 
 _RES_BLOCK = {
     "in_layers.0": "norm_in",

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from ase.data import colors
 
-from crystaljax import hull as hulls
 from crystaljax.crystals import elements, space_groups, structure
+from crystaljax.hull import convex_hull as hulls
 from crystaljax.report_page import systems
 
 # What the page takes from the table; it has more columns than anybody reads.

@@ -8,8 +8,8 @@ from typing import Any
 
 from pymatgen.core import Composition
 
-from crystaljax import compositions
-from crystaljax import hull as hulls
+from crystaljax.hull import compositions
+from crystaljax.hull import convex_hull as hulls
 
 # eV/atom: rounding errors are not below the hull.
 _BELOW = -1e-6

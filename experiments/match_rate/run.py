@@ -29,7 +29,6 @@ import numpy as np
 from absl import flags
 
 from crystaljax import (
-    build,
     build_sampling,
     build_training,
     conditions,
@@ -46,6 +45,7 @@ from crystaljax.crystals import structure, validity
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pipeline
 from crystaljax.matching import matcher
+from crystaljax.models import build
 from crystaljax.system import atomic_files, environment, sharding, workers
 
 HERE = pathlib.Path(__file__).parent

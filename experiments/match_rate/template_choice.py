@@ -19,11 +19,11 @@ import sys
 import numpy as np
 from sklearn import ensemble
 
-from crystaljax import scaling
 from crystaljax.crystals import elements, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import templates
 from crystaljax.matching import matcher
+from crystaljax.models import scaling
 from crystaljax.system import atomic_files, environment
 
 HERE = pathlib.Path(__file__).parent

@@ -15,10 +15,11 @@ import shlex
 import sys
 from typing import Any
 
-from crystaljax import build, build_sampling, evaluation, generation, runs
+from crystaljax import build_sampling, evaluation, generation, runs
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.matching import matcher
+from crystaljax.models import build
 from crystaljax.system import sharding
 
 HERE = pathlib.Path(__file__).parent

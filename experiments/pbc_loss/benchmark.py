@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crystaljax import defaults, losses
+from crystaljax import defaults
 from crystaljax.crystals import structure
-from crystaljax.models import crystal_unet
+from crystaljax.models import losses
+from crystaljax.models.networks import crystal_unet
 
 ROWS = 16
 PLAIN = "plain L1"

@@ -2,15 +2,15 @@
 
     python experiments/pbc_loss/order.py
 
-prints the table at the top of `crystaljax.losses`: in one dimension, where the two
-nearest images of a site lie at δ and 1 - δ (in periods).
+prints the table beside `IMAGE_ORDER` in `crystaljax.defaults`: in one dimension, where
+the two nearest images of a site lie at δ and 1 - δ (in periods).
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crystaljax import losses
+from crystaljax.models import losses
 
 ORDERS = (-8.0, -16.0, -32.0, -64.0)
 

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Composition
 
-from crystaljax import hull, runs, sample, screening
+from crystaljax import runs, sample, screening
 from crystaljax.data import dataset as datasets
+from crystaljax.hull import convex_hull
 from crystaljax.system import atomic_files, environment
 
 HERE = pathlib.Path(__file__).parent
@@ -49,7 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     formulas = tuple(args.formulas.split(","))
-    known_hull = hull.load_hull(
+    known_hull = convex_hull.load_hull(
         args.hull, formulas, energy_model=args.hull_energy_model
     )
     result: dict[str, Any] = {
@@ -88,7 +89,7 @@ def frequent_groups(workdir: str, count: int) -> str:
     return ",".join(map(str, sorted(chosen.tolist())))
 
 
-def lowest_known(known_hull: hull.Hull, formula: str) -> float | None:
+def lowest_known(known_hull: convex_hull.Hull, formula: str) -> float | None:
     """Of the known crystals of a formula, the least energy above the hull, meV/atom."""
     composition = Composition(formula).reduced_composition
     energies = [
@@ -98,7 +99,7 @@ def lowest_known(known_hull: hull.Hull, formula: str) -> float | None:
     ]
     if not energies:
         return None
-    (above,) = hull.energy_above_hull(
+    (above,) = convex_hull.energy_above_hull(
         known_hull, [formula], [min(energies)], known_hull.energy_model
     )
     return round(1000 * float(above), 3)
@@ -115,7 +116,7 @@ def measure(
     space_groups: str,
     gap: float,
     step: float,
-    known_hull: hull.Hull,
+    known_hull: convex_hull.Hull,
     args: argparse.Namespace,
 ) -> dict[str, Any]:
     """One experiment: the best energies above the hull of each formula."""

@@ -14,8 +14,8 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 
-from crystaljax import initial
-from crystaljax.models import networks
+from crystaljax.models import initial
+from crystaljax.models.networks import interface
 
 # Dense TFLOP/s that the makers state, accumulating in float32. "float32" is what JAX
 # multiplies float32 with by default: TF32 where there is one.
@@ -38,12 +38,12 @@ _MATMUL_SIDES = {"cpu": 1024, "gpu": 8192}
 _MATMUL_REPEATS = 20
 
 
-def evaluation_flops(model: networks.Network, rows: int) -> int:
+def evaluation_flops(model: interface.Network, rows: int) -> int:
     """Of one evaluation of the network for one sample, its conditions encoded."""
     return forward_flops(model, rows) - encoding_flops(model, rows)
 
 
-def encoding_flops(model: networks.Network, rows: int) -> int:
+def encoding_flops(model: interface.Network, rows: int) -> int:
     """Of encoding the conditions of one sample."""
 
     def encode(params, x, t, *conditions):
@@ -52,17 +52,17 @@ def encoding_flops(model: networks.Network, rows: int) -> int:
     return _count_products(encode, model, rows)
 
 
-def forward_flops(model: networks.Network, rows: int) -> int:
+def forward_flops(model: interface.Network, rows: int) -> int:
     """Of the whole network for one sample."""
     return _count_products(model.apply, model, rows)
 
 
-def training_flops(model: networks.Network, rows: int) -> int:
+def training_flops(model: interface.Network, rows: int) -> int:
     """Of one sample in a training step: the gradient costs two forward passes."""
     return 3 * forward_flops(model, rows)
 
 
-def _count_products(apply_fn: Any, model: networks.Network, rows: int) -> int:
+def _count_products(apply_fn: Any, model: interface.Network, rows: int) -> int:
     """Operations in the products of matrices of a function of the network's input."""
     inputs = initial.example_inputs(model, rows)
     jaxpr = jax.make_jaxpr(apply_fn)(initial.param_shapes(model, rows), *inputs)

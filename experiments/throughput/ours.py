@@ -13,17 +13,9 @@ from jax.sharding import Mesh
 from throughput import flops, timing
 
 import crystaljax.conditions as conditions_lib
-from crystaljax import (
-    build,
-    build_sampling,
-    build_training,
-    generation,
-    initial,
-    samples,
-    scaling,
-    training,
-)
+from crystaljax import build_sampling, build_training, generation, samples, training
 from crystaljax.crystals import structure
+from crystaljax.models import build, initial, scaling
 from crystaljax.system import sharding
 
 # Elements 1-83: all tables have them.

@@ -20,9 +20,10 @@ from throughput import ours, timing
 from torch import nn
 from torch.nn import functional
 
-from crystaljax import processes, scaling, training
+from crystaljax import training
 from crystaljax.crystals import space_groups, structure
-from crystaljax.models import crystal_unet, encoders, torch_weights
+from crystaljax.models import processes, scaling, torch_weights
+from crystaljax.models.networks import crystal_unet, encoders
 
 Batch = dict[str, torch.Tensor | None]
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}

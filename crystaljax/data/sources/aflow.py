@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from crystaljax.crystals import elements, structure
-from crystaljax.data.sources import pages, record
+from crystaljax.data.readers import pages
+from crystaljax.data.sources import record
 
 SERVER = "https://aflow.org/API/aflux/"
 ID_KEYWORD = "auid"

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from crystaljax.crystals import elements, structure
-from crystaljax.data.sources import csv_rows, record
+from crystaljax.data.readers import csv_rows
+from crystaljax.data.sources import record
 
 ID_COLUMN = "auid"
 ENERGY_COLUMN = "enthalpy_formation_atom"

@@ -18,7 +18,8 @@ import ase
 import numpy as np
 
 from crystaljax.crystals import bridge, structure
-from crystaljax.data.sources import files, json_items, labels, record
+from crystaljax.data.readers import files, json_items
+from crystaljax.data.sources import labels, record
 
 SUFFIXES = (".db", ".json")
 _COLUMNS = (

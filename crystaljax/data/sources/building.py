@@ -4,17 +4,16 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from crystaljax.data.readers import csv_rows, pages
 from crystaljax.data.sources import (
     aflow,
     aflow_csv,
     ase_db,
     cif_csv,
-    csv_rows,
     entries_json,
     extxyz,
     folder,
     optimade,
-    pages,
     record,
 )
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from crystaljax.crystals import cif
-from crystaljax.data.sources import csv_rows, record
+from crystaljax.data.readers import csv_rows
+from crystaljax.data.sources import record
 
 
 @dataclasses.dataclass(frozen=True)

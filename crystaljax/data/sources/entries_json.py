@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crystaljax.crystals import elements, structure
-from crystaljax.data.sources import files, json_items, labels, record
+from crystaljax.data.readers import files, json_items
+from crystaljax.data.sources import labels, record
 
 _ID_KEYS = ("mat_id", "material_id", "entry_id")
 # Fe, Fe3+, Fe2.5+, Fe2+,spin=5.

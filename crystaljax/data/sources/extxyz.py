@@ -13,7 +13,8 @@ import ase.io
 import numpy as np
 
 from crystaljax.crystals import bridge, structure
-from crystaljax.data.sources import archives, files, record
+from crystaljax.data.readers import archives, files
+from crystaljax.data.sources import record
 
 _SUFFIXES = (".extxyz", ".xyz")
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from crystaljax.crystals import inputs
-from crystaljax.data.sources import archives, labels, record
+from crystaljax.data.readers import archives
+from crystaljax.data.sources import labels, record
 
 
 class FileRow(NamedTuple):

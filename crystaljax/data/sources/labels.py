@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from crystaljax.data.sources import csv_rows
+from crystaljax.data.readers import csv_rows
 
 NO_LABEL = "no label for this id"
 

@@ -20,7 +20,8 @@ import numpy as np
 import spglib
 
 from crystaljax.crystals import elements, space_groups, structure
-from crystaljax.data.sources import pages, record
+from crystaljax.data.readers import pages
+from crystaljax.data.sources import record
 
 # Servers leave out what they are not asked for, positions among it.
 _STRUCTURE_FIELDS = (

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from crystaljax.models import blocks, encoders, layers
+from crystaljax.models.networks import blocks, encoders, layers
 
 # Å; neighbours are seen up to the last, in Gaussians around each.
 _RADII = np.linspace(1.0, 6.0, 16)
@@ -58,7 +58,7 @@ class EnergyEstimator(nn.Module):
         depth: number of blocks.
         num_heads: of the attention.
         pair_features: width of what is known of a pair of sites.
-        dropout: as in `crystal_transformer.CrystalTransformer`.
+        dropout: as in `transformer.CrystalTransformer`.
         element_properties: as there.
         dtype: of the arithmetic.
     """

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from crystaljax import defaults, processes, scaling, schedules
+from crystaljax import defaults
 from crystaljax.crystals import structure
-from crystaljax.models import crystal_transformer, crystal_unet, layers, networks
+from crystaljax.models import processes, scaling, schedules
+from crystaljax.models.networks import crystal_unet, interface, layers, transformer
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 STARTS = ("normal", "uniform", "torus", "source")
@@ -65,7 +66,7 @@ def row_buckets(config: Any) -> tuple[int, ...]:
     return (*buckets, rows)
 
 
-def build_model(config: Any) -> networks.Network:
+def build_model(config: Any) -> interface.Network:
     """The network.
 
     Raises:
@@ -83,7 +84,7 @@ def build_model(config: Any) -> networks.Network:
             )
 
 
-def _build_transformer(config: Any) -> crystal_transformer.CrystalTransformer:
+def _build_transformer(config: Any) -> transformer.CrystalTransformer:
     model, process = config.model, config.process
     asked = (process.name, process.start, process.answer)
     if asked != ("flow_matching", "torus", "direction"):
@@ -102,7 +103,7 @@ def _build_transformer(config: Any) -> crystal_transformer.CrystalTransformer:
             f"model.width is {model.width}, which {model.num_heads} heads cannot "
             "share; choose model.num_heads among its divisors"
         )
-    return crystal_transformer.CrystalTransformer(
+    return transformer.CrystalTransformer(
         width=model.width,
         depth=model.depth,
         num_heads=model.num_heads,

@@ -9,8 +9,8 @@ import matplotlib.colors
 import numpy as np
 from pymatgen.core import Composition, Element
 
-from crystaljax import compositions
-from crystaljax import hull as hulls
+from crystaljax.hull import compositions
+from crystaljax.hull import convex_hull as hulls
 
 
 def plot_binary_hull(

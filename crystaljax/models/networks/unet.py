@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from crystaljax.models import layers
+from crystaljax.models.networks import layers
 
 
 class UNet(nn.Module):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from crystaljax.models import layers
+from crystaljax.models.networks import layers
 
 
 class Block(nn.Module):

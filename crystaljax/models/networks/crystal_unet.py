@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
 from crystaljax.crystals import structure
-from crystaljax.models import encoders, layers, unet
+from crystaljax.models.networks import encoders, layers, unet
 
 
 @flax.struct.dataclass

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from crystaljax.crystals import structure
-from crystaljax.models import layers, networks
+from crystaljax.models.networks import interface, layers
 
 
-def param_shapes(model: networks.Network, rows: int) -> Any:
+def param_shapes(model: interface.Network, rows: int) -> Any:
     """Shapes and dtypes of a network's parameters."""
     return jax.eval_shape(model.init, jax.random.key(0), *example_inputs(model, rows))
 
 
-def example_inputs(model: networks.Network, rows: int) -> tuple[Any, ...]:
+def example_inputs(model: interface.Network, rows: int) -> tuple[Any, ...]:
     """What a network is applied to, for one crystal about which nothing is known."""
     sites = structure.max_sites(rows)
     templates, count = None, model.num_templates
@@ -38,7 +38,7 @@ def example_inputs(model: networks.Network, rows: int) -> tuple[Any, ...]:
     )
 
 
-def init_params(model: networks.Network, rows: int, seed: int) -> Any:
+def init_params(model: interface.Network, rows: int, seed: int) -> Any:
     """Fresh parameters of a network, on the host.
 
     Drawn as the network's own initialisers do, but with NumPy: compiling those of a

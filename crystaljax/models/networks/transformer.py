@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
 from crystaljax.crystals import elements, structure
-from crystaljax.models import blocks, encoders, energy_estimator, layers
+from crystaljax.models.networks import blocks, encoders, energy_estimator, layers
 
 # Places in the formula that are told apart; those beyond are one.
 _NUM_SPECIES = 6

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from crystaljax import processes, schedules
+from crystaljax.models import processes, schedules
 
 PredictFn = Callable[
     [Float[Array, "batch rows 3"], Float[Array, " batch"]], Float[Array, "batch rows 3"]

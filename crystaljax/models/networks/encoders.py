@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from crystaljax.crystals import elements, space_groups, structure
-from crystaljax.models import layers
+from crystaljax.models.networks import layers
 
 
 def element_features(properties: str) -> Float[np.ndarray, "numbers features"]:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from pymatgen.core import Composition
 
-from crystaljax import compositions
-from crystaljax.data.sources import csv_rows, json_items, record
+from crystaljax.data.readers import csv_rows, json_items
+from crystaljax.data.sources import record
+from crystaljax.hull import compositions
 
 # No allotrope lies that far below the reference state; a total energy does.
 _LOWEST_ELEMENT = -1.0  # eV/atom
@@ -99,7 +100,7 @@ def read_csv(path: str) -> Rows:
 
 
 def read_json(path: str, systems: set[frozenset[str]]) -> Rows:
-    """Reads entries of pymatgen (total energies, eV), or what `hull.to_dict` gives.
+    """Reads pymatgen entries (total energies, eV), or what `convex_hull.to_dict` gives.
 
     Total energies, with their corrections, become formation energies against the
     lowest entry of each element.

@@ -17,7 +17,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from crystaljax.data.sources import files, record
+from crystaljax.data.readers import files
+from crystaljax.data.sources import record
 
 FORMATS = "a folder, .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz"
 MAX_FILE_BYTES = 2**24

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from crystaljax import schedules
 from crystaljax.crystals import structure
+from crystaljax.models import schedules
 
 # (key, shape) → noise, as `jax.random.normal` is called.
 NoiseFn = Callable[..., Array]

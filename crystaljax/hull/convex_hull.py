@@ -17,7 +17,8 @@ import numpy as np
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition, Element
 
-from crystaljax import compositions, hull_entries
+from crystaljax.hull import compositions
+from crystaljax.hull import entries as hull_entries
 
 Formula = compositions.Formula
 
@@ -68,7 +69,7 @@ def load_hull(
 
     Args:
         spec: ``FILE.csv``, ``FILE.json``, ``dataset:PATH``, ``builtin``,
-            ``aflow:B-Ta-W`` or ``aflow``; see `hull_entries.read_entries`.
+            ``aflow:B-Ta-W`` or ``aflow``; see `entries.read_entries`.
         formulas: only entries within the chemical systems of these; all if empty.
         energy_model: what computed the energies, in the words of the user: taken where
             the source does not say, and in place of what it says.
@@ -76,7 +77,7 @@ def load_hull(
 
     Raises:
         FileNotFoundError: there is no such file or data set.
-        ValueError: see `hull_entries.read_entries`.
+        ValueError: see `entries.read_entries`.
     """
     read = hull_entries.read_entries(
         spec, formulas, energy_model=energy_model, cache=cache

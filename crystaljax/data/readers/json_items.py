@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from crystaljax.data.sources import files
+from crystaljax.data.readers import files
 
 # Of one item; an entry of a few hundred sites has some 100,000.
 MAX_ITEM_CHARACTERS = 2**25

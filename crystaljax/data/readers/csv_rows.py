@@ -4,7 +4,7 @@ import csv
 import os
 from collections.abc import Iterator, Sequence
 
-from crystaljax.data.sources import files
+from crystaljax.data.readers import files
 
 # A cell holds a whole CIF; Python's own limit is 128 KiB.
 _MAX_CELL_CHARACTERS = 2**24

@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pymatgen.core import Composition
 
-from crystaljax import compositions, hull_files
 from crystaljax.crystals import elements
 from crystaljax.data import dataset as datasets
-from crystaljax.data.sources import aflow, files, json_items, pages, record
+from crystaljax.data.readers import files, json_items, pages
+from crystaljax.data.sources import aflow, record
+from crystaljax.hull import compositions, entry_files
 
 BUILTIN = "builtin"
 AFLOW = "aflow"
@@ -71,7 +72,8 @@ def read_entries(
             ``energy_model``.
             ``FILE.json``: entries of pymatgen (ComputedEntry, ComputedStructureEntry,
             PDEntry) with total energies in eV per cell, as the Materials Project gives
-            them; the elements must be among them. Or what `hull.to_dict` gives. Either
+            them; the elements must be among them. Or what `convex_hull.to_dict`
+            gives. Either
             file may be compressed (.gz, .bz2, .xz).
             ``dataset:PATH``: a data set of `crystaljax.prepare`.
             ``builtin``: the packaged alloys, EMT energies.
@@ -158,7 +160,7 @@ def _settle_energy_model(
     return found
 
 
-def _read_file(spec: str, systems: set[frozenset[str]]) -> hull_files.Rows:
+def _read_file(spec: str, systems: set[frozenset[str]]) -> entry_files.Rows:
     suffix = files.suffix_without_compression(spec)
     if suffix not in (".csv", *json_items.SUFFIXES):
         raise ValueError(
@@ -168,11 +170,11 @@ def _read_file(spec: str, systems: set[frozenset[str]]) -> hull_files.Rows:
     if not pathlib.Path(spec).is_file():
         raise FileNotFoundError(f"no hull file {spec}; check the path")
     if suffix == ".csv":
-        return hull_files.read_csv(spec)
-    return hull_files.read_json(spec, systems)
+        return entry_files.read_csv(spec)
+    return entry_files.read_json(spec, systems)
 
 
-def _read_builtin() -> hull_files.Rows:
+def _read_builtin() -> entry_files.Rows:
     # ASE's EMT and the prototypes take a while to import.
     from crystaljax.data.sources import emt
 
@@ -180,11 +182,11 @@ def _read_builtin() -> hull_files.Rows:
     for item in emt.load_builtin():
         assert item.formation_energy is not None, f"{item.id} has no energy"
         formula = elements.cell_formula(item.crystal.atomic_numbers)
-        rows.append(hull_files.Row(formula, item.formation_energy, item.id, ""))
-    return hull_files.Rows(rows, emt.load_metadata()["energy_model"])
+        rows.append(entry_files.Row(formula, item.formation_energy, item.id, ""))
+    return entry_files.Rows(rows, emt.load_metadata()["energy_model"])
 
 
-def _read_dataset(path: str, systems: set[frozenset[str]]) -> hull_files.Rows:
+def _read_dataset(path: str, systems: set[frozenset[str]]) -> entry_files.Rows:
     dataset = datasets.open_dataset(path)
     encoded = dataset.formula.dictionary_encode()
     # Each distinct formula is looked at once: there may be millions of structures.
@@ -195,7 +197,7 @@ def _read_dataset(path: str, systems: set[frozenset[str]]) -> hull_files.Rows:
     ]
     codes = encoded.indices.to_numpy(zero_copy_only=False)
     rows = [
-        hull_files.Row(
+        entry_files.Row(
             distinct[codes[index]],
             float(dataset.formation_energy[index]),
             dataset.id[index].as_py(),
@@ -203,7 +205,7 @@ def _read_dataset(path: str, systems: set[frozenset[str]]) -> hull_files.Rows:
         )
         for index in np.flatnonzero(np.array(wanted, bool)[codes]).tolist()
     ]
-    return hull_files.Rows(rows, dataset.info.get("energy_model") or "")
+    return entry_files.Rows(rows, dataset.info.get("energy_model") or "")
 
 
 def _find_systems(named: str, systems: set[frozenset[str]]) -> list[tuple[str, ...]]:
@@ -223,12 +225,12 @@ def _read_aflow(
     cache: str | os.PathLike[str] | None,
     server: str,
     manners: pages.Manners,
-) -> hull_files.Rows:
+) -> entry_files.Rows:
     if cache is None:
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         cache = pathlib.Path(home) / "crystaljax" / "aflow"
     # By id: systems share the elements, and what is made of fewer.
-    rows: dict[str, hull_files.Row] = {}
+    rows: dict[str, entry_files.Row] = {}
     problems: dict[str, str] = {}
     model = ""
     for system in systems:
@@ -245,7 +247,7 @@ def _read_aflow(
             if isinstance(parsed, record.Record):
                 formula = elements.cell_formula(parsed.crystal.atomic_numbers)
                 energy = float(parsed.formation_energy or 0.0)
-                rows[parsed.id] = hull_files.Row(formula, energy, parsed.id, "")
+                rows[parsed.id] = entry_files.Row(formula, energy, parsed.id, "")
             elif not parsed.is_rule:
                 problems[parsed.id] = parsed.reason
             # Rules leave out what was not asked for, such as other functionals.
@@ -253,4 +255,4 @@ def _read_aflow(
         f"{count} of AFLOW's entries: {reason}"
         for reason, count in collections.Counter(problems.values()).items()
     ]
-    return hull_files.Rows(list(rows.values()), model, tuple(left_out))
+    return entry_files.Rows(list(rows.values()), model, tuple(left_out))
