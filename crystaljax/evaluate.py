@@ -17,19 +17,15 @@ import jax
 import numpy as np
 from absl import flags
 
-from crystaljax import (
-    batch_sizes,
-    build_sampling,
-    command_line,
-    evaluation,
-    generation,
-    runs,
-)
+from crystaljax import command_line
 from crystaljax.crystals import structure, structure_files, validity
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs
 from crystaljax.models import build
+from crystaljax.sampling import batch_sizes, evaluation, generation
+from crystaljax.sampling import build as build_sampling
 from crystaljax.system import atomic_files, sharding
+from crystaljax.training import runs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -29,11 +29,13 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from crystaljax import build_sampling, command_line, defaults, runs
+from crystaljax import command_line, defaults
 from crystaljax.crystals import elements, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.models import build, scaling, torch_weights
 from crystaljax.models.networks import crystal_unet
+from crystaljax.sampling import build as build_sampling
+from crystaljax.training import runs
 
 # Keys under which training scripts keep the state dict among other things.
 _NESTED = ("state_dict", "model_state_dict", "model")

@@ -19,12 +19,15 @@ from typing import Any
 
 from absl import flags
 
-from crystaljax import build_sampling, command_line, conditions, energies, runs
-from crystaljax import samples as samples_lib
+from crystaljax import command_line
 from crystaljax.crystals import elements, inputs, structure, structure_files
 from crystaljax.data import reading
 from crystaljax.models import build
+from crystaljax.sampling import build as build_sampling
+from crystaljax.sampling import conditions, requested_energies
+from crystaljax.sampling import requests as samples_lib
 from crystaljax.system import sharding
+from crystaljax.training import runs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +115,7 @@ def build_request(
     vocabulary = runs.load_vocabulary(workdir)
     sites = structure.max_sites(config.data.rows)
     space_groups = conditions.parse_space_groups(options.space_groups, vocabulary)
-    differences = energies.parse_differences(options.energy_difference)
+    differences = requested_energies.parse_differences(options.energy_difference)
 
     usable, sources, problems = _prepare(options, vocabulary, sites)
     if not usable:

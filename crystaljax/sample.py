@@ -44,8 +44,8 @@ from crystaljax import command_line
 if TYPE_CHECKING:
     import numpy as np
 
-    import crystaljax.conditions
-    import crystaljax.samples
+    import crystaljax.sampling.conditions
+    import crystaljax.sampling.requests
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,19 +81,19 @@ class SampleOptions(command_line.SamplingOptions):
 
 def sample(
     options: SampleOptions, *, show_progress: bool = False
-) -> "crystaljax.samples.Samples":
+) -> "crystaljax.sampling.requests.Samples":
     """Checks the conditions, then samples, all in memory.
 
     Raises:
         FileNotFoundError: no run or checkpoint.
         ValueError: see `build_request`; before anything is computed.
     """
-    from crystaljax import samples
+    from crystaljax.sampling import requests
 
-    return samples.make_samples(build_request(options), show_progress=show_progress)
+    return requests.make_samples(build_request(options), show_progress=show_progress)
 
 
-def build_request(options: SampleOptions) -> "crystaljax.samples.Request":
+def build_request(options: SampleOptions) -> "crystaljax.sampling.requests.Request":
     """Checks the conditions.
 
     Raises:
@@ -102,9 +102,11 @@ def build_request(options: SampleOptions) -> "crystaljax.samples.Request":
             saw, a formula too large for it, a space group outside 1-230, unreadable
             energies or hull, nothing that can exist, or a model that modifies crystals.
     """
-    from crystaljax import build_sampling, runs, samples
     from crystaljax.crystals import structure
     from crystaljax.models import build
+    from crystaljax.sampling import build as build_sampling
+    from crystaljax.sampling import requests
+    from crystaljax.training import runs
 
     workdir = pathlib.Path(options.workdir)
     config = build_sampling.override_sampler(
@@ -125,7 +127,7 @@ def build_request(options: SampleOptions) -> "crystaljax.samples.Request":
     asked, columns, notes = _ask(
         options, vocabulary, structure.max_sites(config.data.rows)
     )
-    return samples.Request(
+    return requests.Request(
         workdir=workdir,
         config=config,
         conditions=asked,
@@ -140,9 +142,11 @@ def build_request(options: SampleOptions) -> "crystaljax.samples.Request":
 
 def _ask(
     options: SampleOptions, vocabulary: dict[str, Any], sites: int
-) -> tuple["crystaljax.conditions.Conditions", dict[str, "np.ndarray"], list[str]]:
+) -> tuple[
+    "crystaljax.sampling.conditions.Conditions", dict[str, "np.ndarray"], list[str]
+]:
     """Conditions, further columns of the table, and notes."""
-    from crystaljax import conditions, energies, formulas
+    from crystaljax.sampling import conditions, formulas, requested_energies
 
     cells = formulas.expand_formulas(
         options.formulas,
@@ -155,7 +159,7 @@ def _ask(
     space_groups = conditions.parse_space_groups(options.space_groups, vocabulary)
     feasibility = conditions.judge_feasibility(cells, space_groups, options.infeasible)
     wanted = feasibility.wanted
-    resolved = energies.resolve_energies(
+    resolved = requested_energies.resolve_energies(
         options.energies,
         cells,
         vocabulary,
@@ -241,12 +245,12 @@ def main() -> None:
     flags.mark_flags_as_required(["workdir", "output"])
 
     def command():
-        from crystaljax import samples
+        from crystaljax.sampling import requests
 
         chosen = {name: flag.value for name, flag in values.items()}
         for name in ("formulas", "chemical_systems"):
             chosen[name] = tuple(chosen[name])
-        samples.write_request(
+        requests.write_request(
             build_request(SampleOptions(**chosen)),
             output.value,
             **{name: flag.value for name, flag in written.items()},

@@ -249,7 +249,7 @@ def _find_known(asked: str | None, rows: "candidates_lib.Candidates") -> str | N
 
 def _find_dataset(candidates: "candidates_lib.Candidates") -> str | None:
     """Data set of the one run that made these samples; None if it is not here."""
-    from crystaljax import runs
+    from crystaljax.training import runs
 
     workdirs = {str(each) for each in candidates.columns.get("workdir", ()) if each}
     if len(workdirs) != 1:

@@ -17,22 +17,18 @@ import tqdm
 from absl import flags
 from ml_collections import config_flags
 
-from crystaljax import (
-    build_sampling,
-    build_training,
-    command_line,
-    estimation,
-    generation,
-    runs,
-    training,
-)
-from crystaljax import examples as examples_lib
-from crystaljax import metrics as metrics_lib
+from crystaljax import command_line
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
 from crystaljax.models import build, scaling
+from crystaljax.sampling import build as build_sampling
+from crystaljax.sampling import estimation, generation
 from crystaljax.system import sharding
+from crystaljax.training import build as build_training
+from crystaljax.training import examples as examples_lib
+from crystaljax.training import metrics as metrics_lib
+from crystaljax.training import runs, train_step
 
 BUILTIN = "builtin"
 
@@ -43,12 +39,12 @@ def train(
     *,
     resume: bool = False,
     show_progress: bool = True,
-) -> training.TrainState:
+) -> train_step.TrainState:
     """Trains the network of a config and returns the final state.
 
     Args:
         config: see configs/ddim.py for every key.
-        workdir: the run directory (see `crystaljax.runs` for what is written).
+        workdir: the run directory (see `crystaljax.training.runs` for what is written).
         resume: go on from the newest checkpoint in ``workdir``, or start if there is
             none; the config must be that of the run.
         show_progress: print a progress bar.
@@ -82,7 +78,7 @@ def train(
         lambda: generation.key_of_seed(config.train.seed),
         out_shardings=sharding.replicated(mesh),
     )()
-    dispatch_fn = training.build_dispatch_fn(trainee, mesh)
+    dispatch_fn = train_step.build_dispatch_fn(trainee, mesh)
     sampling_mesh = sharding.build_local_mesh()
     generate_fn = generation.build_generate_fn(
         trainee.model, build_sampling.build_sampler(config), scale, sampling_mesh
@@ -96,9 +92,9 @@ def train(
     sharding.wait_for_all("run directory")
     checkpoints = runs.open_checkpoints(workdir, config.train.keep_checkpoints)
     if checkpoints.latest_step() is None:
-        state = training.init_state(trainee, config.train.seed, mesh)
+        state = train_step.init_state(trainee, config.train.seed, mesh)
     else:
-        like = training.state_shapes(trainee)
+        like = train_step.state_shapes(trainee)
         state, position = runs.restore_state(checkpoints, like, mesh)
         batches.set_state(position)
     step = int(state.step)
@@ -170,8 +166,8 @@ def validate(
     All processes sample, each its share; the first one compares.
     """
     # The matcher brings pymatgen, which training itself does without.
-    from crystaljax import evaluation
     from crystaljax.matching import matcher
+    from crystaljax.sampling import evaluation
 
     count = config.evaluation.num_structures
     indices = dataset.indices("val")

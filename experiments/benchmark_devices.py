@@ -2,7 +2,7 @@
 
     python experiments/benchmark_devices.py --config=configs/ddim.py:smoke
 
-times `training.build_dispatch_fn` on a mesh of the first n devices beside a step as a
+times `train_step.build_dispatch_fn` on a mesh of the first n devices beside a step as a
 user of `jax.pmap` would write it, with the mean of the gradients over the devices
 (`jax.lax.pmean`). The batch over all devices stays the same; with ``--scaled`` that of
 each device does. Writes JSON and prints a table.
@@ -25,9 +25,10 @@ from absl import flags
 from jax.sharding import Mesh
 from throughput import command, ours, timing
 
-from crystaljax import generation, training
 from crystaljax.crystals import structure
+from crystaljax.sampling import generation
 from crystaljax.system import sharding
+from crystaljax.training import train_step
 
 AXIS = "devices"
 _SIMULATE = "--xla_force_host_platform_device_count"
@@ -171,7 +172,7 @@ def our_program(workload: ours.Workload, steps: int) -> Program:
     mesh = workload.mesh
     stacked = jax.tree.map(lambda a: np.stack([a] * steps), workload.batch)
     return Program(
-        training.build_dispatch_fn(workload.trainee, mesh),
+        train_step.build_dispatch_fn(workload.trainee, mesh),
         jax.device_put(_init_state(workload), sharding.replicated(mesh)),
         sharding.shard_batch(stacked, mesh, axis=1),
         jax.device_put(generation.key_of_seed(0), sharding.replicated(mesh)),
@@ -213,30 +214,30 @@ def pmap_program(workload: ours.Workload, steps: int) -> Program:
 
 
 def pmap_step(
-    trainee: training.Trainee,
-    state: training.TrainState,
+    trainee: train_step.Trainee,
+    state: train_step.TrainState,
     batch: structure.CrystalBatch,
     key: jax.Array,
     num_devices: int,
-) -> tuple[training.TrainState, dict[str, jax.Array]]:
+) -> tuple[train_step.TrainState, dict[str, jax.Array]]:
     """One step of one device on its part of the batch."""
     size = batch.num_sites.shape[0]
     keys = jax.random.split(jax.random.fold_in(key, state.step), size * num_devices)
     first = jax.lax.axis_index(AXIS) * size
     keys = jax.lax.dynamic_slice_in_dim(keys, first, size)
 
-    own = training.compute_gradients(trainee, state, batch, keys)
+    own = train_step.compute_gradients(trainee, state, batch, keys)
     loss, parts, grads = jax.lax.pmean((own.loss, own.parts, own.grads), AXIS)
     # With a loss scale all devices skip a step that overflows on one of them.
     finite = jax.lax.pmin(own.finite.astype(jnp.int32), AXIS) == 1
     loss_scale = jax.lax.pmin(own.loss_scale, AXIS)
-    together = training.Gradients(loss, parts, grads, finite, loss_scale)
-    return training.apply_gradients(trainee, state, together)
+    together = train_step.Gradients(loss, parts, grads, finite, loss_scale)
+    return train_step.apply_gradients(trainee, state, together)
 
 
-def _init_state(workload: ours.Workload) -> training.TrainState:
+def _init_state(workload: ours.Workload) -> train_step.TrainState:
     """The state on the host, so that both programs start from the same."""
-    return jax.device_get(training.init_state(workload.trainee, 0, workload.mesh))
+    return jax.device_get(train_step.init_state(workload.trainee, 0, workload.mesh))
 
 
 if __name__ == "__main__":

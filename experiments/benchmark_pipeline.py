@@ -20,9 +20,9 @@ from data_at_scale import measure
 from throughput import command, ours, timing
 
 from crystaljax import defaults
-from crystaljax import examples as examples_lib
 from crystaljax.data import dataset as datasets
 from crystaljax.models import build
+from crystaljax.training import examples as examples_lib
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from typing import Any
 from absl import flags
 from throughput import command, ours, report, timing
 
-from crystaljax import build_sampling, defaults
+from crystaljax import defaults
+from crystaljax.sampling import build as build_sampling
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
     python experiments/benchmark_training.py --config=configs/ddim.py --batch_size=16 \
         --peer=torch
 
-times the training step of any config (`training.build_dispatch_fn`) on random crystals
-that are on the device already, or with ``--task=forward`` the network alone, and writes
+times the training step of any config (`train_step.build_dispatch_fn`) on random
+crystals that are on the device already, or with ``--task=forward`` the network alone, and writes
 JSON. With ``--peer=torch`` the last line is our throughput over the peer's. See
 experiments/throughput/README.md.
 """

@@ -30,12 +30,12 @@ from crystaljax import (
     screening_result,
     train,
 )
-from crystaljax import samples as samples_lib
 from crystaljax.crystals import elements
 from crystaljax.data import dataset as datasets
 from crystaljax.data import report as reports
 from crystaljax.hull import convex_hull
 from crystaljax.hull import figures as hull_figures
+from crystaljax.sampling import requests as samples_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Held-out formulas to sample, by number of elements.

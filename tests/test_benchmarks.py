@@ -13,9 +13,11 @@ import tiny
 import torch
 from torch.utils import flop_counter
 
-from crystaljax import build_sampling, defaults, training
+from crystaljax import defaults
 from crystaljax.crystals import structure
 from crystaljax.models import samplers
+from crystaljax.sampling import build as build_sampling
+from crystaljax.training import train_step
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -321,7 +323,7 @@ def test_step_of_pmap_has_the_state_of_ours():
     key = jax.random.key(0)
 
     def our_step(state, batch):
-        return training.train_step(trainee, state, batch, key)
+        return train_step.train_step(trainee, state, batch, key)
 
     def step_of_two_devices(state, batch):
         parts = jax.tree.map(lambda a: a.reshape(2, 2, *a.shape[1:]), batch)
@@ -330,7 +332,7 @@ def test_step_of_pmap_has_the_state_of_ours():
             axis_name=benchmark_devices.AXIS,
         )(parts)
 
-    state = training.state_shapes(trainee)
+    state = train_step.state_shapes(trainee)
     expected, expected_metrics = jax.eval_shape(our_step, state, batch)
     found, metrics = jax.eval_shape(step_of_two_devices, state, batch)
     assert jax.tree.map(lambda a: a.shape[1:], found) == jax.tree.map(

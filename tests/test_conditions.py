@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crystaljax import conditions
+from crystaljax.sampling import conditions
 
 VOCABULARY = {
     "elements": ["Cu", "Au"],

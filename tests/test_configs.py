@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from configs import ddim
-from crystaljax import build_sampling, build_training, generation, training
-from crystaljax.conditions import conditions_of
 from crystaljax.crystals import structure
 from crystaljax.models import build, initial, processes, scaling
+from crystaljax.sampling import build as build_sampling
+from crystaljax.sampling import generation
+from crystaljax.sampling.conditions import conditions_of
 from crystaljax.system import sharding
+from crystaljax.training import build as build_training
+from crystaljax.training import train_step
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
@@ -103,7 +106,7 @@ def test_loss_and_samples_of_every_method_fit_together(name):
     key = jax.random.key(0)
     params = initial.param_shapes(model, rows)
     loss, parts = jax.eval_shape(
-        lambda params: training.compute_loss(
+        lambda params: train_step.compute_loss(
             trainee, params, batch, jax.random.split(key, num)
         ),
         params,

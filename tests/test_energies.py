@@ -9,8 +9,8 @@ import pytest
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
-from crystaljax import energies
 from crystaljax.hull import convex_hull
+from crystaljax.sampling import requested_energies
 
 VOCABULARY = {"energy_model": "EMT"}
 KNOWN = [("Cu3Au1", -0.04), ("CuAu", -0.06), ("Cu5Au3", 0.2), ("NiAu", 0.1)]
@@ -25,7 +25,7 @@ def entries(tmp_path):
 
 
 def plain(text):
-    return [energy.value for energy in energies.parse_energies(text)]
+    return [energy.value for energy in requested_energies.parse_energies(text)]
 
 
 # ------------------------------------------------------------------------------ parsing
@@ -43,8 +43,10 @@ def plain(text):
 )
 def test_energies_are_values_and_ranges_with_both_ends(text, expected):
     assert plain(text) == pytest.approx(expected)
-    assert energies.parse_differences(text) == pytest.approx(expected)
-    assert not any(energy.above_hull for energy in energies.parse_energies(text))
+    assert requested_energies.parse_differences(text) == pytest.approx(expected)
+    assert not any(
+        energy.above_hull for energy in requested_energies.parse_energies(text)
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,11 +62,11 @@ def test_energies_are_values_and_ranges_with_both_ends(text, expected):
 )
 def test_energies_relative_to_the_hull(text, expected):
     assert plain(text) == pytest.approx(expected)
-    assert all(energy.above_hull for energy in energies.parse_energies(text))
+    assert all(energy.above_hull for energy in requested_energies.parse_energies(text))
 
 
 def test_relative_and_plain_energies_mix_in_a_list():
-    found = energies.parse_energies("hull+0.1,-0.3,hull:hull+0.1:0.1")
+    found = requested_energies.parse_energies("hull+0.1,-0.3,hull:hull+0.1:0.1")
     assert [each.above_hull for each in found] == [True, False, True, True]
     assert [each.value for each in found] == pytest.approx([0.1, -0.3, 0.0, 0.1])
 
@@ -80,12 +82,12 @@ def test_relative_and_plain_energies_mix_in_a_list():
 )  # fmt: skip
 def test_unreadable_energies_are_named(text):
     with pytest.raises(ValueError, match=r"energies: .*expected"):
-        energies.parse_energies(text)
+        requested_energies.parse_energies(text)
 
 
 def test_a_difference_is_not_relative_to_a_hull():
     with pytest.raises(ValueError, match=r"'hull-0\.1'.*expected differences"):
-        energies.parse_differences("hull-0.1")
+        requested_energies.parse_differences("hull-0.1")
 
 
 _PIECES = st.sampled_from(
@@ -96,7 +98,7 @@ _PIECES = st.sampled_from(
 @hypothesis.given(st.lists(_PIECES, max_size=9).map("".join) | st.text(max_size=8))
 def test_any_text_gives_energies_or_a_value_error(text):
     try:
-        found = energies.parse_energies(text)
+        found = requested_energies.parse_energies(text)
     except ValueError:
         return
     assert found
@@ -107,7 +109,7 @@ def test_any_text_gives_energies_or_a_value_error(text):
 def test_ranges_relative_to_the_hull_are_shifted_plain_ones(start, step, count):
     ends = f"{start / 100}", f"{(start + step * count) / 100}", f"{step / 100}"
     relative = [f"hull{float(end):+}" for end in ends[:2]]
-    found = energies.parse_energies(":".join([*relative, ends[2]]))
+    found = requested_energies.parse_energies(":".join([*relative, ends[2]]))
     assert [each.value for each in found] == plain(":".join(ends))
     assert len(found) == count + 1
 
@@ -115,7 +117,7 @@ def test_ranges_relative_to_the_hull_are_shifted_plain_ones(start, step, count):
 # --------------------------------------------------------------------------------- hull
 def test_energies_follow_the_hull_at_each_composition(entries):
     formulas = ["Au1Cu3", "Au2Cu6", "Au3Cu5", "Au1Ni1", "Cu2", "Au1Cu1Ni2"]
-    found = energies.resolve_energies(
+    found = requested_energies.resolve_energies(
         "hull,-0.3,hull-0.1:hull+0.1:0.1", formulas, VOCABULARY, hull_spec=entries
     )
     # pymatgen's own hull, from all entries at once.
@@ -141,7 +143,7 @@ def test_energies_follow_the_hull_at_each_composition(entries):
 
 def test_the_note_names_the_energy_model_and_a_difference(entries):
     def note(vocabulary):
-        found = energies.resolve_energies(
+        found = requested_energies.resolve_energies(
             "hull", ["Au1Cu3"], vocabulary, hull_spec=entries
         )
         assert len(found.notes) == 1
@@ -154,7 +156,7 @@ def test_the_note_names_the_energy_model_and_a_difference(entries):
 
 
 def test_systems_without_an_entry_are_named(entries):
-    found = energies.resolve_energies(
+    found = requested_energies.resolve_energies(
         "hull", ["Ag1", "Au1Cu3", "Ag1Cu1", "Ag2Cu2"], VOCABULARY, hull_spec=entries
     )
     assert "for 2 of 4 formulas, such as Ag1Cu1, no entry" in found.notes[1]
@@ -166,8 +168,8 @@ def test_the_user_names_the_energy_model_where_the_file_does_not(tmp_path):
     path.write_text("formula,energy\nCu3Au,-0.1\n")
     arguments = ("hull", ["Au1Cu3"], VOCABULARY)
     with pytest.raises(ValueError, match="energy"):
-        energies.resolve_energies(*arguments, hull_spec=str(path))
-    found = energies.resolve_energies(
+        requested_energies.resolve_energies(*arguments, hull_spec=str(path))
+    found = requested_energies.resolve_energies(
         *arguments, hull_spec=str(path), hull_energy_model="EMT"
     )
     assert found.values[0, 0] == -0.1 and "as the training data" in found.notes[0]
@@ -175,18 +177,20 @@ def test_the_user_names_the_energy_model_where_the_file_does_not(tmp_path):
 
 def test_relative_energies_need_a_hull():
     with pytest.raises(ValueError, match=r"'0,hull-0.1'.*--hull=entries.csv"):
-        energies.resolve_energies("0,hull-0.1", ["Au1Cu3"], VOCABULARY)
+        requested_energies.resolve_energies("0,hull-0.1", ["Au1Cu3"], VOCABULARY)
 
 
 def test_plain_energies_need_none():
-    found = energies.resolve_energies("0:0.2:0.1", ["Au1Cu3", "Cu2"], VOCABULARY)
+    found = requested_energies.resolve_energies(
+        "0:0.2:0.1", ["Au1Cu3", "Cu2"], VOCABULARY
+    )
     np.testing.assert_allclose(found.values, [[0, 0.1, 0.2]] * 2)
     assert found.above_hull is None and found.notes == []
 
 
 def test_a_hull_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.csv"):
-        energies.resolve_energies(
+        requested_energies.resolve_energies(
             "hull", ["Cu2"], VOCABULARY, hull_spec=str(tmp_path / "none.csv")
         )
 
@@ -200,5 +204,5 @@ def test_a_hull_of_many_formulas_is_solved_once_a_composition(entries, monkeypat
         lambda *args: calls.append(args) or plain_energy(*args),
     )
     formulas = [f"Au{i}Cu{3 * i}" for i in range(1, 9)]
-    energies.resolve_energies("hull", formulas, VOCABULARY, hull_spec=entries)
+    requested_energies.resolve_energies("hull", formulas, VOCABULARY, hull_spec=entries)
     assert len(calls) == 1

@@ -10,12 +10,14 @@ import pytest
 import tiny
 
 from configs import best
-from crystaljax import estimation, evaluate, runs, sample, train
+from crystaljax import evaluate, sample, train
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import emt
 from crystaljax.models.networks import energy_estimator
+from crystaljax.sampling import estimation
 from crystaljax.system import sharding
+from crystaljax.training import runs
 
 SITES = 8
 

@@ -8,8 +8,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from crystaljax import formulas
 from crystaljax.crystals import elements
+from crystaljax.sampling import formulas
 
 
 def test_both_spellings_are_one_formula():

@@ -12,8 +12,9 @@ import pytest
 import tiny
 
 from configs import ddim
-from crystaljax import batch_sizes, build_sampling, conditions, generation
 from crystaljax.crystals import structure
+from crystaljax.sampling import batch_sizes, conditions, generation
+from crystaljax.sampling import build as build_sampling
 from crystaljax.system import sharding
 
 ROOT = pathlib.Path(__file__).parents[1]

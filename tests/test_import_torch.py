@@ -16,11 +16,12 @@ import torch
 from test_models import PARITY_TOLERANCE, load_reference
 
 from configs import best, cfm_uniform, modify_cfm, modify_diffusion
-from crystaljax import evaluate, import_torch, modify, runs, sample
+from crystaljax import evaluate, import_torch, modify, sample
 from crystaljax.crystals import structure, structure_files
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 from crystaljax.system import sharding
+from crystaljax.training import runs
 
 ROOT = pathlib.Path(__file__).parents[1]
 NETWORKS = ("generation", "modification_diffusion")

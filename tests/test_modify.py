@@ -12,9 +12,11 @@ import pytest
 import tiny
 
 from configs import modify_cfm, modify_diffusion
-from crystaljax import conditions, evaluate, modify, runs, sample, shards, train
-from crystaljax import samples as samples_lib
+from crystaljax import evaluate, modify, sample, train
 from crystaljax.crystals import bridge, inputs, structure, structure_files
+from crystaljax.sampling import conditions, shards
+from crystaljax.sampling import requests as samples_lib
+from crystaljax.training import runs
 
 # L1_2 Cu3Au with the gold atom elsewhere than at the origin, and in another order.
 CU3AU = structure.Crystal(

@@ -5,8 +5,9 @@ import pytest
 import tiny
 
 from configs import best
-from crystaljax import build_sampling, conditions, generation, picking
 from crystaljax.crystals import elements, structure, validity
+from crystaljax.sampling import build as build_sampling
+from crystaljax.sampling import conditions, generation, picking
 from crystaljax.system import sharding
 
 CUBIC = 3.8 * np.eye(3)

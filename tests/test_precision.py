@@ -9,9 +9,11 @@ import tiny
 from flax.training import dynamic_scale
 
 from configs import ddim
-from crystaljax import build_training, train, training
+from crystaljax import train
 from crystaljax.data import dataset as datasets
 from crystaljax.system import sharding
+from crystaljax.training import build as build_training
+from crystaljax.training import train_step
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +35,10 @@ def test_overflow_of_gradients_skips_the_step_and_lowers_the_scale(dataset_path)
         config, batch.lattice, batch.energy, batch.atomic_numbers
     )
     trainee = build_training.build_trainee(config, scale, 4)
-    state = training.init_state(trainee, 0, sharding.build_mesh())
+    state = train_step.init_state(trainee, 0, sharding.build_mesh())
     largest = 2.0**127
     state = state.replace(loss_scale=dynamic_scale.DynamicScale(scale=largest))
-    step = jax.jit(lambda *args: training.train_step(trainee, *args))
+    step = jax.jit(lambda *args: train_step.train_step(trainee, *args))
     after, metrics = step(state, batch, jax.random.key(1))
     assert after.loss_scale.scale == largest / 2
     assert metrics["skipped_steps"] == 1

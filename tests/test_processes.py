@@ -14,9 +14,10 @@ import pytest
 import tiny
 
 from configs import ddim
-from crystaljax import runs, train
+from crystaljax import train
 from crystaljax.data import dataset as datasets
 from crystaljax.system import sharding, startup
+from crystaljax.training import runs
 
 ROOT = pathlib.Path(__file__).parents[1]
 

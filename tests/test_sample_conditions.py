@@ -10,9 +10,11 @@ import pytest
 import tiny
 
 from configs import ddim, modify_diffusion
-from crystaljax import conditions, modify, runs, sample, samples
+from crystaljax import modify, sample
 from crystaljax.crystals import elements, structure, structure_files
 from crystaljax.data import dataset as datasets
+from crystaljax.sampling import conditions, requests
+from crystaljax.training import runs
 
 ROOT = tiny.__file__.rsplit("/", 2)[0]
 
@@ -126,7 +128,7 @@ def test_tables_and_extxyz_have_the_columns_in_every_shard(workdir, tmp_path):
         energies="hull,hull+0.1",
         hull=str(workdir.parent / "entries.csv"),
     )
-    samples.write_request(
+    requests.write_request(
         sample.build_request(asked), tmp_path, cifs="none", shard_size=3,
         overwrite=False,
     )  # fmt: skip
@@ -144,7 +146,7 @@ def test_tables_and_extxyz_have_the_columns_in_every_shard(workdir, tmp_path):
     for row, info in zip(rows, frames, strict=True):
         assert bool(info["feasible"]) == row["feasible"]
         assert info["energy_above_hull_asked"] == row["energy_above_hull_asked"]
-    whole = samples.make_samples(sample.build_request(asked)).table()
+    whole = requests.make_samples(sample.build_request(asked)).table()
     assert whole["feasible"] == [row["feasible"] for row in rows]
 
 
@@ -177,7 +179,7 @@ def test_the_command_takes_all_flags(workdir, tmp_path):
         hull=str(workdir.parent / "entries.csv"),
     )
     with pytest.raises(FileExistsError, match='infeasible: "mark", "drop"'):
-        samples.write_request(
+        requests.write_request(
             sample.build_request(marked),
             tmp_path / "out",
             cifs="none",

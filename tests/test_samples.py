@@ -18,9 +18,11 @@ import pytest
 import tiny
 
 from configs import ddim
-from crystaljax import defaults, runs, sample, samples, shards
+from crystaljax import defaults, sample
 from crystaljax.crystals import structure, structure_files
 from crystaljax.models import build
+from crystaljax.sampling import requests, shards
+from crystaljax.training import runs
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -48,7 +50,7 @@ def options(workdir, **changes):
 
 
 def write(workdir, output, *, shard_size=18, overwrite=False, cifs="zip", **changes):
-    samples.write_request(
+    requests.write_request(
         sample.build_request(options(workdir, **changes)),
         output,
         cifs=cifs,
@@ -75,7 +77,7 @@ def finished(workdir, tmp_path_factory):
 
 # ------------------------------------------------------------------------------- shards
 def test_shards_together_are_what_one_call_gives(workdir, finished):
-    whole = samples.make_samples(sample.build_request(options(workdir)))
+    whole = requests.make_samples(sample.build_request(options(workdir)))
     kinds = ("samples-{}.csv", "samples-{}.extxyz", "samples-{}.parquet", "cifs-{}.zip")
     parts = [f"{shard:05d}-of-00003" for shard in range(3)]
     expected = {kind.format(part) for kind in kinds for part in parts}
@@ -112,7 +114,7 @@ def test_processes_make_the_shards_that_are_theirs(workdir, finished):
     layout = shards.Layout(48, 18)
     found = {}
     for own in ([0, 2], [1]):
-        found |= dict(samples.make_shards(request, run, layout, own))
+        found |= dict(requests.make_shards(request, run, layout, own))
     assert sorted(found) == [0, 1, 2]
     for shard, made in found.items():
         path = finished / f"samples{layout.part(shard)}.parquet"
@@ -162,7 +164,7 @@ def test_killed_command_goes_on_to_the_same_bytes(workdir, tmp_path, capfd):
 def test_what_is_complete_is_kept(workdir, finished, capsys, monkeypatch):
     before = contents(finished)
     monkeypatch.setattr(
-        samples.generation, "generate_batches", lambda *_, **__: pytest.fail("again")
+        requests.generation, "generate_batches", lambda *_, **__: pytest.fail("again")
     )
     # Neither the batch size nor a shard size that is left out makes another request.
     write(workdir, finished, shard_size=None, batch_size=4)

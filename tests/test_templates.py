@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from crystaljax.conditions import Conditions
 from crystaljax.crystals import canonical, elements, structure
 from crystaljax.data import columnar, templates
 from crystaljax.data import dataset as datasets
 from crystaljax.matching import matcher
+from crystaljax.sampling.conditions import Conditions
 
 ELEMENTS = [3, 11, 12, 20, 22, 29, 30, 8, 16, 17]
 FORMS = [(1, 1), (1, 2), (2, 2), (1, 1, 3)]

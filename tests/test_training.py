@@ -18,22 +18,17 @@ import tiny
 from flax.training.dynamic_scale import DynamicScale
 
 from configs import best, ddim, modify_diffusion
-from crystaljax import (
-    build_training,
-    evaluate,
-    generation,
-    runs,
-    sample,
-    train,
-    training,
-)
-from crystaljax import examples as examples_lib
-from crystaljax import samples as samples_lib
+from crystaljax import evaluate, sample, train
 from crystaljax.crystals import structure, structure_files
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 from crystaljax.models import initial
+from crystaljax.sampling import generation
+from crystaljax.sampling import requests as samples_lib
 from crystaljax.system import sharding
+from crystaljax.training import build as build_training
+from crystaljax.training import examples as examples_lib
+from crystaljax.training import runs, train_step
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -223,7 +218,7 @@ def test_padding_cannot_change_the_loss(dataset_path):
     keys = jax.random.split(jax.random.key(2), 8)
     garbage = batch.frac_coords.copy()
     garbage[np.arange(12) >= batch.num_sites[:, None]] = 0.77
-    loss = jax.jit(lambda b: training.compute_loss(trainee, params, b, keys)[0])
+    loss = jax.jit(lambda b: train_step.compute_loss(trainee, params, b, keys)[0])
     assert loss(batch) == loss(batch.replace(frac_coords=garbage))
 
 
@@ -237,8 +232,8 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(dataset_path):
     found = []
     for config.train.accumulation_steps in (1, 4):
         trainee = build_training.build_trainee(config, scale, 4)
-        gradient_fn = jax.jit(functools.partial(training.compute_gradients, trainee))
-        state = training.init_state(trainee, 0, sharding.build_mesh())
+        gradient_fn = jax.jit(functools.partial(train_step.compute_gradients, trainee))
+        state = train_step.init_state(trainee, 0, sharding.build_mesh())
         found.append(gradient_fn(state, batch, keys))
         # In float16 the parts share one loss scale.
         state = state.replace(loss_scale=DynamicScale(scale=2.0**15))
@@ -280,7 +275,7 @@ def test_dropped_templates_are_as_if_there_were_none(dataset_path):
         rng = np.random.default_rng(0)
         params = jax.tree.map(lambda p: p + rng.normal(0, 0.1, p.shape), params)
         params = jax.tree.map(jnp.float32, params)
-        return float(training.compute_loss(trainee, params, batch, keys)[0])
+        return float(train_step.compute_loss(trainee, params, batch, keys)[0])
 
     nothing = batch.replace(templates=jax.tree.map(jnp.zeros_like, batch.templates))
     all_dropped, none_there = losses(1.0, batch), losses(0.0, nothing)
@@ -313,13 +308,13 @@ def test_clipping_is_optaxs(size):
         name: size * rng.normal(size=shape).astype(np.float32)
         for name, shape in (("kernel", (3, 4, 5)), ("bias", (7,)))
     }
-    ours, theirs = training.clip_by_global_norm(1.0), optax.clip_by_global_norm(1.0)
+    ours, theirs = train_step.clip_by_global_norm(1.0), optax.clip_by_global_norm(1.0)
     expected, _ = theirs.update(grads, theirs.init(grads))
     found, _ = ours.update(grads, ours.init(grads))
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-5), found, expected
     )
-    norm = training.global_norm(grads)
+    norm = train_step.global_norm(grads)
     np.testing.assert_allclose(norm, optax.tree.norm(grads), rtol=1e-6)
 
 
@@ -544,7 +539,7 @@ def test_perfect_samples_match_everything(workdir, monkeypatch):
     indices = dataset.indices("val")[:3]
     truth = [datasets.crystal(dataset, int(i)) for i in indices]
     monkeypatch.setattr(generation, "generate", lambda *_, **__: truth)
-    from crystaljax import evaluation
+    from crystaljax.sampling import evaluation
 
     result = evaluation.evaluate_samples(
         None,

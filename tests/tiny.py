@@ -3,11 +3,12 @@
 import jax
 import numpy as np
 
-from crystaljax import build_training, runs
 from crystaljax.crystals import elements, structure
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 from crystaljax.models import build, initial
+from crystaljax.training import build as build_training
+from crystaljax.training import runs
 
 
 def write_dataset(path, *, doubled=0):

@@ -28,25 +28,18 @@ import jax
 import numpy as np
 from absl import flags
 
-from crystaljax import (
-    build_sampling,
-    build_training,
-    conditions,
-    estimation,
-    evaluation,
-    generation,
-    prepare,
-    runs,
-    train,
-    training,
-)
-from crystaljax import examples as examples_lib
+from crystaljax import prepare, train
 from crystaljax.crystals import structure, validity
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pipeline
 from crystaljax.matching import matcher
 from crystaljax.models import build
+from crystaljax.sampling import build as build_sampling
+from crystaljax.sampling import conditions, estimation, evaluation, generation
 from crystaljax.system import atomic_files, environment, sharding, workers
+from crystaljax.training import build as build_training
+from crystaljax.training import examples as examples_lib
+from crystaljax.training import runs, train_step
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -186,8 +179,8 @@ def steps_within(config: Any, seconds: float) -> int:
     mesh = sharding.build_mesh()
     scale = examples_lib.measure_scaling(config, dataset, examples)
     trainee = build_training.build_trainee(config, scale, num_steps=10**6)
-    dispatch_fn = training.build_dispatch_fn(trainee, mesh)
-    state = training.init_state(trainee, config.train.seed, mesh)
+    dispatch_fn = train_step.build_dispatch_fn(trainee, mesh)
+    state = train_step.init_state(trainee, config.train.seed, mesh)
     key = generation.key_of_seed(0)
     # By their number of sites: each compiles once.
     spent: dict[int, list[float]] = collections.defaultdict(list)

@@ -15,12 +15,14 @@ import shlex
 import sys
 from typing import Any
 
-from crystaljax import build_sampling, evaluation, generation, runs
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.matching import matcher
 from crystaljax.models import build
+from crystaljax.sampling import build as build_sampling
+from crystaljax.sampling import evaluation, generation
 from crystaljax.system import sharding
+from crystaljax.training import runs
 
 HERE = pathlib.Path(__file__).parent
 NUM_EVALUATIONS = (5, 10, 20, 50, 100)

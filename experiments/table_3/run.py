@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Composition
 
-from crystaljax import runs, sample, screening
+from crystaljax import sample, screening
 from crystaljax.data import dataset as datasets
 from crystaljax.hull import convex_hull
 from crystaljax.system import atomic_files, environment
+from crystaljax.training import runs
 
 HERE = pathlib.Path(__file__).parent
 PAPER_FORMULAS = "Ta1W1B6,Ta1W2B5,Ta2W1B5"

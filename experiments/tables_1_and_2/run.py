@@ -27,10 +27,11 @@ import jax
 import numpy as np
 from absl import logging
 
-from crystaljax import defaults, evaluate, prepare, runs, train
+from crystaljax import defaults, evaluate, prepare, train
 from crystaljax.data import dataset as datasets
 from crystaljax.matching import matcher
 from crystaljax.system import atomic_files, environment
+from crystaljax.training import runs
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"

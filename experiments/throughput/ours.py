@@ -12,11 +12,14 @@ import numpy as np
 from jax.sharding import Mesh
 from throughput import flops, timing
 
-import crystaljax.conditions as conditions_lib
-from crystaljax import build_sampling, build_training, generation, samples, training
+import crystaljax.sampling.conditions as conditions_lib
 from crystaljax.crystals import structure
 from crystaljax.models import build, initial, scaling
+from crystaljax.sampling import build as build_sampling
+from crystaljax.sampling import generation, requests
 from crystaljax.system import sharding
+from crystaljax.training import build as build_training
+from crystaljax.training import train_step
 
 # Elements 1-83: all tables have them.
 _LARGEST_NUMBER = 83
@@ -55,7 +58,7 @@ class Workload:
     """
 
     config: Any
-    trainee: training.Trainee
+    trainee: train_step.Trainee
     batch: structure.CrystalBatch
     mesh: Mesh
 
@@ -194,23 +197,23 @@ def num_params(params: Any) -> int:
 
 
 def training_program(workload: Workload, steps: int) -> Program:
-    """`training.build_dispatch_fn`: so many steps a call, on the same crystals."""
+    """`train_step.build_dispatch_fn`: so many steps a call, on the same crystals."""
     trainee, mesh = workload.trainee, workload.mesh
     start = time.perf_counter()
-    state = training.init_state(trainee, 0, mesh)
+    state = train_step.init_state(trainee, 0, mesh)
     jax.block_until_ready(state)
     init_seconds = time.perf_counter() - start
     size = num_params(state.params)
     stacked = jax.tree.map(lambda a: np.stack([a] * steps), workload.batch)
     batches = sharding.shard_batch(stacked, mesh, axis=1)
     key = jax.device_put(generation.key_of_seed(0), sharding.replicated(mesh))
-    dispatch_fn = training.build_dispatch_fn(trainee, mesh)
+    dispatch_fn = train_step.build_dispatch_fn(trainee, mesh)
     if steps == 1:
         gradients_fn, costs = _compile(dispatch_fn.gradients_fn, state, batches, key)
         shapes = jax.eval_shape(dispatch_fn.gradients_fn, state, batches, key)
         apply_fn, more = _compile(dispatch_fn.apply_fn, state, shapes)
         costs = {name: _add(costs[name], more[name]) for name in costs}
-        compiled = training.Dispatch(None, gradients_fn, apply_fn)
+        compiled = train_step.Dispatch(None, gradients_fn, apply_fn)
     else:
         compiled, costs = _compile(dispatch_fn.many_fn, state, batches, key)
 
@@ -308,11 +311,11 @@ def sampling_program(workload: Workload, *, seed: int, num_batches: int) -> Samp
     def run_end_to_end(calls: int) -> None:
         for _ in range(calls):
             crystals = generate(compiled, params, all_asked, key, mesh, size, rows)
-            made = samples.Samples(crystals, all_asked, [], {"seed": seed})
+            made = requests.Samples(crystals, all_asked, [], {"seed": seed})
             if all_asked.source is not None:
                 made = dataclasses.replace(made, inputs=["input"] * len(crystals))
             with tempfile.TemporaryDirectory() as folder:
-                samples.write_samples(made, pathlib.Path(folder), cifs="none")
+                requests.write_samples(made, pathlib.Path(folder), cifs="none")
 
     costs = {"num_params": num_params(params), "init_seconds": init_seconds, **costs}
     device = Program(run, size, 1, sampling_flops(workload), costs)

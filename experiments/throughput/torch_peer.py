@@ -20,10 +20,10 @@ from throughput import ours, timing
 from torch import nn
 from torch.nn import functional
 
-from crystaljax import training
 from crystaljax.crystals import space_groups, structure
 from crystaljax.models import processes, scaling, torch_weights
 from crystaljax.models.networks import crystal_unet, encoders
+from crystaljax.training import train_step
 
 Batch = dict[str, torch.Tensor | None]
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -438,7 +438,7 @@ class Trainer:
     def __init__(
         self,
         config: Any,
-        trainee: training.Trainee,
+        trainee: train_step.Trainee,
         *,
         rows: int,
         num_steps: int,
@@ -555,7 +555,7 @@ def _learning_rate(step: int, warmup: int, num_steps: int) -> float:
 
 def training_run(
     config: Any,
-    trainee: training.Trainee,
+    trainee: train_step.Trainee,
     batch: structure.CrystalBatch,
     *,
     rows: int,

@@ -7,15 +7,15 @@ import jax
 import numpy as np
 import optax
 
-from crystaljax import training
 from crystaljax.models import build, losses, scaling
+from crystaljax.training import train_step
 
 COORDINATE_LOSSES = ("l1", "squares", "pbc_l1", "pbc_l2", "boundary_l1", "boundary_l2")
 
 
 def build_coordinate_loss(
     config: Any, scale: scaling.Scaling
-) -> training.CoordinateLoss:
+) -> train_step.CoordinateLoss:
     """The loss of one sample's coordinates.
 
     Raises:
@@ -131,7 +131,7 @@ def build_optimizer(config: Any, num_steps: int) -> optax.GradientTransformation
         adam = optax.adam(**settings)
     parts: list[optax.GradientTransformation] = [adam]
     if optimizer.gradient_clip:
-        parts.insert(0, training.clip_by_global_norm(optimizer.gradient_clip))
+        parts.insert(0, train_step.clip_by_global_norm(optimizer.gradient_clip))
     return optax.chain(*parts)
 
 
@@ -142,7 +142,7 @@ def _has_axes(params: Any) -> Any:
 
 def build_trainee(
     config: Any, scale: scaling.Scaling, num_steps: int
-) -> training.Trainee:
+) -> train_step.Trainee:
     """All that a training step works with.
 
     Args:
@@ -159,7 +159,7 @@ def build_trainee(
             f"train.accumulation_steps is {parts}, which does not divide "
             f"train.batch_size, {batch_size}; use one of its divisors"
         )
-    return training.Trainee(
+    return train_step.Trainee(
         model=build.build_model(config),
         process=build.build_process(config),
         optimizer=build_optimizer(config, num_steps),

@@ -9,9 +9,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from crystaljax import generation
-from crystaljax.conditions import Conditions
 from crystaljax.crystals import structure
+from crystaljax.sampling import generation
+from crystaljax.sampling.conditions import Conditions
 from crystaljax.system import sharding as parallel
 
 AUTO = "auto"

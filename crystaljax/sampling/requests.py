@@ -13,11 +13,13 @@ import jax
 import numpy as np
 import tqdm
 
-from crystaljax import batch_sizes, build_sampling, estimation, generation, runs, shards
-from crystaljax import conditions as conditions_lib
 from crystaljax.crystals import elements, structure
 from crystaljax.models import build
+from crystaljax.sampling import batch_sizes, estimation, generation, shards
+from crystaljax.sampling import build as build_sampling
+from crystaljax.sampling import conditions as conditions_lib
 from crystaljax.system import sharding
+from crystaljax.training import runs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -367,7 +369,7 @@ def write_request(
 
     Args:
         request: what to make.
-        output: the folder; see `crystaljax.shards` for what is in it.
+        output: the folder; see `crystaljax.sampling.shards` for what is in it.
         cifs: see `write_samples`.
         shard_size: samples of a shard; see `shards.open_output`.
         overwrite: remove the samples of another request.

@@ -15,13 +15,13 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from crystaljax.conditions import Conditions
 from crystaljax.crystals import structure
 from crystaljax.models import scaling
 from crystaljax.models.networks import interface
+from crystaljax.sampling.conditions import Conditions
 from crystaljax.system import sharding
 
-# (predict_fn, keys, rows, mask, source) → samples; `build_sampling.build_sampler`.
+# (predict_fn, keys, rows, mask, source) → samples; `build.build_sampler`.
 SampleFn = Callable[..., Array]
 # (params, conditions, key, indices) → (frac_coords, lattice): see `build_generate_fn`.
 GenerateFn = Callable[..., tuple[Array, Array]]
@@ -257,7 +257,7 @@ def _finish(
             return made
         return list(map(host.refine_fn, made, groups))
     # The hot path does without spglib.
-    from crystaljax import picking
+    from crystaljax.sampling import picking
 
     return picking.pick(
         [made[start : start + count] for start in range(0, len(made), count)],

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from crystaljax import build_training
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
 from crystaljax.models import build, scaling
+from crystaljax.training import build as build_training
 
 # Structures that units are measured on: enough, and a second or two.
 _MAX_MEASURED = 100_000

@@ -16,12 +16,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from crystaljax import conditions as conditions_lib
-from crystaljax import generation
 from crystaljax.crystals import elements, structure, validity
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs as pairs_lib
 from crystaljax.matching import matcher
+from crystaljax.sampling import conditions as conditions_lib
+from crystaljax.sampling import generation
 
 # Å; the looser one is that of the training structures' own space groups.
 SYMPRECS = (0.1, 0.01)

@@ -18,10 +18,11 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from ml_collections import config_dict
 
-from crystaljax import defaults, training
+from crystaljax import defaults
 from crystaljax.models import build, initial, scaling
 from crystaljax.models.networks import interface
 from crystaljax.system import atomic_files, environment, sharding
+from crystaljax.training import train_step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -147,7 +148,7 @@ def open_checkpoints(
 
 def save_checkpoint(
     checkpoints: ocp.CheckpointManager,
-    state: training.TrainState,
+    state: train_step.TrainState,
     data_position: dict[str, Any],
 ) -> None:
     """Starts saving the state, the parameters for sampling, and the data position."""
@@ -169,8 +170,8 @@ def save_params(checkpoints: ocp.CheckpointManager, step: int, params: Any) -> N
 
 
 def restore_state(
-    checkpoints: ocp.CheckpointManager, like: training.TrainState, mesh: Mesh
-) -> tuple[training.TrainState, dict[str, Any]]:
+    checkpoints: ocp.CheckpointManager, like: train_step.TrainState, mesh: Mesh
+) -> tuple[train_step.TrainState, dict[str, Any]]:
     """The newest state and data position.
 
     Args:

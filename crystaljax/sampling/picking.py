@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from crystaljax import estimation
 from crystaljax.crystals import structure, validity
+from crystaljax.sampling import estimation
 
 # crystal, space group asked for → what is made of it.
 RefineFn = Callable[[structure.Crystal, int], structure.Crystal]

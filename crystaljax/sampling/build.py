@@ -5,9 +5,10 @@ import os
 import pathlib
 from typing import Any
 
-from crystaljax import defaults, estimation
-from crystaljax.generation import HostWork, SampleFn
+from crystaljax import defaults
 from crystaljax.models import build, processes, samplers, scaling, schedules
+from crystaljax.sampling import estimation
+from crystaljax.sampling.generation import HostWork, SampleFn
 
 
 def override_sampler(
