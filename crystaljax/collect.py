@@ -91,7 +91,8 @@ def collect(options: CollectOptions, *, show_progress: bool = False) -> Collecti
         ValueError: there are no runs, the hull cannot be read, or none of the runs has
             the energy model of the hull.
     """
-    from crystaljax import dft_energies, dft_results
+    from crystaljax.dft import formation
+    from crystaljax.dft import results as dft_results
     from crystaljax.relaxation import references
 
     given: Mapping[int, float] = {}
@@ -109,7 +110,7 @@ def collect(options: CollectOptions, *, show_progress: bool = False) -> Collecti
         description="read" if show_progress else None,
     )
     runs = [analysis.run for analysis in analyses]
-    formations = dft_energies.formation_energies(runs, given)
+    formations = formation.formation_energies(runs, given)
     on_hull = dft_results.put_on_hull(
         runs, formations, options.hull, options.hull_energy_model
     )

@@ -29,8 +29,8 @@ from crystaljax.system import environment
 
 # pymatgen and ASE take seconds to import, and --help does without them.
 if TYPE_CHECKING:
-    import crystaljax.dft
-    import crystaljax.handover
+    import crystaljax.dft.handover
+    import crystaljax.dft.vasp
 
 FORMATS = ("vasp", "qe", "poscar", "cif", "extxyz")
 # What an export may replace; results of a DFT code are not among it.
@@ -44,7 +44,7 @@ class ExportOptions:
     """What to hand over; see the flags of the command.
 
     Attributes:
-        candidates: folder of a screening, or anything `candidates.read_candidates`
+        candidates: folder of a screening, or anything `inputs.read_candidates`
             reads.
         output: the folder to make.
         format: one of ``FORMATS``.
@@ -53,9 +53,9 @@ class ExportOptions:
             "as_generated" (before the relaxation of a screening).
         max_above_hull: leave out what lies higher, eV/atom; no limit if None.
         new_only: leave out what is known already (``known_as``).
-        preset: of `dft.PRESETS`, for VASP.
+        preset: of `vasp.PRESETS`, for VASP.
         incar: ``TAG=value`` texts that replace tags of the preset.
-        pseudopotentials: for pw.x, see `dft.load_potentials`.
+        pseudopotentials: for pw.x, see `vasp.load_potentials`.
         espresso: ``name=value`` texts that replace entries of pw.x's namelists.
         references: "elements", or crystals of the elements; none if None.
         overwrite: replace an export that is there, unless it holds results.
@@ -81,7 +81,7 @@ class _Settings:
     """What all candidates share, checked."""
 
     incar: Mapping[str, Any]
-    potentials: "Mapping[str, crystaljax.dft.Potential]"
+    potentials: "Mapping[str, crystaljax.dft.vasp.Potential]"
     espresso: Mapping[str, Any]
 
 
@@ -97,7 +97,7 @@ def export(options: ExportOptions) -> dict[str, list[Any]]:
         FileExistsError: the output is there, and is not to be or cannot be replaced.
         ValueError: an option is wrong, or no candidate is left.
     """
-    from crystaljax import handover
+    from crystaljax.dft import handover
     from crystaljax.system import atomic_files
 
     output = pathlib.Path(options.output)
@@ -138,12 +138,12 @@ def export(options: ExportOptions) -> dict[str, list[Any]]:
 
 def _check(options: ExportOptions) -> _Settings:
     """Raises ValueError for options that make no sense, before anything is read."""
-    from crystaljax import dft, handover
+    from crystaljax.dft import handover, vasp
 
     for name, value, known in (
         ("format", options.format, FORMATS),
         ("structures", options.structures, handover.STRUCTURES),
-        ("preset", options.preset, dft.PRESETS),
+        ("preset", options.preset, vasp.PRESETS),
     ):
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}; expected one of {known}")
@@ -155,20 +155,20 @@ def _check(options: ExportOptions) -> _Settings:
             )
     is_espresso = options.format == "qe"
     return _Settings(
-        dft.parse_incar(options.incar),
-        dft.load_potentials(options.pseudopotentials) if is_espresso else {},
-        dft.parse_espresso(options.espresso),
+        vasp.parse_incar(options.incar),
+        vasp.load_potentials(options.pseudopotentials) if is_espresso else {},
+        vasp.parse_espresso(options.espresso),
     )
 
 
 def _build(
-    item: "crystaljax.handover.Item", options: ExportOptions, settings: _Settings
-) -> "tuple[str, crystaljax.dft.Inputs, str]":
+    item: "crystaljax.dft.handover.Item", options: ExportOptions, settings: _Settings
+) -> "tuple[str, crystaljax.dft.vasp.Inputs, str]":
     """Folder or file of a candidate, its files, and why there are none."""
-    from crystaljax import dft
+    from crystaljax.dft import vasp
 
     if item.problem:
-        return "", dft.Inputs({}), item.problem
+        return "", vasp.Inputs({}), item.problem
     # pymatgen and ASE raise many kinds of errors; each is this candidate's alone.
     try:
         place, inputs = _build_inputs(item, options, settings)
@@ -176,22 +176,22 @@ def _build(
         reason = " ".join(str(error).split())
         if not isinstance(error, ValueError):
             reason = f"{type(error).__name__}: {reason}"
-        return "", dft.Inputs({}), reason
+        return "", vasp.Inputs({}), reason
     return place, inputs, ""
 
 
 def _build_inputs(
-    item: "crystaljax.handover.Item", options: ExportOptions, settings: _Settings
-) -> "tuple[str, crystaljax.dft.Inputs]":
-    from crystaljax import dft, handover
+    item: "crystaljax.dft.handover.Item", options: ExportOptions, settings: _Settings
+) -> "tuple[str, crystaljax.dft.vasp.Inputs]":
     from crystaljax.crystals import structure_files, validity
+    from crystaljax.dft import handover, vasp
 
     stem, crystal = item.stem, item.crystal
     if options.format in ("vasp", "qe"):
         if options.format == "vasp":
-            inputs = dft.vasp_inputs(crystal, options.preset, settings.incar)
+            inputs = vasp.vasp_inputs(crystal, options.preset, settings.incar)
         else:
-            inputs = dft.espresso_inputs(
+            inputs = vasp.espresso_inputs(
                 crystal, settings.potentials, settings.espresso
             )
         files = {f"{stem}/{name}": text for name, text in inputs.files.items()}
@@ -204,8 +204,8 @@ def _build_inputs(
         place, text = f"{stem}.vasp", structure_files.poscar_text(crystal, stem)
     else:
         # All in the file of the records.
-        return handover.CANDIDATES, dft.Inputs({})
-    return place, dft.Inputs({place: text})
+        return handover.CANDIDATES, vasp.Inputs({})
+    return place, vasp.Inputs({place: text})
 
 
 def _is_ours(path: pathlib.Path) -> bool:
@@ -214,7 +214,7 @@ def _is_ours(path: pathlib.Path) -> bool:
 
 def report(manifest: Mapping[str, list[Any]], options: ExportOptions) -> str:
     """What the command prints."""
-    from crystaljax import dft
+    from crystaljax.dft import vasp
 
     failed = [
         (name, problem)
@@ -234,7 +234,7 @@ def report(manifest: Mapping[str, list[Any]], options: ExportOptions) -> str:
     lines += [f"not written: {name}: {problem}" for name, problem in failed]
     notes = dict.fromkeys(note for note in manifest["notes"] if note)
     lines += [f"note: {note}" for note in notes]
-    if options.format == "vasp" and not dft.has_potcars():
+    if options.format == "vasp" and not vasp.has_potcars():
         lines.append(
             "POTCAR.spec names the potentials: pymatgen is not configured for POTCARs "
             "(PMG_VASP_PSP_DIR)"

@@ -23,10 +23,11 @@ from crystaljax import command_line
 
 # These bring pymatgen, ASE and JAX, and --help does without.
 if TYPE_CHECKING:
-    from crystaljax import candidates as candidates_lib
-    from crystaljax import screening, screening_result
     from crystaljax.hull import convex_hull as hull_lib
     from crystaljax.matching import matcher
+    from crystaljax.screening import funnel
+    from crystaljax.screening import inputs as screening_inputs
+    from crystaljax.screening import result as screening_result
 
 NONE = "none"
 
@@ -36,7 +37,7 @@ class ScreenOptions:
     """What to screen; see the flags of the command.
 
     Attributes:
-        samples: folder or file of crystals; see `candidates.read_candidates`.
+        samples: folder or file of crystals; see `inputs.read_candidates`.
         calculator: see `calculators.build_calculator`.
         hull: see `convex_hull.load_hull`; "none" for no hull.
         output: the folder to write.
@@ -52,9 +53,9 @@ class ScreenOptions:
         optimizer: of `ase_relaxation.OPTIMIZERS`.
         timeout: seconds per crystal.
         relaxation: "auto", "ase" or "batched".
-        min_distance_ratio: see `screening.ScreeningOptions`.
+        min_distance_ratio: see `funnel.ScreeningOptions`.
         tolerance: of what counts as equal: ltol/stol/angle_tol of StructureMatcher.
-        relax_duplicates: see `screening.ScreeningOptions`.
+        relax_duplicates: see `funnel.ScreeningOptions`.
         num_workers: processes; all CPUs if None.
         dask: address of a Dask scheduler; None: this machine.
         report: write report.html.
@@ -100,29 +101,32 @@ def screen(
     Raises:
         FileNotFoundError: no crystals, hull, references or data set.
         FileExistsError: the folder holds another screening.
-        ValueError: see `candidates.read_candidates`, `screening.screen`,
+        ValueError: see `inputs.read_candidates`, `funnel.screen`,
             `convex_hull.load_hull` and `references.load_references`.
         ImportError: what the calculator or the cluster needs is not installed.
     """
-    from crystaljax import candidates, screening, screening_files, screening_work
     from crystaljax.relaxation import calculators
+    from crystaljax.screening import files as screening_files
+    from crystaljax.screening import funnel
+    from crystaljax.screening import inputs as screening_inputs
+    from crystaljax.screening import work as screening_work
 
     start = time.perf_counter()
     calculators.build_calculator(options.calculator)
     chosen = _screening_options(options, show_progress)
-    rows = candidates.read_candidates(options.samples)
+    rows = screening_inputs.read_candidates(options.samples)
     known_hull = _load_hull(options, rows)
     # Before anything is written.
-    screening.find_energy_model(options.calculator, known_hull, options.energy_model)
+    funnel.find_energy_model(options.calculator, known_hull, options.energy_model)
     known_path = _find_known(options.known, rows)
-    known = candidates.read_known(known_path, rows.crystals) if known_path else []
+    known = screening_inputs.read_known(known_path, rows.crystals) if known_path else []
     output = pathlib.Path(options.output)
     work = screening_work.open_work(
         output,
         _request(options, chosen, rows, known_path),
         overwrite=options.overwrite,
     )
-    result = screening.screen(
+    result = funnel.screen(
         rows.crystals,
         options.calculator,
         known_hull,
@@ -146,7 +150,7 @@ def screen(
         },
     )
     if options.report:
-        from crystaljax import html_report
+        from crystaljax.screening import html_report
 
         html_report.write_report(output)
     return result, table
@@ -156,7 +160,7 @@ def report(
     result: "screening_result.Screening", table: dict[str, list[Any]], num_top: int = 10
 ) -> str:
     """What the command prints at the end."""
-    from crystaljax import screening_result
+    from crystaljax.screening import result as screening_result
 
     lines = [screening_result.summarize(result)]
     if len(result.ranking()):
@@ -167,9 +171,9 @@ def report(
 
 def _screening_options(
     options: ScreenOptions, show_progress: bool
-) -> "screening.ScreeningOptions":
-    from crystaljax import screening
+) -> "funnel.ScreeningOptions":
     from crystaljax.relaxation import ase_relaxation, references
+    from crystaljax.screening import funnel
 
     if options.preset not in ase_relaxation.PRESETS:
         raise ValueError(
@@ -182,7 +186,7 @@ def _screening_options(
         ase_relaxation.PRESETS[options.preset],
         **{name: value for name, value in given.items() if value is not None},
     )
-    return screening.ScreeningOptions(
+    return funnel.ScreeningOptions(
         settings=settings,
         method=options.relaxation,
         energy_model=options.energy_model,
@@ -217,14 +221,14 @@ def _parse_tolerance(text: str) -> "matcher.Tolerance":
 
 
 def _load_hull(
-    options: ScreenOptions, rows: "candidates_lib.Candidates"
+    options: ScreenOptions, rows: "screening_inputs.Candidates"
 ) -> "hull_lib.Hull | None":
-    from crystaljax import candidates
     from crystaljax.hull import convex_hull
+    from crystaljax.screening import inputs as screening_inputs
 
     if options.hull == NONE:
         return None
-    formulas = sorted({candidates.formula(each) for each in rows.crystals} - {""})
+    formulas = sorted({screening_inputs.formula(each) for each in rows.crystals} - {""})
     loaded = convex_hull.load_hull(
         options.hull, formulas, energy_model=options.hull_energy_model
     )
@@ -233,7 +237,7 @@ def _load_hull(
     return loaded
 
 
-def _find_known(asked: str | None, rows: "candidates_lib.Candidates") -> str | None:
+def _find_known(asked: str | None, rows: "screening_inputs.Candidates") -> str | None:
     """Data set of known crystals: as asked, or that of the samples' run."""
     if asked is not None:
         return None if asked == NONE else asked
@@ -247,7 +251,7 @@ def _find_known(asked: str | None, rows: "candidates_lib.Candidates") -> str | N
     return path
 
 
-def _find_dataset(candidates: "candidates_lib.Candidates") -> str | None:
+def _find_dataset(candidates: "screening_inputs.Candidates") -> str | None:
     """Data set of the one run that made these samples; None if it is not here."""
     from crystaljax.training import runs
 
@@ -263,12 +267,12 @@ def _find_dataset(candidates: "candidates_lib.Candidates") -> str | None:
 
 def _request(
     options: ScreenOptions,
-    chosen: "screening.ScreeningOptions",
-    rows: "candidates_lib.Candidates",
+    chosen: "funnel.ScreeningOptions",
+    rows: "screening_inputs.Candidates",
     known_path: str | None,
 ) -> dict[str, Any]:
     """All that decides what the results are."""
-    from crystaljax import candidates
+    from crystaljax.screening import inputs as screening_inputs
 
     asked = dataclasses.asdict(options)
     request = {key: value for key, value in asked.items() if key not in _FREE}
@@ -277,7 +281,7 @@ def _request(
         **request,
         **dataclasses.asdict(chosen.settings),
         "known": known_path or NONE,
-        "crystals_fingerprint": candidates.fingerprint(rows),
+        "crystals_fingerprint": screening_inputs.fingerprint(rows),
         "references": None
         if given is None
         else [

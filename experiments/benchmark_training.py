@@ -4,9 +4,9 @@
         --peer=torch
 
 times the training step of any config (`train_step.build_dispatch_fn`) on random
-crystals that are on the device already, or with ``--task=forward`` the network alone, and writes
-JSON. With ``--peer=torch`` the last line is our throughput over the peer's. See
-experiments/throughput/README.md.
+crystals that are on the device already, or with ``--task=forward`` the network alone,
+and writes JSON. With ``--peer=torch`` the last line is our throughput over the peer's.
+See experiments/throughput/README.md.
 """
 
 from typing import Any

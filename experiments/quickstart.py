@@ -21,21 +21,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from absl import logging
 
-from crystaljax import (
-    defaults,
-    evaluate,
-    prepare,
-    sample,
-    screen,
-    screening_result,
-    train,
-)
+from crystaljax import defaults, evaluate, prepare, sample, screen, train
 from crystaljax.crystals import elements
 from crystaljax.data import dataset as datasets
 from crystaljax.data import report as reports
 from crystaljax.hull import convex_hull
 from crystaljax.hull import figures as hull_figures
 from crystaljax.sampling import requests as samples_lib
+from crystaljax.screening import result as screening_result
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Held-out formulas to sample, by number of elements.

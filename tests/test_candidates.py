@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tiny
 
-from crystaljax import candidates
 from crystaljax.crystals import structure, structure_files
 from crystaljax.data import dataset as datasets
+from crystaljax.screening import inputs as screening_inputs
 
 
 def crystal(a=3.6, numbers=(29, 79)):
@@ -48,7 +48,7 @@ def lengths(rows):
 def test_samples_of_all_shards_keep_their_conditions(tmp_path):
     write_samples(tmp_path, "-00000-of-00002", ["s0", "s1"], [True, False])
     write_samples(tmp_path, "-00001-of-00002", ["s2", "s3"], [True, True])
-    rows = candidates.read_candidates(tmp_path)
+    rows = screening_inputs.read_candidates(tmp_path)
     assert rows.names == ["s0", "s1", "s2", "s3"]
     np.testing.assert_equal(lengths(rows), [3.0, np.nan, 3.2, 3.3])
     assert [bool(each) for each in rows.problems] == [False, True, False, False]
@@ -66,7 +66,7 @@ def test_samples_that_do_not_fit_their_table_are_refused(tmp_path):
         tmp_path / "samples.extxyz", [crystal()], [{"name": "s0"}], overwrite=True
     )
     with pytest.raises(ValueError, match=r"2 crystals .* which holds 1"):
-        candidates.read_candidates(tmp_path)
+        screening_inputs.read_candidates(tmp_path)
 
 
 def test_info_of_an_extxyz_file_is_the_table(tmp_path):
@@ -76,7 +76,7 @@ def test_info_of_an_extxyz_file_is_the_table(tmp_path):
     ]
     path = tmp_path / "mine.extxyz"
     structure_files.write_extxyz(path, [crystal(), crystal(4.0)], infos)
-    rows = candidates.read_candidates(path)
+    rows = screening_inputs.read_candidates(path)
     assert rows.names == ["x", "mine-1"]
     assert rows.table()["energy_goal"] == [1.0, 0.5]
     assert rows.table()["seed"] == [3, None]
@@ -91,12 +91,12 @@ def test_bad_frame_costs_itself(tmp_path):
     no_cell = text.replace('pbc="T T T"', 'pbc="F F F"')
     for broken in (bad, no_cell):
         path.write_text(broken + text)
-        rows = candidates.read_candidates(path)
+        rows = screening_inputs.read_candidates(path)
         assert len(rows.names) == 4
         assert lengths(rows)[2:] == [3.6, 4.0]
     assert rows.problems[0] and rows.problems[1] and not rows.problems[2]
     path.write_text(text + "2\nwhat is this\nCu 0 0\n")
-    rows = candidates.read_candidates(path)
+    rows = screening_inputs.read_candidates(path)
     assert rows.problems[-1] and "can be read" in rows.problems[-1]
 
 
@@ -111,33 +111,33 @@ def test_folder_and_zip_of_files_keep_the_unreadable(tmp_path):
         for file in folder.iterdir():
             archive.write(file, f"deep/{file.name}")
         archive.write(folder / "a.cif", "other/a.cif")
-    rows = candidates.read_candidates(folder)
+    rows = screening_inputs.read_candidates(folder)
     assert rows.names == ["a", "b", "c"]
     np.testing.assert_equal(lengths(rows), [3.1, np.nan, 3.3])
     assert "not readable" in rows.problems[1] or "Error" in rows.problems[1]
-    zipped = candidates.read_candidates(tmp_path / "crystals.zip")
+    zipped = screening_inputs.read_candidates(tmp_path / "crystals.zip")
     assert sorted(zipped.names) == ["a", "a-2", "b", "c"]
-    single = candidates.read_candidates(folder / "a.cif")
+    single = screening_inputs.read_candidates(folder / "a.cif")
     assert (single.names, single.problems) == (["a"], [""])
 
 
 def test_nothing_to_read_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a folder of samples"):
-        candidates.read_candidates(tmp_path / "nothing")
+        screening_inputs.read_candidates(tmp_path / "nothing")
     with pytest.raises(ValueError, match="no crystals"):
-        candidates.read_candidates(tmp_path)
+        screening_inputs.read_candidates(tmp_path)
     (tmp_path / "no.zip").write_text("zip")
     with pytest.raises(ValueError, match="is no zip archive"):
-        candidates.read_candidates(tmp_path / "no.zip")
+        screening_inputs.read_candidates(tmp_path / "no.zip")
     (tmp_path / "empty.extxyz").touch()
     with pytest.raises(ValueError, match="holds no crystals"):
-        candidates.read_candidates(tmp_path / "empty.extxyz")
+        screening_inputs.read_candidates(tmp_path / "empty.extxyz")
 
 
 def test_fingerprint_sees_names_and_every_number(tmp_path):
     def of(names, *crystals):
-        rows = candidates.Candidates(names, list(crystals), [""] * len(names), {})
-        return candidates.fingerprint(rows)
+        rows = screening_inputs.Candidates(names, list(crystals), [""] * len(names), {})
+        return screening_inputs.fingerprint(rows)
 
     seen = {
         of(["a"], crystal()),
@@ -151,14 +151,16 @@ def test_fingerprint_sees_names_and_every_number(tmp_path):
 
 
 def test_formula_of_what_is_no_crystal_is_empty():
-    assert candidates.formula(crystal()) == "Au1Cu1"
-    assert candidates.formula(crystal(numbers=(29, 0))) == ""
-    assert candidates.formula(structure.NO_CRYSTAL) == ""
+    assert screening_inputs.formula(crystal()) == "Au1Cu1"
+    assert screening_inputs.formula(crystal(numbers=(29, 0))) == ""
+    assert screening_inputs.formula(structure.NO_CRYSTAL) == ""
 
 
 def test_known_crystals_are_those_of_the_same_reduced_composition(tmp_path):
     tiny.write_dataset(tmp_path / "data", doubled=2)
-    known = candidates.read_known(tmp_path / "data", [crystal(), structure.NO_CRYSTAL])
+    known = screening_inputs.read_known(
+        tmp_path / "data", [crystal(), structure.NO_CRYSTAL]
+    )
     dataset = datasets.open_dataset(tmp_path / "data")
     formulas = dict(
         zip(dataset.id.to_pylist(), dataset.formula.to_pylist(), strict=True)
@@ -171,4 +173,4 @@ def test_known_crystals_are_those_of_the_same_reduced_composition(tmp_path):
     assert {formulas[each] for each in expected} == {"Au1Cu1", "Au2Cu2"}
     assert {identifier for identifier, _ in known} == expected
     for identifier, found in known:
-        assert candidates.formula(found) == formulas[identifier]
+        assert screening_inputs.formula(found) == formulas[identifier]

@@ -13,8 +13,9 @@ import pytest
 import vasprun_xml
 from pymatgen.io.vasp.outputs import Vasprun
 
-from crystaljax import collect, dft_runs, export
+from crystaljax import collect, export
 from crystaljax.crystals import elements, structure, structure_files
+from crystaljax.dft import vasp_runs
 from crystaljax.hull import convex_hull
 
 # Total energies of the elements, eV/atom.
@@ -56,7 +57,7 @@ def write_hull(path, model=MODEL):
 
 
 def run_of(folder, name="vasprun.xml"):
-    return dft_runs.read_run((folder.name, folder / name))
+    return vasp_runs.read_run((folder.name, folder / name))
 
 
 def collect_rows(runs, **options):
@@ -96,8 +97,8 @@ def test_compressed_runs_are_read(tmp_path, ending):
         compress[ending](path.read_bytes())
     )
     path.unlink()
-    ((folder, found),) = dft_runs.find_runs(tmp_path)
-    assert dft_runs.read_run((folder, found)).converged
+    ((folder, found),) = vasp_runs.find_runs(tmp_path)
+    assert vasp_runs.read_run((folder, found)).converged
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_folders_are_searched(tmp_path):
     (tmp_path / "e").mkdir()
     found = {
         folder: path.name if path else None
-        for folder, path in dft_runs.find_runs(tmp_path)
+        for folder, path in vasp_runs.find_runs(tmp_path)
     }
     assert found == {
         "a/runs": "vasprun.xml.relax10",
@@ -192,7 +193,7 @@ def test_folders_are_searched(tmp_path):
         "d": None,
     }
     with pytest.raises(FileNotFoundError, match="expected one with runs"):
-        dft_runs.find_runs(tmp_path / "none")
+        vasp_runs.find_runs(tmp_path / "none")
 
 
 # --------------------------------------------------------------- energies and the hull

@@ -8,8 +8,8 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.vasp import Incar, Kpoints, Poscar
 from pymatgen.io.vasp.sets import MPRelaxSet
 
-from crystaljax import dft
 from crystaljax.crystals import bridge, elements, structure
+from crystaljax.dft import vasp
 
 
 def crystal(formula="Ta1W1B6", seed=0):
@@ -32,7 +32,7 @@ def read_incar(inputs):
 
 
 def test_paper_preset_has_what_the_paper_says():
-    inputs = dft.vasp_inputs(crystal(), "paper")
+    inputs = vasp.vasp_inputs(crystal(), "paper")
     assert set(inputs.files) == {"INCAR", "KPOINTS", "POSCAR", "POTCAR.spec"}
     incar = read_incar(inputs)
     assert incar["ENCUT"] == 500
@@ -47,8 +47,8 @@ def test_paper_preset_has_what_the_paper_says():
 
 def test_every_written_file_is_read_back_by_pymatgen():
     original = crystal()
-    for preset in dft.PRESETS:
-        inputs = dft.vasp_inputs(original, preset)
+    for preset in vasp.PRESETS:
+        inputs = vasp.vasp_inputs(original, preset)
         poscar = Poscar.from_str(inputs.files["POSCAR"])
         found = bridge.from_pymatgen(poscar.structure)
         assert sorted(found.atomic_numbers) == sorted(original.atomic_numbers)
@@ -62,7 +62,7 @@ def test_every_written_file_is_read_back_by_pymatgen():
 
 def test_mp_preset_is_pymatgens_own_set():
     original = crystal("Fe2O3")
-    inputs = dft.vasp_inputs(original, "mp")
+    inputs = vasp.vasp_inputs(original, "mp")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = MPRelaxSet(bridge.to_pymatgen(original))
@@ -75,14 +75,14 @@ def test_mp_preset_is_pymatgens_own_set():
 @pytest.mark.parametrize(("formula", "factor"), [("Ta1W1B6", 1), ("B1", 8)])
 def test_kpoints_of_the_paper_preset_have_aflows_density(formula, factor):
     cell = crystal(formula)
-    inputs = dft.vasp_inputs(cell)
+    inputs = vasp.vasp_inputs(cell)
     mesh = np.prod(Kpoints.from_str(inputs.files["KPOINTS"]).kpts[0])
     # Divisions are rounded down.
     assert 6000 * 0.6 < mesh * cell.num_sites <= 6000
 
 
 def test_incar_tags_replace_and_take_out_those_of_the_preset():
-    tags = dft.parse_incar(["ENCUT=600", "ispin=1", "ALGO=", "LREAL=Auto", "KPAR=4"])
+    tags = vasp.parse_incar(["ENCUT=600", "ispin=1", "ALGO=", "LREAL=Auto", "KPAR=4"])
     assert tags == {
         "ENCUT": 600.0,
         "ISPIN": 1,
@@ -90,7 +90,7 @@ def test_incar_tags_replace_and_take_out_those_of_the_preset():
         "LREAL": "Auto",
         "KPAR": 4,
     }
-    incar = read_incar(dft.vasp_inputs(crystal(), "paper", tags))
+    incar = read_incar(vasp.vasp_inputs(crystal(), "paper", tags))
     assert incar["ENCUT"] == 600 and incar["ISPIN"] == 1 and incar["KPAR"] == 4
     assert "ALGO" not in incar and incar["EDIFF"] == pytest.approx(1e-5)
 
@@ -106,11 +106,11 @@ def test_incar_tags_replace_and_take_out_those_of_the_preset():
 )
 def test_bad_incar_tags_are_refused(tag, message):
     with pytest.raises(ValueError, match=message):
-        dft.parse_incar([tag])
+        vasp.parse_incar([tag])
 
 
 def test_left_handed_cells_become_right_handed_with_the_same_atoms():
-    for inputs in (dft.vasp_inputs(left_handed()), dft.vasp_inputs(crystal())):
+    for inputs in (vasp.vasp_inputs(left_handed()), vasp.vasp_inputs(crystal())):
         poscar = inputs.files["POSCAR"]
         found = Poscar.from_str(poscar).structure
         assert np.linalg.det(found.lattice.matrix) > 0
@@ -129,24 +129,24 @@ def test_crystals_that_cannot_be_computed_are_refused():
     coords = cell.frac_coords.copy()
     coords[1] = coords[0]
     with pytest.raises(ValueError, match="shortest distance"):
-        dft.vasp_inputs(structure.Crystal(cell.atomic_numbers, coords, cell.lattice))
+        vasp.vasp_inputs(structure.Crystal(cell.atomic_numbers, coords, cell.lattice))
     with pytest.raises(ValueError, match="not finite"):
-        dft.vasp_inputs(
+        vasp.vasp_inputs(
             structure.Crystal(cell.atomic_numbers, coords * np.nan, cell.lattice)
         )
     with pytest.raises(ValueError, match="no potential for Es"):
-        dft.vasp_inputs(crystal("Es1"))
+        vasp.vasp_inputs(crystal("Es1"))
     with pytest.raises(ValueError, match="no potential for Po"):
-        dft.vasp_inputs(crystal("Po1"), "mp")
+        vasp.vasp_inputs(crystal("Po1"), "mp")
     with pytest.raises(ValueError, match="unknown preset 'mit'"):
-        dft.vasp_inputs(cell, "mit")
+        vasp.vasp_inputs(cell, "mit")
 
 
 def test_recommended_potentials_are_in_the_release():
     names = {
-        symbol: dft.vasp_inputs(crystal(f"{symbol}1")).files["POTCAR.spec"].strip()
+        symbol: vasp.vasp_inputs(crystal(f"{symbol}1")).files["POTCAR.spec"].strip()
         for symbol in elements.SYMBOLS
-        if symbol not in dft._NO_POTENTIAL
+        if symbol not in vasp._NO_POTENTIAL
     }
     assert names["Cu"] == "Cu" and names["Ni"] == "Ni" and names["Ti"] == "Ti_sv"
     released = dft_release("PBE_54")
@@ -178,21 +178,21 @@ def test_real_potcars_are_written_where_pymatgen_has_them(tmp_path, monkeypatch)
         text += "END of PSCTR-controll parameters\n  local part\n  1.0E+00  2.0E+00\n"
         text += " End of Dataset\n"
         (folder / name / "POTCAR").write_text(text)
-    monkeypatch.setitem(dft.SETTINGS, "PMG_VASP_PSP_DIR", str(tmp_path))
-    assert dft.has_potcars()
-    inputs = dft.vasp_inputs(crystal())
+    monkeypatch.setitem(vasp.SETTINGS, "PMG_VASP_PSP_DIR", str(tmp_path))
+    assert vasp.has_potcars()
+    inputs = vasp.vasp_inputs(crystal())
     assert "POTCAR.spec" not in inputs.files
     titles = [line for line in inputs.files["POTCAR"].splitlines() if "TITEL" in line]
     order = Poscar.from_str(inputs.files["POSCAR"]).site_symbols
     assert [line.split()[3].split("_")[0] for line in titles] == order
     with pytest.raises(OSError, match="Cu"):
-        dft.vasp_inputs(crystal("Cu1"))
+        vasp.vasp_inputs(crystal("Cu1"))
 
 
 def test_warnings_of_pymatgen_become_notes():
-    notes = dft.vasp_inputs(crystal("Yb1"), "mp").notes
+    notes = vasp.vasp_inputs(crystal("Yb1"), "mp").notes
     assert any("Yb" in note for note in notes)
-    assert dft.vasp_inputs(crystal()).notes == ()
+    assert vasp.vasp_inputs(crystal()).notes == ()
 
 
 # ------------------------------------------------------------------------------- pw.x
@@ -206,8 +206,8 @@ def read_espresso(tmp_path, inputs):
 
 def test_espresso_input_is_read_back_by_ase(tmp_path):
     original = crystal()
-    potentials = dft.load_potentials("{element}.pbe.UPF")
-    inputs = dft.espresso_inputs(original, potentials)
+    potentials = vasp.load_potentials("{element}.pbe.UPF")
+    inputs = vasp.espresso_inputs(original, potentials)
     atoms, text = read_espresso(tmp_path, inputs)
     np.testing.assert_allclose(atoms.cell, original.lattice, atol=1e-10)
     np.testing.assert_array_equal(atoms.numbers, original.atomic_numbers)
@@ -230,42 +230,42 @@ def test_espresso_entries_and_cutoffs_of_the_table_of_potentials(tmp_path):
     }
     path = tmp_path / "sssp.json"
     path.write_text(json.dumps(table))
-    potentials = dft.load_potentials(str(path))
-    _, text = read_espresso(tmp_path, dft.espresso_inputs(crystal(), potentials))
+    potentials = vasp.load_potentials(str(path))
+    _, text = read_espresso(tmp_path, vasp.espresso_inputs(crystal(), potentials))
     assert "ecutwfc          = 50.0" in text and "ecutrho          = 400.0" in text
     assert "B 10.81 b_pbe.UPF" in text
     entries = ["ecutwfc=80", "nspin=2"]
     entries += ["conv_thr=1d-9", "noncolin=.false.", "smearing='mp'"]
-    parsed = dft.parse_espresso(entries)
+    parsed = vasp.parse_espresso(entries)
     assert parsed["conv_thr"] == 1e-9 and parsed["noncolin"] is False
     _, text = read_espresso(
-        tmp_path, dft.espresso_inputs(crystal(), potentials, parsed)
+        tmp_path, vasp.espresso_inputs(crystal(), potentials, parsed)
     )
     assert "ecutwfc          = 80" in text and "smearing         = 'mp'" in text
     assert text.count("starting_magnetization(") == 3
     # Strings alone are a table too.
     path.write_text(json.dumps({"Ta": "Ta.upf", "B": "B.upf"}))
     with pytest.raises(ValueError, match="no pseudopotential is given for W"):
-        dft.espresso_inputs(crystal(), dft.load_potentials(str(path)))
+        vasp.espresso_inputs(crystal(), vasp.load_potentials(str(path)))
 
 
 def test_bad_espresso_options_are_refused(tmp_path):
     with pytest.raises(ValueError, match="did you mean ecutwfc"):
-        dft.parse_espresso(["ecutwf=80"])
+        vasp.parse_espresso(["ecutwf=80"])
     with pytest.raises(ValueError, match="expected one such as ecutwfc=80"):
-        dft.parse_espresso(["ecutwfc"])
+        vasp.parse_espresso(["ecutwfc"])
     with pytest.raises(ValueError, match="value per species"):
-        dft.parse_espresso(["starting_magnetization(1)=0.3"])
+        vasp.parse_espresso(["starting_magnetization(1)=0.3"])
     with pytest.raises(ValueError, match=r"pattern such as '\{element\}.upf'"):
-        dft.load_potentials("Cu.upf")
+        vasp.load_potentials("Cu.upf")
     with pytest.raises(FileNotFoundError, match="no table of pseudopotentials"):
-        dft.load_potentials(str(tmp_path / "none.json"))
+        vasp.load_potentials(str(tmp_path / "none.json"))
     (tmp_path / "odd.json").write_text('{"Cu": {"file": "x"}}')
     with pytest.raises(ValueError, match="is no table of pseudopotentials"):
-        dft.load_potentials(str(tmp_path / "odd.json"))
+        vasp.load_potentials(str(tmp_path / "odd.json"))
 
 
 def test_structures_of_pymatgen_can_be_taken_further():
-    built = dft.build_vasp_set(crystal(), "paper", {"KSPACING": None})
+    built = vasp.build_vasp_set(crystal(), "paper", {"KSPACING": None})
     assert isinstance(built.structure, Structure)
     assert built.incar["ENCUT"] == 500

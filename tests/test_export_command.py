@@ -9,8 +9,9 @@ import pytest
 from pymatgen.core import Structure
 from pymatgen.io.vasp import Incar, Poscar
 
-from crystaljax import export, handover
+from crystaljax import export
 from crystaljax.crystals import bridge, elements, structure, structure_files, validity
+from crystaljax.dft import handover
 from crystaljax.matching import matcher
 
 FORMULAS = ["Cu3Au1", "Cu1Au1", "Ni2Pt2", "Cu1Pt3"]

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from ase.data import colors
 
-from crystaljax import html_report
 from crystaljax.crystals import elements, structure, structure_files
 from crystaljax.hull import convex_hull
-from crystaljax.report_page import contents, systems
+from crystaljax.screening import html_report
+from crystaljax.screening.report import contents, systems
 
 MODEL = "test model"
 SCRIPT = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"

@@ -5,14 +5,15 @@ import numpy as np
 import potentials
 import pytest
 
-from crystaljax import screening, screening_result, screening_stages
 from crystaljax.crystals import elements, structure
 from crystaljax.data.sources import emt
 from crystaljax.hull import convex_hull
 from crystaljax.relaxation import ase_relaxation, references
+from crystaljax.screening import funnel, stages
+from crystaljax.screening import result as screening_result
 
 RECORDS = {record.id: record for record in emt.load_builtin()}
-OPTIONS = screening.ScreeningOptions(num_workers=2)
+OPTIONS = funnel.ScreeningOptions(num_workers=2)
 ALUMINIUM_OXIDE = structure.Crystal(
     np.array([13, 8]), np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.eye(3) * 3.5
 )
@@ -67,7 +68,7 @@ KNOWN = [(name, RECORDS[name].crystal) for name in ("D0_22:Au-Cu", "B2:Cu-Au")]
 
 def screen(names, options=OPTIONS, with_hull=True, **kwargs):
     problems = ["no crystal in it" if n == "unreadable" else "" for n in names]
-    return screening.screen(
+    return funnel.screen(
         [CASES[name] for name in names],
         "emt",
         known_hull() if with_hull else None,
@@ -240,19 +241,17 @@ def test_batches_give_the_same_energies():
     ],
 )
 def test_batches_are_for_many(method, optimizer, count, expected):
-    assert screening_stages.choose_method(method, "emt", optimizer, count) == expected
+    assert stages.choose_method(method, "emt", optimizer, count) == expected
 
 
 def test_batches_that_are_not_possible_are_refused():
     with pytest.raises(ValueError, match="BFGS cannot relax crystals in batches"):
-        screening_stages.choose_method("batched", "emt", "BFGS", 10)
+        stages.choose_method("batched", "emt", "BFGS", 10)
     with pytest.raises(ValueError, match="not at tcp://there:1; leave --dask out"):
-        screening_stages.choose_method("batched", "emt", "LBFGS", 10, "tcp://there:1")
-    assert (
-        screening_stages.choose_method("auto", "emt", "LBFGS", 99, "tcp://x") == "ase"
-    )
+        stages.choose_method("batched", "emt", "LBFGS", 10, "tcp://there:1")
+    assert stages.choose_method("auto", "emt", "LBFGS", 99, "tcp://x") == "ase"
     with pytest.raises(ValueError, match="unknown method 'all'"):
-        screening_stages.choose_method("all", "emt", "LBFGS", 10)
+        stages.choose_method("all", "emt", "LBFGS", 10)
 
 
 def test_batch_that_fails_is_relaxed_one_at_a_time(monkeypatch, capsys):
@@ -273,8 +272,8 @@ def test_energies_that_differ_part_what_the_matcher_calls_equal():
     energy = {7: -0.010, 3: 0.020, 5: -0.011, 9: 0.021}
 
     def compare(**kwargs):
-        return screening_stages.compare(
-            crystals, [], screening.ScreeningOptions().tolerance, **kwargs
+        return stages.compare(
+            crystals, [], funnel.ScreeningOptions().tolerance, **kwargs
         )
 
     assert compare() == {7: (-1, ""), 3: (7, ""), 5: (7, ""), 9: (7, "")}
@@ -284,18 +283,18 @@ def test_energies_that_differ_part_what_the_matcher_calls_equal():
 def test_energies_of_two_models_never_meet():
     other = dataclasses.replace(known_hull(), energy_model="PBE")
     for check in (
-        lambda: screening.find_energy_model("emt", other),
-        lambda: screening.screen([CASES["good"]], "emt", other),
+        lambda: funnel.find_energy_model("emt", other),
+        lambda: funnel.screen([CASES["good"]], "emt", other),
     ):
         with pytest.raises(ValueError, match=r"'ASE EMT', the hull has those of 'PBE'"):
             check()
     # EMT is comparable with nothing, whatever is claimed.
     with pytest.raises(ValueError, match="comparable with no others"):
-        screening.find_energy_model("emt", other, "PBE")
-    assert screening.find_energy_model("mine:build", other, "PBE") == "PBE"
-    assert screening.find_energy_model("mine:build", None) == "mine:build"
+        funnel.find_energy_model("emt", other, "PBE")
+    assert funnel.find_energy_model("mine:build", other, "PBE") == "PBE"
+    assert funnel.find_energy_model("mine:build", None) == "mine:build"
     with pytest.raises(ValueError, match="say so: --energy_model='PBE'"):
-        screening.find_energy_model("mine:build", other)
+        funnel.find_energy_model("mine:build", other)
 
 
 def test_elements_nobody_can_compute_are_an_error_where_there_are_no_others():
@@ -303,7 +302,7 @@ def test_elements_nobody_can_compute_are_an_error_where_there_are_no_others():
         screen(["oxide", "unreadable"])
     salt = dataclasses.replace(ALUMINIUM_OXIDE, atomic_numbers=np.array([11, 17]))
     with pytest.raises(ValueError, match="emt has no parameters for Na"):
-        screening.screen([salt], "emt", None)
+        funnel.screen([salt], "emt", None)
 
 
 def test_references_of_the_user_shift_formation_energies():
@@ -328,8 +327,8 @@ def test_matgl_potential_screens_with_references_of_the_user(tmp_path):
         num_workers=1,
     )
     with pytest.raises(ValueError, match="take another calculator, or a hull"):
-        screening.screen([CASES["good"]], name, known_hull(), (), options)
-    found = screening.screen([CASES["good"], ALUMINIUM_OXIDE], name, None, (), options)
+        funnel.screen([CASES["good"]], name, known_hull(), (), options)
+    found = funnel.screen([CASES["good"], ALUMINIUM_OXIDE], name, None, (), options)
     assert found.energy_model == name.replace(":", " ", 1)
     assert found.fell_out_at == ["", "energy"]
     assert "has no parameters for O; " in found.fell_out[1]
@@ -339,14 +338,14 @@ def test_matgl_potential_screens_with_references_of_the_user(tmp_path):
 
 
 def test_nothing_to_screen_is_an_empty_table():
-    found = screening.screen([], "emt", known_hull())
+    found = funnel.screen([], "emt", known_hull())
     assert found.counts()["inputs"] == 0
     assert {len(column) for column in found.table().values()} == {0}
 
 
 def test_names_must_tell_crystals_apart():
     with pytest.raises(ValueError, match="1 different names for 2 crystals"):
-        screening.screen([CASES["good"]] * 2, "emt", None, names=["a", "a"])
+        funnel.screen([CASES["good"]] * 2, "emt", None, names=["a", "a"])
 
 
 def test_out_of_steps_is_ranked_but_not_converged():

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Composition
 
-from crystaljax import sample, screening
+from crystaljax import sample
 from crystaljax.data import dataset as datasets
 from crystaljax.hull import convex_hull
+from crystaljax.screening import funnel
 from crystaljax.system import atomic_files, environment
 from crystaljax.training import runs
 
@@ -135,11 +136,11 @@ def measure(
         show_progress=True,
     )
     seconds = {"sample": time.perf_counter() - start}
-    screened = screening.screen(
+    screened = funnel.screen(
         samples.crystals,
         args.calculator,
         known_hull,
-        options=screening.ScreeningOptions(method="auto", show_progress=True),
+        options=funnel.ScreeningOptions(method="auto", show_progress=True),
     )
     formulas = np.array(samples.condition_columns()["formula"])
     above = {

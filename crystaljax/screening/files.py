@@ -6,21 +6,22 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crystaljax import candidates, screening_result
 from crystaljax.crystals import structure, structure_files, symmetrization
 from crystaljax.hull import convex_hull
+from crystaljax.screening import inputs as screening_inputs
+from crystaljax.screening import result as screening_result
 from crystaljax.system import atomic_files, environment
 
 
 def full_table(
-    rows: candidates.Candidates, result: screening_result.Screening
+    rows: screening_inputs.Candidates, result: screening_result.Screening
 ) -> dict[str, list[Any]]:
     """What is known of the crystals, and what the screening found; one row for each."""
     table = rows.table()
     given = table.get("formula") or [None] * len(rows.names)
     # Where a crystal could not be read, what was asked for says what it was to be.
     table["formula"] = [
-        candidates.formula(crystal) or str(asked or "")
+        screening_inputs.formula(crystal) or str(asked or "")
         for crystal, asked in zip(rows.crystals, given, strict=True)
     ]
     return table | result.table()

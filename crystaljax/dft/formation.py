@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from crystaljax import dft_runs
 from crystaljax.crystals import elements
+from crystaljax.dft import vasp_runs
 
 # Cutoffs are written with a few digits.
 _SAME_CUTOFF = 0.5  # eV
@@ -32,7 +32,7 @@ class Formation:
 
 
 def formation_energies(
-    runs: Sequence[dft_runs.Run], given: Mapping[int, float] | None = None
+    runs: Sequence[vasp_runs.Run], given: Mapping[int, float] | None = None
 ) -> list[Formation]:
     """Formation energies of runs that have an energy, converged or not.
 
@@ -43,7 +43,7 @@ def formation_energies(
             before runs, and that they were computed with the same settings is on the
             word of whoever gives them.
     """
-    by_element: dict[int, list[dft_runs.Run]] = collections.defaultdict(list)
+    by_element: dict[int, list[vasp_runs.Run]] = collections.defaultdict(list)
     for run in runs:
         numbers = set(run.crystal.atomic_numbers.tolist())
         if run.converged and len(numbers) == 1:
@@ -52,8 +52,8 @@ def formation_energies(
 
 
 def _formation_energy(
-    run: dft_runs.Run,
-    by_element: Mapping[int, Sequence[dft_runs.Run]],
+    run: vasp_runs.Run,
+    by_element: Mapping[int, Sequence[vasp_runs.Run]],
     given: Mapping[int, float],
 ) -> Formation:
     if not np.isfinite(run.energy):
@@ -82,7 +82,7 @@ def _formation_energy(
     return Formation(float(run.energy - np.dot(references, counts) / counts.sum()))
 
 
-def _difference(run: dft_runs.Run, reference: dft_runs.Run, number: int) -> str:
+def _difference(run: vasp_runs.Run, reference: vasp_runs.Run, number: int) -> str:
     """In what a reference differs from a run, in words; "" if in nothing."""
     symbol = elements.symbol(number)
     pairs = [

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax import screening_result, screening_stages, screening_work
 from crystaljax.crystals import structure, validity
 from crystaljax.hull import convex_hull
 from crystaljax.matching import matcher
 from crystaljax.relaxation import ase_relaxation, calculators
 from crystaljax.relaxation import references as references_lib
+from crystaljax.screening import result as screening_result
+from crystaljax.screening import stages
+from crystaljax.screening import work as screening_work
 
 # Tighter than the paper's. Of 1,024 pairs of EMT alloys of one composition (relaxed,
 # 5 meV/atom and more apart) StructureMatcher calls 8 equal at 0.2/0.3/5, by which B2
@@ -149,7 +151,7 @@ def screen(
 
     # ------------------------------- check -------------------------------------
     with _timed(seconds, "check"):
-        checks = screening_stages.check(
+        checks = stages.check(
             crystals,
             problems,
             options.min_distance_ratio,
@@ -167,7 +169,7 @@ def screen(
         found = screening_work.remember(
             work,
             "references",
-            lambda: screening_stages.find_references(
+            lambda: stages.find_references(
                 calculator,
                 sorted(set().union(*numbers.values())),
                 options.references,
@@ -277,7 +279,7 @@ def _compare(
         work,
         f"compared_{which}",
         lambda: list(
-            screening_stages.compare(
+            stages.compare(
                 crystals,
                 known,
                 options.tolerance,
@@ -300,7 +302,7 @@ def _relax(
 ) -> dict[int, tuple[ase_relaxation.Relaxation, str]]:
     """Relaxation and method by number: what is done already, and the rest."""
     done = screening_work.read_relaxations(work)
-    method = screening_stages.choose_method(
+    method = stages.choose_method(
         options.method,
         calculator,
         options.settings.optimizer,
@@ -308,7 +310,7 @@ def _relax(
         options.cluster,
     )
     waiting = {i: crystal for i, crystal in crystals.items() if i not in done}
-    for i, relaxed, how in screening_stages.relax(
+    for i, relaxed, how in stages.relax(
         waiting,
         calculator,
         options.settings,

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from crystaljax import candidates
 from crystaljax.crystals import elements, structure, structure_files, symmetrization
 from crystaljax.relaxation import references
+from crystaljax.screening import inputs as screening_inputs
 
 MANIFEST = "manifest.csv"
 CANDIDATES = "candidates.extxyz"
@@ -72,7 +72,7 @@ def read_items(
     """Candidates, best first: by rank, else by energy above the hull, else as they are.
 
     Args:
-        path: folder of a screening, or anything `candidates.read_candidates` reads.
+        path: folder of a screening, or anything `inputs.read_candidates` reads.
         top: how many; all if None.
         structures: "relaxed", "symmetrized" (the symmetry found within 0.1 Å) or
             "as_generated" (before the relaxation of a screening).
@@ -84,7 +84,9 @@ def read_items(
         ValueError: none is left, or their samples are not on record.
     """
     is_screening = (path / CANDIDATES).is_file()
-    found = candidates.read_candidates(path / CANDIDATES if is_screening else path)
+    found = screening_inputs.read_candidates(
+        path / CANDIDATES if is_screening else path
+    )
     rows = _rows(path, found)
     crystals, problems = found.crystals, found.problems
     if structures == "as_generated" and is_screening:
@@ -116,7 +118,9 @@ def read_items(
     ]
 
 
-def _rows(path: pathlib.Path, found: candidates.Candidates) -> list[dict[str, Any]]:
+def _rows(
+    path: pathlib.Path, found: screening_inputs.Candidates
+) -> list[dict[str, Any]]:
     """What is known of each: the screening's table, else what stands in the file."""
     table = path / "screening.parquet"
     if table.is_file():
@@ -145,7 +149,7 @@ def _find_generated(
             f"{path} does not say which samples it screened ({error!r}); export these "
             "with --candidates themselves, or pass --structures=relaxed"
         ) from error
-    generated = candidates.read_candidates(samples)
+    generated = screening_inputs.read_candidates(samples)
     index = {name: i for i, name in enumerate(generated.names)}
     crystals, problems = [], []
     for name in names:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crystaljax import dft_energies, dft_runs, handover
 from crystaljax.crystals import elements, validity
+from crystaljax.dft import formation, handover, vasp_runs
 from crystaljax.hull import convex_hull as hulls
 from crystaljax.matching import matcher
 from crystaljax.system import workers
@@ -30,7 +30,7 @@ class Analysis:
         space_groups: of the result, at ``SYMPRECS``.
     """
 
-    run: dft_runs.Run
+    run: vasp_runs.Run
     handed: handover.Handed | None
     rms: float | None
     space_groups: tuple[int, ...]
@@ -66,7 +66,7 @@ def analyze_runs(
     """Reads all runs below a folder, and finds those that were handed over but not run.
 
     Args:
-        root: see `dft_runs.find_runs`; manifests may be anywhere in it.
+        root: see `vasp_runs.find_runs`; manifests may be anywhere in it.
         num_workers: processes; None for all CPUs, or this one if there is little to do.
         description: label of a progress bar; none if None.
 
@@ -74,7 +74,7 @@ def analyze_runs(
         FileNotFoundError: there is no such folder.
         ValueError: there are no runs, or a manifest cannot be read.
     """
-    found = dft_runs.find_runs(root)
+    found = vasp_runs.find_runs(root)
     handed = {
         path.parent / each.folder: each
         for path in sorted(root.rglob(handover.MANIFEST))
@@ -106,7 +106,7 @@ def analyze_runs(
 
 
 def _analyze(task: _Task) -> Analysis:
-    run = dft_runs.read_run((task.folder, task.path))
+    run = vasp_runs.read_run((task.folder, task.path))
     rms = None
     predicted = task.handed and task.handed.crystal
     if predicted is not None and run.crystal.num_sites:
@@ -117,8 +117,8 @@ def _analyze(task: _Task) -> Analysis:
 
 
 def put_on_hull(
-    runs: Sequence[dft_runs.Run],
-    formations: Sequence[dft_energies.Formation],
+    runs: Sequence[vasp_runs.Run],
+    formations: Sequence[formation.Formation],
     spec: str | None,
     energy_model: str | None = None,
 ) -> OnHull:
@@ -175,7 +175,7 @@ def put_on_hull(
 
 def build_table(
     analyses: Sequence[Analysis],
-    formations: Sequence[dft_energies.Formation],
+    formations: Sequence[formation.Formation],
     on_hull: OnHull,
     tolerance: float,
 ) -> dict[str, list[Any]]:

@@ -1,6 +1,6 @@
 """One self-contained HTML page of a screening, to be opened anywhere without a network.
 
-The page's HTML, CSS and JavaScript are files in ``report_page/``; this module puts the
+The page's HTML, CSS and JavaScript are files in ``report/``; this module puts the
 numbers of a screening beside them as one block of JSON, and nowhere else. The page
 writes every name and reason as text, its policy lets no script run but its own, and it
 sends no request. Diagrams and the 3-D view are drawn by its own code, without WebGL:
@@ -24,10 +24,10 @@ import pyarrow.parquet
 
 from crystaljax.crystals import bridge, structure
 from crystaljax.hull import convex_hull as hulls
-from crystaljax.report_page import contents
+from crystaljax.screening.report import contents
 from crystaljax.system import atomic_files
 
-_PAGE = pathlib.Path(__file__).parent / "report_page"
+_PAGE = pathlib.Path(__file__).parent / "report"
 # In the order in which they need each other.
 _SCRIPTS = (
     "text.js",

@@ -16,7 +16,7 @@ from ase.data import colors
 
 from crystaljax.crystals import elements, space_groups, structure
 from crystaljax.hull import convex_hull as hulls
-from crystaljax.report_page import systems
+from crystaljax.screening.report import systems
 
 # What the page takes from the table; it has more columns than anybody reads.
 _COLUMNS = (
