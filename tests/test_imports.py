@@ -47,6 +47,57 @@ def test_there_are_no_import_cycles():
         visit(name, [])
 
 
+# Lowest first: a folder imports from itself and from what stands before it. What is
+# not named is a command, and commands import everything.
+LAYERS = (
+    "system",
+    "crystals",
+    "matching",
+    "relaxation",
+    "data",
+    "hull",
+    "defaults",
+    "models",
+    "training",
+    "sampling",
+    "screening",
+    "dft",
+    "command_line",
+)
+
+
+def layer(name):
+    part = name.split(".")[1]
+    return LAYERS.index(part) if part in LAYERS else len(LAYERS)
+
+
+def imported_anywhere(path):
+    """What a file imports of the package: at the top, in functions, for types."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "crystaljax"
+        ):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_folders_import_only_from_those_below():
+    upward = [
+        f"{name} imports {other}"
+        for name, path in MODULES.items()
+        if name != "crystaljax"
+        for other in imported_anywhere(path)
+        if other.startswith("crystaljax.") and layer(other) > layer(name)
+    ]
+    assert not upward
+
+
+def test_every_folder_has_its_place_in_the_order():
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders <= set(LAYERS)
+
+
 @pytest.mark.parametrize("module", ["train", "sample"])
 def test_hot_path_imports_nothing_heavy(module):
     script = f"import sys, crystaljax.{module}\n" + "print(*sys.modules)"

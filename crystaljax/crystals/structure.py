@@ -22,8 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from crystaljax.crystals import structure
-
 PAPER_ROWS = 64
 NUM_LATTICE_ROWS = 3
 # The paper keeps one row of padding between the last possible site and the lattice.
@@ -294,6 +292,4 @@ def lattice_parameters(
 
 
 # What stands for a crystal that could not be read.
-NO_CRYSTAL = structure.Crystal(
-    np.zeros(0, dtype=int), np.zeros((0, 3)), np.full((3, 3), np.nan)
-)
+NO_CRYSTAL = Crystal(np.zeros(0, dtype=int), np.zeros((0, 3)), np.full((3, 3), np.nan))
