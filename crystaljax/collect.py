@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from crystaljax import command_line
+from crystaljax.system import errors
 
 # pymatgen takes seconds to import, and --help does without it.
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def collect(options: CollectOptions, *, show_progress: bool = False) -> Collecti
     if options.references is not None:
         read = references.load_references(options.references)
         if read.crystals:
-            raise ValueError(
+            raise errors.UserError(
                 f"--references={options.references} holds crystals; expected a CSV "
                 "with the columns element and energy (total energy, eV/atom)"
             )
@@ -175,17 +176,17 @@ def report(collection: Collection, options: CollectOptions) -> str:
             f"{options.tolerance:g} eV/atom above the hull of {options.hull}); {below} "
             "of them below it"
         )
-    errors = [
+    apart = [
         abs(row["formation_energy_dft"] - row["formation_energy_predicted"])
         for row in candidates
         if row["converged"]
     ]
-    errors = [error for error in errors if math.isfinite(error)]
-    if errors:
+    apart = [error for error in apart if math.isfinite(error)]
+    if apart:
         models = sorted({row["energy_model_predicted"] for row in candidates} - {""})
         lines.append(
-            f"|DFT - predicted| of formation energies: {sum(errors) / len(errors):.3f} "
-            f"eV/atom on average over {len(errors)} (predicted by {', '.join(models)})"
+            f"|DFT - predicted| of formation energies: {sum(apart) / len(apart):.3f} "
+            f"eV/atom on average over {len(apart)} (predicted by {', '.join(models)})"
         )
     lines += ["", _HEADER, *map(_format_row, rows[:_NUM_SHOWN])]
     if len(rows) > _NUM_SHOWN:

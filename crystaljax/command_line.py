@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from crystaljax.system import errors
+
 # What the package raises for bad input; anything else is a bug and keeps its traceback.
 USER_ERRORS = (FileExistsError, FileNotFoundError, FloatingPointError, ValueError)
 
@@ -135,7 +137,9 @@ class _BatchSizeParser(flags.ArgumentParser):
         except ValueError:
             size = 0
         if size < 1:
-            raise ValueError(f"expected a positive integer or 'auto', got {argument!r}")
+            raise errors.UserError(
+                f"expected a positive integer or 'auto', got {argument!r}"
+            )
         return size
 
 

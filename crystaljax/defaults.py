@@ -12,6 +12,8 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from crystaljax.system import errors
+
 # Order of the soft minimum. The more negative, the closer to the minimum and the more
 # abrupt its gradient where two images are equally near. In one dimension, where the
 # two nearest images of a site lie at δ and 1 - δ (experiments/pbc_loss/order.py):
@@ -59,7 +61,7 @@ def paper(task: str) -> Any:
         ValueError: an unknown task.
     """
     if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}; expected one of {TASKS}")
+        raise errors.UserError(f"unknown task {task!r}; expected one of {TASKS}")
     config: Any = config_dict.ConfigDict()
 
     # "generation" or "modification": which data a step is made of, and whether a sample
@@ -323,7 +325,7 @@ def use_variant(config: Any, variant: str) -> None:
 def require_variant(variant: str, variants: tuple[str, ...], config: str) -> None:
     """Raises ValueError for a variant (``config.py:variant``) that is not there."""
     if variant not in variants:
-        raise ValueError(
+        raise errors.UserError(
             f"unknown variant {variant!r} of configs/{config}.py; expected one of "
             f"{variants}"
         )

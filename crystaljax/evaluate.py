@@ -24,7 +24,7 @@ from crystaljax.data import pairs
 from crystaljax.models import build
 from crystaljax.sampling import batch_sizes, evaluation, generation
 from crystaljax.sampling import build as build_sampling
-from crystaljax.system import atomic_files, sharding
+from crystaljax.system import atomic_files, errors, sharding
 from crystaljax.training import runs
 
 
@@ -76,7 +76,7 @@ def evaluate(
     )
     path = options.dataset or run.vocabulary["dataset"]
     if path is None:
-        raise ValueError(
+        raise errors.UserError(
             f"{options.workdir} was not trained on a data set of this machine; give "
             "one with --dataset"
         )

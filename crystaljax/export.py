@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from crystaljax import command_line
-from crystaljax.system import environment
+from crystaljax.system import environment, errors
 
 # pymatgen and ASE take seconds to import, and --help does without them.
 if TYPE_CHECKING:
@@ -146,10 +146,10 @@ def _check(options: ExportOptions) -> _Settings:
         ("preset", options.preset, vasp.PRESETS),
     ):
         if value not in known:
-            raise ValueError(f"unknown {name} {value!r}; expected one of {known}")
+            raise errors.UserError(f"unknown {name} {value!r}; expected one of {known}")
     for name, used_by in (("incar", "vasp"), ("espresso", "qe")):
         if getattr(options, name) and options.format != used_by:
-            raise ValueError(
+            raise errors.UserError(
                 f"--{name} goes with --format={used_by}; leave it out for "
                 f"{options.format}"
             )
@@ -197,7 +197,7 @@ def _build_inputs(
         files = {f"{stem}/{name}": text for name, text in inputs.files.items()}
         return stem, dataclasses.replace(inputs, files=files)
     if problem := validity.find_cell_problem(crystal):
-        raise ValueError(problem)
+        raise errors.UserError(problem)
     if options.format == "cif":
         place, text = f"{stem}.cif", structure_files.cif_text(crystal, stem)
     elif options.format == "poscar":

@@ -35,6 +35,7 @@ from crystaljax.data import dataset as datasets
 from crystaljax.models import build, scaling, torch_weights
 from crystaljax.models.networks import crystal_unet
 from crystaljax.sampling import build as build_sampling
+from crystaljax.system import errors
 from crystaljax.training import runs
 
 # Keys under which training scripts keep the state dict among other things.
@@ -117,7 +118,7 @@ def import_checkpoint(options: ImportOptions) -> Imported:
     build_sampling.build_sampler(config)
     model = build.build_model(config)
     if not isinstance(model, crystal_unet.CrystalUNet):
-        raise ValueError(
+        raise errors.UserError(
             f"model.network is {config.model.network!r}, but checkpoints of the paper "
             "are of its UNet; give one of the paper's configs"
         )
@@ -152,13 +153,13 @@ def load_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, OSError, RuntimeError) as error:
-        raise ValueError(
+        raise errors.UserError(
             f"{path} cannot be read and may be truncated ({error}); save or copy it "
             "again"
         ) from error
     except Exception as error:
         # What the restricted reader raises for everything that it does not allow.
-        raise ValueError(
+        raise errors.UserError(
             f"{path} holds more than tensors, or is no file of torch.save; only "
             "tensors are read, because anything else could run code: save "
             "model.state_dict()"
@@ -166,14 +167,14 @@ def load_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     arrays = {}
     for name, tensor in _strip_prefixes(_unwrap(content, path)).items():
         if not isinstance(tensor, torch.Tensor):
-            raise ValueError(
+            raise errors.UserError(
                 f"{path} has a value of type {type(tensor).__name__} at {name!r}; "
                 "expected a state dict, which has tensors only"
             )
         arrays[name] = tensor.detach().to(torch.float32).numpy()
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
-        raise ValueError(
+        raise errors.UserError(
             f"{path} has NaN or infinite values in {len(broken)} arrays, the first "
             f"being {broken[0]}; use an earlier checkpoint"
         )
@@ -183,7 +184,7 @@ def load_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 def _unwrap(content: Any, path: pathlib.Path) -> Mapping[str, Any]:
     """The innermost state dict."""
     if not isinstance(content, Mapping):
-        raise ValueError(
+        raise errors.UserError(
             f"{path} holds a {type(content).__name__}; expected model.state_dict()"
         )
     for key in _NESTED:
@@ -222,7 +223,7 @@ def _build_config(given: Any, settings: dict[str, Any]) -> tuple[Any, list[str]]
         config = given.copy_and_resolve_references()
     if (config.model.source_rows > 0) != encodes_source:
         kinds = ("no source encoder", "a source encoder (modification by diffusion)")
-        raise ValueError(
+        raise errors.UserError(
             "a checkpoint of the wrong network: it has "
             f"{kinds[encodes_source]}, but the network of the config has "
             f"{kinds[not encodes_source]}, model.source_rows="

@@ -26,7 +26,7 @@ from crystaljax.models import build
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import conditions, requested_energies
 from crystaljax.sampling import requests as samples_lib
-from crystaljax.system import sharding
+from crystaljax.system import errors, sharding
 from crystaljax.training import runs
 
 
@@ -107,7 +107,7 @@ def build_request(
         options.candidates,
     )
     if not build.is_modification(config):
-        raise ValueError(
+        raise errors.UserError(
             f"{workdir} holds a model that generates crystals from conditions alone; "
             "use it with `python -m crystaljax.sample`, or train one of "
             "configs/modify_*.py"
@@ -119,7 +119,7 @@ def build_request(
 
     usable, sources, problems = _prepare(options, vocabulary, sites)
     if not usable:
-        raise ValueError(
+        raise errors.UserError(
             "no crystal can be modified:\n  "
             + "\n  ".join(f"{each.name}: {each.reason}" for each in problems)
         )

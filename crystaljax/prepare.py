@@ -29,6 +29,7 @@ from crystaljax.data import dataset as datasets
 from crystaljax.data import report as reports
 from crystaljax.data import split as splits
 from crystaljax.data.sources import building
+from crystaljax.system import errors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -192,18 +193,18 @@ def _require_some(keep: np.ndarray, report: dict[str, Any]) -> None:
         return
     failed = {reason: entry["count"] for reason, entry in report["failed"].items()}
     if not report["num_read"]:
-        raise ValueError("nothing left: the source has no structures")
+        raise errors.UserError("nothing left: the source has no structures")
     if not len(keep):
         reason = max(failed, key=lambda name: failed[name])
         example = report["failed"][reason]["examples"][0]
-        raise ValueError(
+        raise errors.UserError(
             f"nothing left: none of {report['num_read']} structures could be read, "
             f"most ({failed[reason]}) because: {reason}; the first is "
             f"{example['id']!r}: {example['detail']}"
         )
     dropped = report["dropped"]
     rule = max(dropped, key=lambda name: dropped[name])
-    raise ValueError(
+    raise errors.UserError(
         f"nothing left: of {len(keep)} structures that were read, --{rule} dropped "
         f"most ({dropped[rule]}); all rules: {dropped}"
     )
@@ -321,7 +322,7 @@ def _parse_range(name: str, text: str | None) -> tuple[int, int] | None:
     try:
         return int(least), int(most or least)
     except ValueError as error:
-        raise ValueError(
+        raise errors.UserError(
             f"--{name}={text} is no range; expected one such as 4:60, or one number"
         ) from error
 

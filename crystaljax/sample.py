@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from crystaljax import command_line
+from crystaljax.system import errors
 
 # JAX takes a second to import, and --help does without it.
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def build_request(options: SampleOptions) -> "crystaljax.sampling.requests.Reque
         options.candidates,
     )
     if build.is_modification(config):
-        raise ValueError(
+        raise errors.UserError(
             f"{workdir} holds a model that modifies crystals; give it some with "
             "`python -m crystaljax.modify --input=…`, or sample from a model of the "
             "generation task"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from crystaljax import command_line
+from crystaljax.system import errors
 
 # These bring pymatgen, ASE and JAX, and --help does without.
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _screening_options(
     from crystaljax.screening import funnel
 
     if options.preset not in ase_relaxation.PRESETS:
-        raise ValueError(
+        raise errors.UserError(
             f"unknown preset {options.preset!r}; expected one of "
             f"{', '.join(ase_relaxation.PRESETS)}"
         )
@@ -213,7 +214,7 @@ def _parse_tolerance(text: str) -> "matcher.Tolerance":
     except ValueError:
         usable = False
     if not usable:
-        raise ValueError(
+        raise errors.UserError(
             f"tolerance {text!r}; expected ltol/stol/angle_tol, three positive numbers "
             "such as 0.2/0.3/5"
         )

@@ -24,7 +24,7 @@ from crystaljax.data import pairs, pipeline
 from crystaljax.models import build, scaling
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import estimation, generation
-from crystaljax.system import sharding
+from crystaljax.system import errors, sharding
 from crystaljax.training import build as build_training
 from crystaljax.training import examples as examples_lib
 from crystaljax.training import metrics as metrics_lib
@@ -227,7 +227,7 @@ def _require_new_or_resumed(workdir: pathlib.Path, config: Any, resume: bool) ->
         )
     differences = runs.config_differences(config, runs.load_config(workdir))
     if differences:
-        raise ValueError(
+        raise errors.UserError(
             f"--resume goes on with the config that {workdir} was started with; these "
             "values differ (given, started with):\n  " + "\n  ".join(differences)
         )
@@ -276,7 +276,7 @@ def _require_fits(dataset: datasets.Dataset, rows: int) -> None:
     """Raises ValueError if a structure has more sites than ``rows`` hold."""
     largest = int(dataset.num_sites.max())
     if largest > structure.max_sites(rows):
-        raise ValueError(
+        raise errors.UserError(
             f"the dataset has structures of {largest} sites, but data.rows={rows} "
             f"holds {structure.max_sites(rows)}; set --config.data.rows="
             f"{structure.rows_for(largest)} (and model.element_rows at least that), or "

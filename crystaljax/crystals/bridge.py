@@ -5,6 +5,7 @@ import numpy as np
 from pymatgen.core import Element, Lattice, Structure
 
 from crystaljax.crystals import structure
+from crystaljax.system import errors
 
 
 def to_pymatgen(crystal: structure.Crystal) -> Structure:
@@ -28,7 +29,7 @@ def from_pymatgen(pymatgen_structure: Structure) -> structure.Crystal:
         ValueError: a site is disordered, partly occupied, or not an element.
     """
     if not pymatgen_structure.is_ordered:
-        raise ValueError(
+        raise errors.UserError(
             f"{pymatgen_structure.formula} has partly occupied sites; expected an "
             "ordered crystal: choose one ordering first"
         )
@@ -61,7 +62,7 @@ def from_ase(atoms: ase.Atoms) -> structure.Crystal:
         ValueError: the atoms are not periodic in three directions.
     """
     if not (atoms.pbc.all() and abs(atoms.cell.volume) > 0):
-        raise ValueError(
+        raise errors.UserError(
             f"{atoms.get_chemical_formula()} has pbc {atoms.pbc.tolist()} and cell "
             f"{atoms.cell.cellpar().tolist()}; expected a cell periodic in three "
             "directions"
@@ -78,4 +79,4 @@ def require_finite(crystal: structure.Crystal) -> None:
     if not (
         np.isfinite(crystal.frac_coords).all() and np.isfinite(crystal.lattice).all()
     ):
-        raise ValueError("a coordinate or lattice entry is not finite")
+        raise errors.UserError("a coordinate or lattice entry is not finite")

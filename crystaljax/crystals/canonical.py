@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, Integer
 
 from crystaljax.crystals import elements, structure
 from crystaljax.crystals import niggli as reduced_bases
+from crystaljax.system import errors
 
 Origin = Literal["site", "mendeleev", "input"]
 ORIGINS: tuple[Origin, ...] = ("site", "mendeleev", "input")
@@ -73,7 +74,7 @@ def canonical_crystals(
         ValueError: ``origin`` is unknown.
     """
     if origin not in ORIGINS:
-        raise ValueError(f"unknown origin {origin!r}; expected one of {ORIGINS}")
+        raise errors.UserError(f"unknown origin {origin!r}; expected one of {ORIGINS}")
     lattices = np.array([each.lattice for each in crystals], float).reshape(-1, 3, 3)
     changes, problems = reduced_bases.niggli_changes(lattices)
     results: list[structure.Crystal | ValueError] = list(crystals)
@@ -83,7 +84,7 @@ def canonical_crystals(
         if not (problem or np.isfinite(crystal.frac_coords).all()):
             problem = "a coordinate is not finite"
         if problem:
-            results[index] = ValueError(problem)
+            results[index] = errors.UserError(problem)
         else:
             by_size.setdefault(crystal.num_sites, []).append(index)
     if not by_size:

@@ -9,6 +9,7 @@ import re
 import numpy as np
 
 from crystaljax.crystals import elements, structure
+from crystaljax.system import errors
 
 _CELL_TAGS = (
     "_cell_length_a",
@@ -119,7 +120,7 @@ def _atomic_number(name: str) -> int:
     """Of a type symbol or label: ``Cu``, ``Cu2+``, ``Cu1``."""
     match = _LEADING_SYMBOL.match(name)
     if match is None:
-        raise ValueError(f"{name!r} does not begin with an element symbol")
+        raise errors.UserError(f"{name!r} does not begin with an element symbol")
     return elements.atomic_number(match.group())
 
 
@@ -138,5 +139,5 @@ def _parse_with_pymatgen(text: str) -> structure.Crystal:
             parsed = Structure.from_str(text, fmt="cif")
         except Exception as error:
             # Its parser raises whatever a malformed text leads to: KeyError, ...
-            raise ValueError(f"not readable as CIF: {error}") from error
+            raise errors.UserError(f"not readable as CIF: {error}") from error
     return bridge.from_pymatgen(parsed)

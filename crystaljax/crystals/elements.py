@@ -17,6 +17,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int, Integer, UInt8
 
+from crystaljax.system import errors
+
 # fmt: off
 SYMBOLS = (
     "H", "He",
@@ -52,7 +54,7 @@ def atomic_number(symbol: str) -> int:
         ValueError: no element from H to Lr has this symbol.
     """
     if symbol not in _ATOMIC_NUMBERS:
-        raise ValueError(
+        raise errors.UserError(
             f"unknown element {symbol!r}; expected a symbol from H to Lr, such as "
             "'Cu': check spelling and capitals"
         )
@@ -66,7 +68,7 @@ def symbol(number: int) -> str:
         ValueError: the number is not in 1-103.
     """
     if not 1 <= number <= NUM_ELEMENTS:
-        raise ValueError(
+        raise errors.UserError(
             f"atomic number {number} is outside 1-{NUM_ELEMENTS} (H to Lr); padding "
             "sites must be cut off first"
         )
@@ -84,7 +86,7 @@ def parse_formula(formula: str) -> dict[str, int]:
     """
     text = "".join(formula.split())
     if not text:
-        raise ValueError(
+        raise errors.UserError(
             f"formula {formula!r} is empty; expected one such as 'Cu3Au' or 'Ca(OH)2'"
         )
     # One counter per open parenthesis, the whole formula at the bottom.
@@ -93,7 +95,7 @@ def parse_formula(formula: str) -> dict[str, int]:
     while position < len(text):
         token = _FORMULA_TOKEN.match(text, position)
         if token is None:
-            raise ValueError(
+            raise errors.UserError(
                 f"formula {formula!r} has {text[position]!r} where an element symbol "
                 "or a parenthesis was expected; write it like 'Cu3Au' or 'Ca(OH)2'"
             )
@@ -101,7 +103,7 @@ def parse_formula(formula: str) -> dict[str, int]:
         name, count_text = token.groups()
         if name == "(":
             if count_text is not None:
-                raise ValueError(
+                raise errors.UserError(
                     f"formula {formula!r} has the count {count_text!r} after an "
                     "opening parenthesis; put it after the closing one, as in "
                     "'Ca(OH)2'"
@@ -111,13 +113,13 @@ def parse_formula(formula: str) -> dict[str, int]:
         count = _parse_count(count_text, formula)
         if name == ")":
             if len(stack) == 1:
-                raise ValueError(
+                raise errors.UserError(
                     f"formula {formula!r} closes a parenthesis that was not opened; "
                     "remove it or add the opening one"
                 )
             group = stack.pop()
             if not group:
-                raise ValueError(
+                raise errors.UserError(
                     f"formula {formula!r} has empty parentheses; expected elements "
                     "between them, as in 'Ca(OH)2'"
                 )
@@ -125,18 +127,18 @@ def parse_formula(formula: str) -> dict[str, int]:
                 stack[-1][member] += member_count * count
         else:
             if name not in _ATOMIC_NUMBERS:
-                raise ValueError(
+                raise errors.UserError(
                     f"formula {formula!r} has the unknown element {name!r}; expected "
                     "symbols from H to Lr: check spelling and capitals"
                 )
             stack[-1][name] += count
     if len(stack) > 1:
-        raise ValueError(
+        raise errors.UserError(
             f"formula {formula!r} has a parenthesis that is not closed; add the ')'"
         )
     counts = stack[0]
     if counts.total() > _MAX_FORMULA_SITES:
-        raise ValueError(
+        raise errors.UserError(
             f"formula {formula!r} has {counts.total()} sites; expected the formula of "
             f"one cell, at most {_MAX_FORMULA_SITES}: check its counts"
         )
@@ -147,7 +149,7 @@ def _parse_count(text: str | None, formula: str) -> int:
     if text is None:
         return 1
     if not text.isdecimal() or int(text) == 0:
-        raise ValueError(
+        raise errors.UserError(
             f"formula {formula!r} has the count {text!r}; expected a positive integer: "
             "multiply a fractional formula until its counts are whole, and leave out "
             "elements that are absent"
@@ -191,7 +193,7 @@ def anonymous_formula(atomic_numbers: Integer[np.ndarray, " sites"]) -> str:
     """
     counts = sorted(_count_species(atomic_numbers).values())
     if len(counts) > len(string.ascii_uppercase):
-        raise ValueError(
+        raise errors.UserError(
             f"{len(counts)} species have no anonymous formula; expected at most "
             f"{len(string.ascii_uppercase)}, one letter each"
         )
@@ -249,7 +251,7 @@ def load_element_property_names(form: str) -> tuple[str, ...]:
 @functools.cache
 def _load_property_table(form: str) -> tuple[tuple[str, ...], np.ndarray]:
     if form not in PROPERTY_FORMS:
-        raise ValueError(
+        raise errors.UserError(
             f"unknown form {form!r} of the element properties; expected one of "
             f"{PROPERTY_FORMS}"
         )

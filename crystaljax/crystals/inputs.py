@@ -6,6 +6,7 @@ import pathlib
 import warnings
 
 from crystaljax.crystals import cif, structure
+from crystaljax.system import errors
 
 _EXTXYZ_SUFFIXES = (".extxyz", ".xyz")
 # Files that hold one crystal.
@@ -60,11 +61,13 @@ def read_inputs(
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if _format(file))
         if not files:
-            raise ValueError(f"no crystals in the folder {path}; expected {FORMATS}")
+            raise errors.UserError(
+                f"no crystals in the folder {path}; expected {FORMATS}"
+            )
     elif _format(path):
         files = [path]
     else:
-        raise ValueError(f"{path} is of no known format; expected {FORMATS}")
+        raise errors.UserError(f"{path} is of no known format; expected {FORMATS}")
     crystals: list[Input] = []
     unreadable: list[Unreadable] = []
     for file in files:
@@ -72,7 +75,9 @@ def read_inputs(
             found = _read(file)
         except Exception as error:
             # Parsers of others raise whatever a malformed file leads to.
-            reason = f"{type(error).__name__}: {error}"
+            reason = str(error)
+            if not isinstance(error, errors.UserError):
+                reason = f"{type(error).__name__}: {reason}"
             unreadable.append(Unreadable(str(file), " ".join(reason.split())))
             continue
         if not found:
@@ -133,7 +138,7 @@ def parse_crystal(text: str, format: str) -> structure.Crystal:
         return cif.parse_cif(text)
     if format == "poscar":
         return parse_poscar(text)
-    raise ValueError(f"unknown format {format!r}; expected 'cif' or 'poscar'")
+    raise errors.UserError(f"unknown format {format!r}; expected 'cif' or 'poscar'")
 
 
 def parse_poscar(text: str) -> structure.Crystal:
@@ -155,7 +160,7 @@ def parse_poscar(text: str) -> structure.Crystal:
             parsed = Poscar.from_str(text).structure
         except Exception as error:
             # Its parser raises whatever a malformed text leads to: IndexError, ...
-            raise ValueError(f"not readable as POSCAR: {error}") from error
+            raise errors.UserError(f"not readable as POSCAR: {error}") from error
     return bridge.from_pymatgen(parsed)
 
 
@@ -164,6 +169,6 @@ def _require_plausible_counts(text: str) -> None:
     lines = text.splitlines()
     for token in " ".join(lines[_COUNT_LINES]).split():
         if token.isdecimal() and (len(token) > 9 or int(token) > len(lines)):
-            raise ValueError(
+            raise errors.UserError(
                 f"not readable as POSCAR: {token[:20]} atoms in {len(lines)} lines"
             )

@@ -11,6 +11,8 @@ import pathlib
 import numpy as np
 from jaxtyping import Float
 
+from crystaljax.system import errors
+
 NUM_SPACE_GROUPS = 230
 # The largest groups, such as Fm-3m with its centring translations.
 MAX_OPERATIONS = 192
@@ -48,7 +50,7 @@ def load_space_group_operations(
         ValueError: an unknown order.
     """
     if order not in _TABLES:
-        raise ValueError(
+        raise errors.UserError(
             f"unknown order of operations {order!r}; expected one of {tuple(_TABLES)}"
         )
     with _open_table(_TABLES[order]) as table:
@@ -96,7 +98,7 @@ def parse_space_groups(text: str) -> list[int]:
         return list(range(1, NUM_SPACE_GROUPS + 1))
     entries = [entry.strip() for entry in text.split(",")]
     if not all(entries):
-        raise ValueError(
+        raise errors.UserError(
             f"space groups {text!r} have an empty entry; expected 'all', or numbers "
             "and symbols between commas, such as '1,225,P6_3/mmc'"
         )
@@ -108,7 +110,7 @@ def _parse_space_group(entry: str) -> int:
     if entry[0].isalpha():
         number = _numbers_by_symbol().get(_normalise(entry))
         if number is None:
-            raise ValueError(
+            raise errors.UserError(
                 f"unknown space-group symbol {entry!r}; expected a short "
                 "Hermann-Mauguin symbol such as 'Fm-3m' or 'P6_3/mmc', or a number "
                 "from 1 to 230"
@@ -116,7 +118,7 @@ def _parse_space_group(entry: str) -> int:
         return number
     if entry.isdecimal() and 1 <= int(entry) <= NUM_SPACE_GROUPS:
         return int(entry)
-    raise ValueError(
+    raise errors.UserError(
         f"space group {entry!r} does not exist; expected a number from 1 to "
         f"{NUM_SPACE_GROUPS}, or a symbol such as 'Fm-3m'"
     )

@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from crystaljax.system import errors
+
 PAPER_ROWS = 64
 NUM_LATTICE_ROWS = 3
 # The paper keeps one row of padding between the last possible site and the lattice.
@@ -124,7 +126,7 @@ def max_sites(rows: int) -> int:
         ValueError: ``rows`` is not a multiple of 8, or holds no site.
     """
     if rows < 8 or rows % 8:
-        raise ValueError(f"rows is {rows}; expected a positive multiple of 8")
+        raise errors.UserError(f"rows is {rows}; expected a positive multiple of 8")
     return rows - NUM_EXTRA_ROWS
 
 
@@ -143,7 +145,7 @@ def rows_of(
     limits = np.array([max_sites(rows) for rows in buckets])
     largest = int(np.max(num_sites, initial=0))
     if largest > limits[-1]:
-        raise ValueError(
+        raise errors.UserError(
             f"a crystal of {largest} sites does not fit into {buckets[-1]} rows, which "
             f"hold {limits[-1]} sites; use rows={rows_for(largest)} or more"
         )
@@ -182,7 +184,7 @@ def encode(
     """
     num_rows_in = frac_coords.shape[-2]
     if num_rows_in > max_sites(rows):
-        raise ValueError(
+        raise errors.UserError(
             f"{num_rows_in} site rows do not fit into {rows} rows, which hold "
             f"{max_sites(rows)} sites; use rows={rows_for(num_rows_in)} or more"
         )
@@ -232,7 +234,7 @@ def orient(lattice: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batc
     """
     volume = np.linalg.det(lattice)
     if not np.all(volume > 0):
-        raise ValueError(
+        raise errors.UserError(
             f"lattice with determinant {np.min(volume):g} Å³; expected right-handed "
             "vectors that span a volume"
         )
@@ -259,7 +261,7 @@ def lattice_from_parameters(
     c_z_squared = 1 - cos_beta**2 - c_y**2
     # False for NaN too.
     if not (a > 0 and b > 0 and c > 0 and c_z_squared > 0):
-        raise ValueError(
+        raise errors.UserError(
             f"cell parameters {parameters.tolist()} span no cell; expected positive "
             "lengths (Å) and angles (degrees) of a parallelepiped"
         )

@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from crystaljax.crystals import bridge, elements, structure, validity
-from crystaljax.system import atomic_files
+from crystaljax.system import atomic_files, errors
 
 # ASE takes these out of a frame's info and makes a calculator of them: a requested
 # energy would be read as a computed one, in eV for the whole cell.
@@ -61,7 +61,7 @@ def write_extxyz(
     _require_same_length(crystals=crystals, infos=infos)
     for key in {key for info in infos for key in info}:
         if key in RESERVED_INFO_KEYS or not _INFO_KEY.fullmatch(key):
-            raise ValueError(
+            raise errors.UserError(
                 f"info key {key!r} cannot be used in an extxyz file; expected a plain "
                 f"name other than {', '.join(RESERVED_INFO_KEYS)}: call a requested "
                 "energy 'formation_energy'"
@@ -301,7 +301,7 @@ def write_table(
     """
     path = pathlib.Path(path)
     if path.suffix not in (".csv", ".parquet"):
-        raise ValueError(
+        raise errors.UserError(
             f"table {str(path)!r} has the suffix {path.suffix!r}; expected .csv or "
             ".parquet"
         )
@@ -318,7 +318,7 @@ def write_table(
         return
     nested = [field.name for field in table.schema if pa.types.is_nested(field.type)]
     if nested:
-        raise ValueError(
+        raise errors.UserError(
             f"columns {nested} hold lists, which a CSV cannot; write .parquet, or one "
             "column per entry"
         )
@@ -341,7 +341,7 @@ def is_writable(crystal: structure.Crystal) -> bool:
 def _require_same_length(**sequences: Sequence[Any] | np.ndarray) -> None:
     lengths = {name: len(sequence) for name, sequence in sequences.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(
+        raise errors.UserError(
             f"lengths {lengths} differ; expected one entry per row in each"
         )
 

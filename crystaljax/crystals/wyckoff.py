@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from crystaljax.crystals import space_groups as symmetry
+from crystaljax.system import errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,7 @@ def load_positions(space_group: int) -> tuple[Position, ...]:
         ValueError: the number is not in 1-230.
     """
     if not 1 <= space_group <= symmetry.NUM_SPACE_GROUPS:
-        raise ValueError(
+        raise errors.UserError(
             f"space group {space_group} does not exist; expected a number from 1 to "
             f"{symmetry.NUM_SPACE_GROUPS}"
         )
@@ -156,7 +157,7 @@ def _supply(space_group: int) -> _Supply:
 def _primitive_cells(counts: Sequence[int]) -> list[tuple[int, ...]]:
     """Counts of all cells of which a cell with these can be a supercell."""
     if not counts or min(counts) < 1:
-        raise ValueError(
+        raise errors.UserError(
             f"numbers of sites are {list(counts)}; expected a positive one for each "
             "species"
         )

@@ -10,6 +10,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Int, Integer
 
 from crystaljax.crystals import structure
+from crystaljax.system import errors
 
 # num_sites is stored in one byte.
 MAX_SITES = 255
@@ -154,7 +155,7 @@ def offsets_of(
     offsets = np.zeros(len(num_sites) + 1, np.int64)
     np.cumsum(num_sites, out=offsets[1:])
     if offsets[-1] > np.iinfo(np.int32).max:
-        raise ValueError(
+        raise errors.UserError(
             f"{offsets[-1]} sites in all; a table holds up to {np.iinfo(np.int32).max}"
         )
     return offsets.astype(np.int32)

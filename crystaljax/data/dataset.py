@@ -22,6 +22,7 @@ from jaxtyping import Int
 
 from crystaljax.crystals import elements, structure
 from crystaljax.data import columnar
+from crystaljax.system import errors
 
 TABLE_NAME = "structures.arrow"
 INFO_NAME = "dataset.json"
@@ -68,7 +69,7 @@ class Dataset(columnar.Columns):
             ValueError: there is no split of that name.
         """
         if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}; expected one of {SPLITS}")
+            raise errors.UserError(f"unknown split {split!r}; expected one of {SPLITS}")
         return np.flatnonzero(self.split == SPLITS.index(split))
 
 
@@ -163,11 +164,11 @@ def open_dataset(path: str | os.PathLike, *, verify: bool = True) -> Dataset:
         try:
             batch = pa.ipc.open_file(source).get_batch(0)
         except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(
+            raise errors.UserError(
                 f"{table} is damaged ({error}); prepare it again"
             ) from error
     if not batch.schema.equals(SCHEMA):
-        raise ValueError(
+        raise errors.UserError(
             f"{table} has the columns {batch.schema.names} or types that differ from "
             f"version {VERSION} of the format; prepare it again"
         )
@@ -210,18 +211,18 @@ def read_info(path: str | os.PathLike) -> dict[str, Any]:
     try:
         info = json.loads((path / INFO_NAME).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path / INFO_NAME} is not JSON ({error})") from error
+        raise errors.UserError(f"{path / INFO_NAME} is not JSON ({error})") from error
     if not isinstance(info, dict) or info.get("version") != VERSION:
         found = info.get("version") if isinstance(info, dict) else None
-        raise ValueError(
+        raise errors.UserError(
             f"{path} is a data set of version {found}; this crystaljax reads version "
             f"{VERSION}; prepare it again"
         )
     if not {"num_bytes", "sha256"} <= set(info.get("table", ())):
-        raise ValueError(f"{path / INFO_NAME} does not describe {TABLE_NAME}")
+        raise errors.UserError(f"{path / INFO_NAME} does not describe {TABLE_NAME}")
     # Data sets of earlier releases have none.
     if info.get("sha256", expected := _info_checksum(info)) != expected:
-        raise ValueError(
+        raise errors.UserError(
             f"{path / INFO_NAME} has another SHA-256 than when it was written: it is "
             "altered; copy or prepare it again"
         )
@@ -256,7 +257,7 @@ def gather(
     starts = dataset.offsets[indices].astype(np.int64)
     num_sites = dataset.offsets[indices + 1] - dataset.offsets[indices]
     if num_sites.size and num_sites.max() > rows_of_sites:
-        raise ValueError(
+        raise errors.UserError(
             f"a structure has {num_sites.max()} sites, but there are {rows_of_sites} "
             f"site rows; use rows={structure.rows_for(int(num_sites.max()))} or more, "
             "or drop large structures"
@@ -351,16 +352,16 @@ def _require_valid(columns: columnar.Columns) -> None:
     if len(columns) and not (
         num_sites.min() > 0 and num_sites.max() <= columnar.MAX_SITES
     ):
-        raise ValueError(
+        raise errors.UserError(
             f"structures have {num_sites.min()} to {num_sites.max()} sites; expected 1 "
             f"to {columnar.MAX_SITES}"
         )
     for name in ("frac_coords", "lattice", "formation_energy"):
         if not np.isfinite(getattr(columns, name)).all():
-            raise ValueError(f"{name} has entries that are not finite")
+            raise errors.UserError(f"{name} has entries that are not finite")
     numbers = columns.space_group
     if len(numbers) and not (numbers.min() > 0 and numbers.max() <= 230):
-        raise ValueError(
+        raise errors.UserError(
             f"space groups {numbers.min()} to {numbers.max()}; expected 1 to 230"
         )
 
@@ -372,12 +373,12 @@ def _require_intact(
         raise FileNotFoundError(f"{table} is missing; prepare the data set again")
     num_bytes, expected = table.stat().st_size, info["table"]["num_bytes"]
     if num_bytes != expected:
-        raise ValueError(
+        raise errors.UserError(
             f"{table} has {num_bytes} bytes, but {expected} were written: it is "
             "truncated or altered; copy or prepare it again"
         )
     if verify and _checksum(table) != info["table"]["sha256"]:
-        raise ValueError(
+        raise errors.UserError(
             f"{table} has another SHA-256 than when it was written: it is altered; "
             "copy or prepare it again"
         )

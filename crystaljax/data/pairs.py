@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, Integer
 from crystaljax.crystals import structure
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
+from crystaljax.system import errors
 
 # Keep the draws of this module apart from other uses of the same seed.
 _EPOCH_STREAM = 0x7061697273
@@ -132,7 +133,7 @@ def build_pair_samplers(
         ValueError: no group has two structures, or an epoch would hold no pair.
     """
     if not (math.isfinite(pairs_per_group) and pairs_per_group > 0):
-        raise ValueError(
+        raise errors.UserError(
             f"pairs_per_group is {pairs_per_group}; expected a finite number above 0, "
             "such as 5"
         )
@@ -148,7 +149,7 @@ def build_pair_samplers(
         for i in range(len(site_limits))
     ]
     if not any(map(len, samplers)):
-        raise ValueError(
+        raise errors.UserError(
             f"pairs_per_group={pairs_per_group} makes no whole pair of either kind "
             f"from {len(groups.sizes)} polymorph groups; use a larger one (2 takes one "
             "pair of each kind from every group)"
@@ -195,7 +196,7 @@ def lowest_energy_pairs(
         ValueError: no group has two structures, or ``pairs_per_group`` is below 1.
     """
     if pairs_per_group is not None and pairs_per_group < 1:
-        raise ValueError(
+        raise errors.UserError(
             f"pairs_per_group is {pairs_per_group}; expected 1 or more, or None for "
             "all pairs"
         )
@@ -252,7 +253,7 @@ def _polymorph_groups(
     sizes = np.diff(starts, append=len(members))
     is_used = sizes > 1
     if not is_used.any():
-        raise ValueError(
+        raise errors.UserError(
             f"no polymorphs among {len(indices)} structures: a modification model "
             "learns from pairs within a group of one cell formula, and no group has "
             "two structures here; prepare a data set with --min_group_size=2 or more, "

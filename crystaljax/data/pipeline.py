@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from crystaljax.crystals import structure
+from crystaljax.system import errors
 
 # Keeps the order of dispatches apart from other draws of the same seed.
 _ORDER_STREAM = 0x6F72646572
@@ -88,9 +89,9 @@ class ShuffledBatches:
             ValueError: no items, or a batch that cannot be split over processes.
         """
         if len(epochs) == 0:
-            raise ValueError("no structures to draw batches from")
+            raise errors.UserError("no structures to draw batches from")
         if batch_size % process_count:
-            raise ValueError(
+            raise errors.UserError(
                 f"batch size {batch_size} cannot be split over {process_count} "
                 f"processes; use a multiple of {process_count}"
             )
@@ -172,7 +173,7 @@ def share_dispatches(
     """
     num_sources = np.count_nonzero(sizes)
     if num_dispatches < num_sources:
-        raise ValueError(
+        raise errors.UserError(
             f"{num_dispatches} dispatches for {num_sources} sizes of crystals "
             "(data.row_buckets); train for more steps, or lower "
             "train.steps_per_dispatch"

@@ -15,7 +15,7 @@ import tqdm
 from crystaljax.crystals import canonical, elements, structure, validity
 from crystaljax.data import columnar, staging
 from crystaljax.data.sources import record
-from crystaljax.system import workers
+from crystaljax.system import errors, workers
 
 # Rows that a worker takes at a time: few at first, so that a short file keeps all
 # workers busy, then enough to hide what sending them costs.
@@ -282,11 +282,11 @@ def canonical_forms(
     for crystal, problem in zip(crystals, problems, strict=True):
         try:
             if problem:
-                raise ValueError(problem)
+                raise errors.UserError(problem)
             if form.primitive:
                 crystal = _primitive(crystal, form.symprec)
             if crystal.num_sites > columnar.MAX_SITES:
-                raise ValueError(
+                raise errors.UserError(
                     f"{crystal.num_sites} sites; a data set holds up to "
                     f"{columnar.MAX_SITES}"
                 )
@@ -314,6 +314,6 @@ def _primitive(crystal: structure.Crystal, symprec: float) -> structure.Crystal:
     except Exception:
         cell = None
     if cell is None:
-        raise ValueError(f"spglib finds no primitive cell at symprec {symprec} Å")
+        raise errors.UserError(f"spglib finds no primitive cell at symprec {symprec} Å")
     lattice, frac_coords, atomic_numbers = map(np.asarray, cell)
     return structure.Crystal(atomic_numbers, frac_coords, lattice)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, Integer
 
 from crystaljax.crystals import elements
 from crystaljax.data import dataset as datasets
+from crystaljax.system import errors
 
 # A side is improved by swapping formulas until frequencies differ by less than this in
 # all, no swap is found among so many, or so many have been tried.
@@ -86,7 +87,7 @@ def require_fractions(fractions: Mapping[str, float]) -> None:
         or not all(value >= 0 for value in values)
         or sum(values) > 1
     ):
-        raise ValueError(
+        raise errors.UserError(
             f"fractions are {dict(fractions)}; expected shares from 0 to 1, at most 1 "
             f"in all, for {names}"
         )
@@ -105,7 +106,7 @@ def element_imbalance(
         ValueError: there are no structures on a side.
     """
     if not (one.any() and other.any()):
-        raise ValueError(
+        raise errors.UserError(
             "a side has no structures, so no element frequencies; compare sides that "
             "have some"
         )

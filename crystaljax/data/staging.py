@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from crystaljax.data import columnar
+from crystaljax.system import errors
 
 _JOURNAL_NAME = "journal.json"
 _LOCK_NAME = "lock"
@@ -57,7 +58,7 @@ class ColumnFiles:
             expected = self.counts[name] * _entry_bytes(name)
             found = file.seek(0, os.SEEK_END)
             if found < expected:
-                raise ValueError(
+                raise errors.UserError(
                     f"{path / name} has {found} bytes, but {expected} were written: it "
                     "is damaged; pass --overwrite to start again"
                 )
@@ -207,7 +208,7 @@ def _require_same_origin(
         if given.get(name) != started.get(name)
     ]
     if differences:
-        raise ValueError(
+        raise errors.UserError(
             f"{path} holds what an interrupted run has read of something else; pass "
             "--overwrite to start again, or the same options to go on. These differ:\n"
             "  " + "\n  ".join(differences)
@@ -225,7 +226,7 @@ def _read_journal(path: pathlib.Path) -> dict[str, Any] | None:
             return journal
     except (ValueError, TypeError):
         pass
-    raise ValueError(
+    raise errors.UserError(
         f"{path / _JOURNAL_NAME} is not the journal of an interrupted run; pass "
         "--overwrite to start again"
     )

@@ -15,6 +15,7 @@ import pyarrow.parquet
 from crystaljax.crystals import elements, structure, structure_files, symmetrization
 from crystaljax.relaxation import references
 from crystaljax.screening import inputs as screening_inputs
+from crystaljax.system import errors
 
 MANIFEST = "manifest.csv"
 CANDIDATES = "candidates.extxyz"
@@ -94,7 +95,7 @@ def read_items(
     order = _order(rows)
     chosen = [i for i in order if _is_wanted(rows[i], max_above_hull, new_only)][:top]
     if not chosen:
-        raise ValueError(
+        raise errors.UserError(
             f"none of the {len(rows)} candidates in {path} is left; raise "
             "--max_above_hull, or pass --nonew_only"
         )
@@ -145,7 +146,7 @@ def _find_generated(
         request = json.loads((path / "screening.json").read_text(encoding="utf-8"))
         samples = request["request"]["samples"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise errors.UserError(
             f"{path} does not say which samples it screened ({error!r}); export these "
             "with --candidates themselves, or pass --structures=relaxed"
         ) from error
@@ -196,7 +197,7 @@ def reference_items(given: str, items: Sequence[Item]) -> list[Item]:
     if given != ELEMENTS:
         read = references.load_references(given)
         if read.energies:
-            raise ValueError(
+            raise errors.UserError(
                 f"--references={given} holds energies; expected crystals of the "
                 "elements: give energies to `python -m crystaljax.collect`"
             )
@@ -296,9 +297,9 @@ def read_manifest(folder: pathlib.Path) -> list[Handed]:
     try:
         rows = pyarrow.csv.read_csv(path, convert_options=options).to_pylist()
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise errors.UserError(f"{path} is damaged: {error}") from error
     if rows and not set(_FIXED) <= rows[0].keys():
-        raise ValueError(
+        raise errors.UserError(
             f"{path} has the columns {', '.join(rows[0])}; expected "
             f"{', '.join(_FIXED)} among them, as `python -m crystaljax.export` writes "
             "them"

@@ -11,7 +11,7 @@ from crystaljax.crystals import elements, validity
 from crystaljax.dft import formation, handover, vasp_runs
 from crystaljax.hull import convex_hull as hulls
 from crystaljax.matching import matcher
-from crystaljax.system import workers
+from crystaljax.system import errors, workers
 
 SYMPRECS = (0.1, 0.01)
 # A process takes seconds to start.
@@ -92,7 +92,7 @@ def analyze_runs(
         if place not in seen:
             tasks.append(_Task(place.relative_to(root).as_posix(), None, each))
     if not tasks:
-        raise ValueError(
+        raise errors.UserError(
             f"{root} holds no runs: neither vasprun.xml nor INCAR in any folder below "
             "it"
         )
@@ -144,7 +144,7 @@ def put_on_hull(
     fit = [i for i in with_energy if runs[i].energy_model == known.energy_model]
     if with_energy and not fit:
         models = sorted({runs[i].energy_model for i in with_energy})
-        raise ValueError(
+        raise errors.UserError(
             f"the runs have energies of {', '.join(map(repr, models))}, the hull "
             f"{spec} has those of {known.energy_model!r}; energies of two models do "
             "not mix. If they are one under two names, say so: "

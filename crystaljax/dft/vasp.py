@@ -38,6 +38,7 @@ from pymatgen.io.vasp import sets
 from pymatgen.io.vasp.inputs import Incar, Kpoints
 
 from crystaljax.crystals import bridge, elements, structure, structure_files, validity
+from crystaljax.system import errors
 
 PRESETS = ("paper", "mp")
 # Per reciprocal atom.
@@ -176,7 +177,7 @@ def build_vasp_set(
         _require_potentials(cell, set(elements.SYMBOLS) - potentials.keys(), preset)
         return sets.MPRelaxSet(cell, user_incar_settings=settings)
     if preset != "paper":
-        raise ValueError(f"unknown preset {preset!r}; expected one of {PRESETS}")
+        raise errors.UserError(f"unknown preset {preset!r}; expected one of {PRESETS}")
     _require_potentials(cell, set(_NO_POTENTIAL), preset)
     return sets.VaspInputSet(
         cell,
@@ -202,16 +203,20 @@ def parse_incar(tags: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         name = name.strip().upper()
         if not (name and equals):
-            raise ValueError(f"INCAR tag {text!r}; expected one such as ENCUT=600")
+            raise errors.UserError(
+                f"INCAR tag {text!r}; expected one such as ENCUT=600"
+            )
         if name in _PER_SITE:
-            raise ValueError(
+            raise errors.UserError(
                 f"INCAR tag {name} has a value per site or species, which differ from "
                 "candidate to candidate; edit the INCARs, or use build_vasp_set"
             )
         if name not in Incar.INCAR_PARAMS:
             close = difflib.get_close_matches(name, Incar.INCAR_PARAMS, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"VASP has no INCAR tag {name}, as pymatgen knows{hint}")
+            raise errors.UserError(
+                f"VASP has no INCAR tag {name}, as pymatgen knows{hint}"
+            )
         parsed[name] = Incar.proc_val(name, value.strip()) if value.strip() else None
     return parsed
 
@@ -233,7 +238,7 @@ def _paper_config() -> dict[str, Any]:
 def _require_potentials(cell: Structure, missing: set[str], preset: str) -> None:
     without = sorted(missing & {element.symbol for element in cell.elements})
     if without:
-        raise ValueError(
+        raise errors.UserError(
             f"the preset {preset!r} has no potential for {', '.join(without)}"
         )
 
@@ -246,7 +251,7 @@ def _to_pymatgen(crystal: structure.Crystal) -> Structure:
     """
     checked = validity.check(crystal)
     if not checked.valid:
-        raise ValueError(checked.reason)
+        raise errors.UserError(checked.reason)
     crystal = structure_files.right_handed(crystal)
     wrapped = crystal.frac_coords - np.floor(crystal.frac_coords)
     return bridge.to_pymatgen(dataclasses.replace(crystal, frac_coords=wrapped))
@@ -276,7 +281,7 @@ def espresso_inputs(
     symbols = [site.specie.symbol for site in cell]
     missing = sorted(set(symbols) - potentials.keys())
     if missing:
-        raise ValueError(f"no pseudopotential is given for {', '.join(missing)}")
+        raise errors.UserError(f"no pseudopotential is given for {', '.join(missing)}")
     chosen = {symbol: potentials[symbol] for symbol in sorted(set(symbols))}
     data = dict(_ESPRESSO)
     for name in ("ecutwfc", "ecutrho"):
@@ -315,17 +320,19 @@ def parse_espresso(entries: Sequence[str]) -> dict[str, Any]:
     for text in entries:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (name and equals and value):
-            raise ValueError(f"pw.x entry {text!r}; expected one such as ecutwfc=80")
+            raise errors.UserError(
+                f"pw.x entry {text!r}; expected one such as ecutwfc=80"
+            )
         plain = re.sub(r"\(.*\)$", "", name)
         if plain == _PER_SPECIES:
-            raise ValueError(
+            raise errors.UserError(
                 f"pw.x entry {name} has a value per species, which differ from "
                 "candidate to candidate; nspin=2 sets moments to start from"
             )
         if plain not in known:
             close = difflib.get_close_matches(plain, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"pw.x has no entry {name!r}{hint}")
+            raise errors.UserError(f"pw.x has no entry {name!r}{hint}")
         parsed[name] = _parse_value(value)
     return parsed
 
@@ -358,7 +365,7 @@ def load_potentials(text: str) -> dict[str, Potential]:
     """
     if not text.endswith(".json"):
         if "{element}" not in text:
-            raise ValueError(
+            raise errors.UserError(
                 f"pseudopotentials {text!r}; expected a pattern such as "
                 "'{element}.upf', or a JSON file that maps symbols to file names"
             )
@@ -373,7 +380,7 @@ def load_potentials(text: str) -> dict[str, Potential]:
         table = json.loads(path.read_text(encoding="utf-8"))
         return {symbol: _parse_potential(each) for symbol, each in table.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise errors.UserError(
             f"{path} is no table of pseudopotentials ({error!r}); expected JSON such "
             'as {"Cu": "Cu.upf"} or that of the SSSP library'
         ) from error

@@ -22,6 +22,7 @@ import numpy as np
 from pymatgen.io.vasp.outputs import Vasprun
 
 from crystaljax.crystals import bridge, structure
+from crystaljax.system import errors
 
 # Written by VASP; kept by custodian as vasprun.xml.relax1.gz, …relax2.gz.
 _VASPRUN = re.compile(r"vasprun\.xml(\.relax(\d+))?(\.gz|\.bz2|\.xz)?")
@@ -134,7 +135,7 @@ def _parse(path: pathlib.Path) -> tuple[Vasprun, str]:
                 return Vasprun(part, exception_on_bad_xml=False, **_PARSED), reason
         except Exception as error:
             # What pymatgen says then is about attributes that it did not get to.
-            raise ValueError(
+            raise errors.UserError(
                 f"it ends early or is damaged before its first ionic step is complete "
                 f"({reason})"
             ) from error

@@ -7,6 +7,7 @@ import numpy as np
 from pymatgen.core import Composition, DummySpecies, Element
 
 from crystaljax.crystals import elements
+from crystaljax.system import errors
 
 # A formula such as "Cu3Au1", or the atomic numbers of all sites.
 Formula = str | Sequence[int] | np.ndarray
@@ -31,7 +32,9 @@ def parse_composition(formula: Formula) -> Composition:
             }
         )
     if composition.num_atoms == 0:
-        raise ValueError(f"{formula!r} holds no atom; expected one such as 'Cu3Au1'")
+        raise errors.UserError(
+            f"{formula!r} holds no atom; expected one such as 'Cu3Au1'"
+        )
     return composition
 
 
@@ -39,14 +42,14 @@ def _parse_formula(formula: str) -> Composition:
     try:
         composition = Composition(formula)
     except ValueError as error:
-        raise ValueError(
+        raise errors.UserError(
             f"formula {formula!r} cannot be read ({error}); expected one such as "
             "'Cu3Au1'"
         ) from error
     # pymatgen takes X and what begins with it for a dummy.
     dummies = [e for e in composition.elements if isinstance(e, DummySpecies)]
     if dummies:
-        raise ValueError(
+        raise errors.UserError(
             f"formula {formula!r} has the unknown element {dummies[0].symbol!r}; "
             "expected one such as 'Cu3Au1'"
         )

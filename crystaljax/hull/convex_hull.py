@@ -19,6 +19,7 @@ from pymatgen.core import Composition, Element
 
 from crystaljax.hull import compositions
 from crystaljax.hull import entries as hull_entries
+from crystaljax.system import errors
 
 Formula = compositions.Formula
 
@@ -135,7 +136,7 @@ def from_dict(value: Mapping[str, Any]) -> Hull:
         ]
         energy_model = value["energy_model"]
     except (KeyError, TypeError) as error:
-        raise ValueError(
+        raise errors.UserError(
             f"no hull: {error!r}; expected energy_model, and entries with formula, "
             "formation_energy and id"
         ) from error
@@ -165,13 +166,13 @@ def energy_above_hull(
             cannot be read.
     """
     if energy_model != hull.energy_model:
-        raise ValueError(
+        raise errors.UserError(
             f"candidates have energies of {energy_model!r}, the hull has those of "
             f"{hull.energy_model!r}; compute both with one energy model (if they are "
             "the same under two names, say so with --hull_energy_model)"
         )
     if len(formulas) != len(formation_energies):
-        raise ValueError(
+        raise errors.UserError(
             f"{len(formulas)} formulas but {len(formation_energies)} energies"
         )
     hull_energies: dict[Composition, float] = {}

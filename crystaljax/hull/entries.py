@@ -18,6 +18,7 @@ from crystaljax.data import dataset as datasets
 from crystaljax.data.readers import files, json_items, pages
 from crystaljax.data.sources import aflow, record
 from crystaljax.hull import compositions, entry_files
+from crystaljax.system import errors
 
 BUILTIN = "builtin"
 AFLOW = "aflow"
@@ -126,14 +127,14 @@ def build_entry(formula: compositions.Formula, energy: float, entry_id: str) -> 
         ValueError: the energy is not finite, or the formula cannot be read.
     """
     if not np.isfinite(energy):
-        raise ValueError(
+        raise errors.UserError(
             f"entry {entry_id!r} has formation energy {energy}; expected a finite "
             "number of eV/atom: leave entries without energy out"
         )
     try:
         composition = compositions.parse_composition(formula)
     except ValueError as error:
-        raise ValueError(f"entry {entry_id!r}: {error}") from error
+        raise errors.UserError(f"entry {entry_id!r}: {error}") from error
     return Entry(composition, float(energy), str(entry_id))
 
 
@@ -146,13 +147,13 @@ def _settle_energy_model(
             f"{entry_id!r} has {model!r}" if model else f"{entry_id!r} does not say"
             for model, entry_id in models.items()
         )
-        raise ValueError(
+        raise errors.UserError(
             f"{spec} holds energies of {len(models)} energy models: {examples}; one "
             "hull has one: split the file"
         )
     found = claimed or next(iter(models), "") or otherwise
     if not found:
-        raise ValueError(
+        raise errors.UserError(
             f"{spec} does not say what computed its energies; say it with "
             "--hull_energy_model (energy_model in Python), such as 'VASP PBE': "
             "candidates are compared only where theirs is the same"
@@ -163,7 +164,7 @@ def _settle_energy_model(
 def _read_file(spec: str, systems: set[frozenset[str]]) -> entry_files.Rows:
     suffix = files.suffix_without_compression(spec)
     if suffix not in (".csv", *json_items.SUFFIXES):
-        raise ValueError(
+        raise errors.UserError(
             f"unknown hull {spec!r}; expected FILE.csv, FILE.json, dataset:PATH, "
             "aflow:B-Ta-W, aflow, or builtin"
         )
@@ -213,7 +214,7 @@ def _find_systems(named: str, systems: set[frozenset[str]]) -> list[tuple[str, .
     if named:
         systems = {frozenset(symbol.strip() for symbol in named.split("-"))}
     if not systems:
-        raise ValueError(
+        raise errors.UserError(
             "hull 'aflow' needs formulas to know the chemical systems; or name one, "
             "such as aflow:B-Ta-W"
         )

@@ -16,6 +16,7 @@ from pymatgen.core import Composition
 from crystaljax.data.readers import csv_rows, json_items
 from crystaljax.data.sources import record
 from crystaljax.hull import compositions
+from crystaljax.system import errors
 
 # No allotrope lies that far below the reference state; a total energy does.
 _LOWEST_ELEMENT = -1.0  # eV/atom
@@ -70,7 +71,7 @@ def read_csv(path: str) -> Rows:
     better = [name for name in header if name.startswith("formation_energy_")]
     if "formation_energy" in header and better:
         # Our own tables of samples: nobody computed what was asked for.
-        raise ValueError(
+        raise errors.UserError(
             f"{path} has the columns 'formation_energy' and {better[0]!r}: a table of "
             "samples, whose formation_energy is what was asked for; write a CSV with "
             "the columns formula and energy, or give its hull.json"
@@ -84,12 +85,14 @@ def read_csv(path: str) -> Rows:
         where = f"{path}, row {number}"
         row = dict(zip(columns, cells, strict=True))
         if row["formula"] is None:
-            raise ValueError(f"{where}: cells are missing or too many; mend the row")
+            raise errors.UserError(
+                f"{where}: cells are missing or too many; mend the row"
+            )
         entry_id = row.get("id") or where
         energy = _parse_energy(row[energy_column], entry_id)
         is_element = len(compositions.symbols_of(row["formula"])) == 1
         if is_element and energy < _LOWEST_ELEMENT:
-            raise ValueError(
+            raise errors.UserError(
                 f"entry {entry_id!r} has {energy:g} eV/atom for the element "
                 f"{row['formula']}, which total energies look like; expected formation "
                 "energies: give total energies as entries of pymatgen in JSON"
@@ -122,14 +125,14 @@ def read_json(path: str, systems: set[frozenset[str]]) -> Rows:
         try:
             item = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where} is no JSON: {error}") from error
+            raise errors.UserError(f"{where} is no JSON: {error}") from error
         if key == "energy_model" and isinstance(item, str):
             model = item
             continue
         if isinstance(item, dict) and "computed_structure_entry" in item:
             item = item["computed_structure_entry"]
         if not isinstance(item, dict):
-            raise ValueError(
+            raise errors.UserError(
                 f"{where} is a {type(item).__name__}; expected an entry of pymatgen, "
                 "or formula, formation_energy and id"
             )
@@ -143,7 +146,7 @@ def read_json(path: str, systems: set[frozenset[str]]) -> Rows:
         if not systems or compositions.is_within(symbols, systems):
             totals.append(total)
     if ours and totals:
-        raise ValueError(
+        raise errors.UserError(
             f"{path} mixes formation energies and total energies; split it in two"
         )
     return Rows(ours or _formation_energies(totals, path), model)
@@ -153,7 +156,7 @@ def _parse_energy(value: object, entry_id: str) -> float:
     try:
         return record.parse_energy(value)
     except ValueError as error:
-        raise ValueError(
+        raise errors.UserError(
             f"entry {entry_id!r} has the energy {value!r}; expected a finite number: "
             "leave entries without energy out"
         ) from error
@@ -182,23 +185,23 @@ def _parse_computed_entry(
     """
     amounts = item.get("composition")
     if not isinstance(amounts, dict | str) or "energy" not in item:
-        raise ValueError(
+        raise errors.UserError(
             f"entry {entry_id!r} has no 'composition' or no 'energy'; expected an "
             "entry of pymatgen (its as_dict()), or formula, formation_energy and id"
         )
     if item.get("energy_adjustments") and item.get("correction") is None:
-        raise ValueError(
+        raise errors.UserError(
             f"entry {entry_id!r} has energy_adjustments but no 'correction', their "
             "sum; write it again with pymatgen's as_dict()"
         )
     try:
         composition = Composition(amounts).element_composition
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise errors.UserError(
             f"entry {entry_id!r} has the composition {amounts!r}: {error}"
         ) from error
     if not composition.num_atoms:
-        raise ValueError(f"entry {entry_id!r} holds no atom")
+        raise errors.UserError(f"entry {entry_id!r} holds no atom")
     energy = _parse_energy(item["energy"], entry_id)
     energy += _parse_energy(item.get("correction") or 0, entry_id)
     return _Total(composition, energy, entry_id, energy_model)
@@ -217,7 +220,7 @@ def _formation_energies(totals: Sequence[_Total], path: str) -> list[Row]:
             references[symbol] = min(per_atom, references.get(symbol, np.inf))
     missing = sorted(found.keys() - references.keys())
     if missing:
-        raise ValueError(
+        raise errors.UserError(
             f"{path} has total energies but no entry of {', '.join(missing)}; "
             "formation energies need those of the elements: add them to the file"
         )

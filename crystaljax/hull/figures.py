@@ -11,6 +11,7 @@ from pymatgen.core import Composition, Element
 
 from crystaljax.hull import compositions
 from crystaljax.hull import convex_hull as hulls
+from crystaljax.system import errors
 
 
 def plot_binary_hull(
@@ -64,7 +65,9 @@ def plot_binary_hull(
 def _parse_elements(elements: Sequence[str]) -> list[Element]:
     parsed = [Element(symbol) for symbol in elements]
     if len(set(parsed)) != 2 or len(parsed) != 2:
-        raise ValueError(f"elements are {tuple(elements)}; expected two different ones")
+        raise errors.UserError(
+            f"elements are {tuple(elements)}; expected two different ones"
+        )
     return parsed
 
 
@@ -92,7 +95,7 @@ def _candidates(
 ) -> list[tuple[Composition, float]]:
     """Those within the system that have an energy."""
     if len(formulas) != len(energies):
-        raise ValueError(f"{len(formulas)} formulas but {len(energies)} energies")
+        raise errors.UserError(f"{len(formulas)} formulas but {len(energies)} energies")
     parsed = [
         (compositions.parse_composition(formula), float(energy))
         for formula, energy in zip(formulas, energies, strict=True)

@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float
 from pymatgen.core import Lattice
 
+from crystaljax.system import errors
+
 # Relative difference below which rounding could decide.
 MARGIN = 1e-9
 # Of the loop over the steps of the Niggli reduction, in pymatgen too.
@@ -294,7 +296,7 @@ def find_bases(
 
 
 def _too_elongated(lattice: Lattice) -> ValueError:
-    return ValueError(
+    return errors.UserError(
         f"a lattice of lengths {np.round(lattice.lengths, 3).tolist()} Å has too many "
         "vectors to search for bases among; expected one that is less elongated"
     )

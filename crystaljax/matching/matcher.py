@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from crystaljax.crystals import structure, validity
 from crystaljax.matching import primitive_cells, superposition
-from crystaljax.system import workers
+from crystaljax.system import errors, workers
 
 # A process takes seconds to start, a pair 2-5 ms at each of the usual tolerances.
 _MIN_PAIRS_FOR_WORKERS = 200
@@ -165,7 +165,7 @@ def match_many(
         ValueError: there are not as many targets as predictions.
     """
     if len(predictions) != len(targets):
-        raise ValueError(
+        raise errors.UserError(
             f"{len(predictions)} predictions and {len(targets)} targets; expected one "
             "target per prediction: repeat a target that has several"
         )

@@ -15,6 +15,7 @@ from crystaljax import defaults
 from crystaljax.crystals import structure
 from crystaljax.models import processes, scaling, schedules
 from crystaljax.models.networks import crystal_unet, interface, layers, transformer
+from crystaljax.system import errors
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 STARTS = ("normal", "uniform", "torus", "source")
@@ -29,7 +30,7 @@ def is_modification(config: Any) -> bool:
         ValueError: an unknown task.
     """
     if config.task not in defaults.TASKS:
-        raise ValueError(
+        raise errors.UserError(
             f"unknown task {config.task!r}; expected one of {defaults.TASKS}"
         )
     return config.task == "modification"
@@ -42,7 +43,7 @@ def resolve_dtype(name: str) -> Any:
         ValueError: an unknown name.
     """
     if name not in DTYPES:
-        raise ValueError(f"train.dtype is {name!r}; expected one of {DTYPES}")
+        raise errors.UserError(f"train.dtype is {name!r}; expected one of {DTYPES}")
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return jnp.dtype(name)
@@ -59,7 +60,7 @@ def row_buckets(config: Any) -> tuple[int, ...]:
     for bucket in buckets:
         structure.max_sites(bucket)
         if bucket >= rows:
-            raise ValueError(
+            raise errors.UserError(
                 f"data.row_buckets has {bucket}, but data.rows is {rows}; expected "
                 "fewer rows than data.rows, which need not be repeated"
             )
@@ -79,7 +80,7 @@ def build_model(config: Any) -> interface.Network:
         case "transformer":
             return _build_transformer(config)
         case name:
-            raise ValueError(
+            raise errors.UserError(
                 f"unknown model.network {name!r}; expected one of {NETWORKS}"
             )
 
@@ -88,18 +89,18 @@ def _build_transformer(config: Any) -> transformer.CrystalTransformer:
     model, process = config.model, config.process
     asked = (process.name, process.start, process.answer)
     if asked != ("flow_matching", "torus", "direction"):
-        raise ValueError(
+        raise errors.UserError(
             "model.network is 'transformer', which answers with directions, but "
             f"process.name, .start and .answer are {asked}; expected "
             "('flow_matching', 'torus', 'direction')"
         )
     if is_modification(config):
-        raise ValueError(
+        raise errors.UserError(
             "model.network is 'transformer', which looks at no source crystals; set "
             "task='generation' or model.network='unet'"
         )
     if model.width % model.num_heads:
-        raise ValueError(
+        raise errors.UserError(
             f"model.width is {model.width}, which {model.num_heads} heads cannot "
             "share; choose model.num_heads among its divisors"
         )
@@ -123,28 +124,28 @@ def _build_transformer(config: Any) -> transformer.CrystalTransformer:
 def _build_unet(config: Any) -> crystal_unet.CrystalUNet:
     model = config.model
     if config.data.num_templates:
-        raise ValueError(
+        raise errors.UserError(
             f"data.num_templates is {config.data.num_templates}, but the UNet takes no "
             "templates; set it to 0, or model.network='transformer'"
         )
     if model.convolution not in layers.CONVOLUTIONS:
-        raise ValueError(
+        raise errors.UserError(
             f"model.convolution is {model.convolution!r}; expected one of "
             f"{layers.CONVOLUTIONS}"
         )
     sites = structure.max_sites(config.data.rows)
     if model.element_rows < sites:
-        raise ValueError(
+        raise errors.UserError(
             f"model.element_rows is {model.element_rows}, but data.rows="
             f"{config.data.rows} holds {sites} sites; raise model.element_rows"
         )
     if model.source_rows and not is_modification(config):
-        raise ValueError(
+        raise errors.UserError(
             f"model.source_rows is {model.source_rows}, but the task is generation, "
             "which has no source crystals; set model.source_rows=0"
         )
     if 0 < model.source_rows < config.data.rows:
-        raise ValueError(
+        raise errors.UserError(
             f"model.source_rows is {model.source_rows}, but data.rows is "
             f"{config.data.rows}; raise model.source_rows to it"
         )
@@ -176,7 +177,7 @@ def build_schedule(config: Any) -> schedules.NoiseSchedule:
     name = config.process.schedule
     if name == "cosine":
         return schedules.build_cosine_schedule(config.process.num_times)
-    raise ValueError(f"unknown process.schedule {name!r}; expected 'cosine'")
+    raise errors.UserError(f"unknown process.schedule {name!r}; expected 'cosine'")
 
 
 def build_noise_fn(config: Any) -> processes.NoiseFn | None:
@@ -196,7 +197,7 @@ def build_noise_fn(config: Any) -> processes.NoiseFn | None:
             )
         case "torus":
             if config.data.coordinates != "unit":
-                raise ValueError(
+                raise errors.UserError(
                     "process.start is 'torus', but data.coordinates is "
                     f"{config.data.coordinates!r}; set data.coordinates='unit'"
                 )
@@ -205,7 +206,7 @@ def build_noise_fn(config: Any) -> processes.NoiseFn | None:
             require_modification(config, "process.start='source'")
             return None
         case _:
-            raise ValueError(
+            raise errors.UserError(
                 f"unknown process.start {start!r}; expected one of {STARTS}"
             )
 
@@ -222,7 +223,7 @@ def build_process(config: Any) -> processes.Process:
             return processes.Diffusion(build_schedule(config))
         case "flow_matching":
             if config.process.answer not in ANSWERS:
-                raise ValueError(
+                raise errors.UserError(
                     f"unknown process.answer {config.process.answer!r}; expected one "
                     f"of {ANSWERS}"
                 )
@@ -236,7 +237,7 @@ def build_process(config: Any) -> processes.Process:
             require_modification(config, "process.name='regression'")
             return processes.Regression()
         case _:
-            raise ValueError(
+            raise errors.UserError(
                 f"unknown process.name {name!r}; expected one of "
                 f"{tuple(defaults.SAMPLERS)}"
             )
@@ -245,7 +246,7 @@ def build_process(config: Any) -> processes.Process:
 def require_modification(config: Any, setting: str) -> None:
     """Raises ValueError if a setting that needs source crystals has none."""
     if not is_modification(config):
-        raise ValueError(
+        raise errors.UserError(
             f"{setting} needs a source crystal, which task={config.task!r} does not "
             "have; set task='modification'"
         )

@@ -6,6 +6,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from crystaljax import defaults
 from crystaljax.crystals import structure
+from crystaljax.system import errors
 
 # Floor of distances, in periods. Far below the resolution of float32 coordinates, yet
 # its inverse square is still a float32.
@@ -64,7 +65,9 @@ def soft_min(
         ValueError: ``order`` is not negative.
     """
     if not order < 0:
-        raise ValueError(f"order of the soft minimum is {order}; expected less than 0")
+        raise errors.UserError(
+            f"order of the soft minimum is {order}; expected less than 0"
+        )
     distances = jnp.maximum(distances.astype(jnp.float32), TINY)
     nearest = jnp.min(distances, axis, keepdims=True, initial=jnp.inf, where=where)
     if order == -jnp.inf:
@@ -126,7 +129,9 @@ def periodic_distances(
         allowed = jnp.stack([jnp.ones_like(movable), movable], -1)
         counts = _combine_axes(allowed, jnp.logical_and)
     else:
-        raise ValueError(f"unknown images {images!r}; expected 'all' or 'boundary'")
+        raise errors.UserError(
+            f"unknown images {images!r}; expected 'all' or 'boundary'"
+        )
 
     if norm == "l1":
         # Not jnp.abs, whose gradient at 0 is 1: an axis that is right would be pulled.
@@ -137,7 +142,7 @@ def periodic_distances(
         # The gradient of a square root at 0 is infinite.
         distances = jnp.sqrt(jnp.maximum(squares, TINY**2))
     else:
-        raise ValueError(f"unknown norm {norm!r}; expected 'l1' or 'l2'")
+        raise errors.UserError(f"unknown norm {norm!r}; expected 'l1' or 'l2'")
     return soft_min(distances, order, where=counts)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from crystaljax.crystals import structure
 from crystaljax.models import schedules
+from crystaljax.system import errors
 
 # (key, shape) → noise, as `jax.random.normal` is called.
 NoiseFn = Callable[..., Array]
@@ -197,7 +198,7 @@ class Regression:
 def require_source(source: Array | None) -> Array:
     """The source; raises ValueError if there is none."""
     if source is None:
-        raise ValueError(
+        raise errors.UserError(
             "this method starts from a source crystal and got none; use it with "
             "task='modification', or start from noise"
         )

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from crystaljax.models import processes, schedules
+from crystaljax.system import errors
 
 PredictFn = Callable[
     [Float[Array, "batch rows 3"], Float[Array, " batch"]], Float[Array, "batch rows 3"]
@@ -57,7 +58,9 @@ def sample_ddim(
         ValueError: ``num_steps`` or ``eta`` is out of range.
     """
     if not 0 <= eta <= 1:
-        raise ValueError(f"eta is {eta}; expected 0 (deterministic) to 1 (as DDPM)")
+        raise errors.UserError(
+            f"eta is {eta}; expected 0 (deterministic) to 1 (as DDPM)"
+        )
     times = schedules.leading_times(schedule.num_times, num_steps)
     previous = times - schedule.num_times // num_steps
     alpha_bar = schedule.alphas_cumprod[times]
@@ -189,7 +192,7 @@ def sample_euler(
         ValueError: ``num_steps`` is not positive.
     """
     if num_steps < 1:
-        raise ValueError(f"num_steps is {num_steps}; expected 1 or more")
+        raise errors.UserError(f"num_steps is {num_steps}; expected 1 or more")
 
     def step(x, t):
         velocity = predict_fn(x, jnp.full(x.shape[:1], t))
@@ -226,7 +229,7 @@ def sample_heun(
         ValueError: ``num_steps`` is not positive.
     """
     if num_steps < 1:
-        raise ValueError(f"num_steps is {num_steps}; expected 1 or more")
+        raise errors.UserError(f"num_steps is {num_steps}; expected 1 or more")
     length = 1 / (-(-num_steps // 2))
     number = np.arange(num_steps)
     is_correction = number % 2 == 1

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
 from crystaljax.crystals import elements, structure
+from crystaljax.system import errors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,7 +140,7 @@ def coordinate_units(name: str) -> tuple[float, float]:
         case "signed":
             return 0.5, 0.5
         case _:
-            raise ValueError(
+            raise errors.UserError(
                 f"data.coordinates is {name!r}; expected 'unit' or 'signed'"
             )
 
@@ -181,7 +182,7 @@ def fit_scaling(
             lattice_mean = lattice.mean(axis=0, dtype=np.float64)
             lattice_scale = _usable_scale(lattice.std(axis=0, dtype=np.float64))
         case _:
-            raise ValueError(
+            raise errors.UserError(
                 f"data.lattice is {lattice_units!r}; expected 'angstrom', "
                 "'standardized' or 'relative'"
             )
@@ -192,7 +193,7 @@ def fit_scaling(
             energy_mean = float(energy.mean(dtype=np.float64))
             energy_scale = float(_usable_scale(energy.std(dtype=np.float64)))
         case _:
-            raise ValueError(
+            raise errors.UserError(
                 f"data.energy is {energy_units!r}; expected 'ev' or 'standardized'"
             )
     return Scaling(

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from crystaljax.system import errors
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NoiseSchedule:
@@ -45,7 +47,7 @@ def leading_times(num_times: int, num_steps: int) -> np.ndarray:
         ValueError: ``num_steps`` is not between 1 and ``num_times``.
     """
     if not 1 <= num_steps <= num_times:
-        raise ValueError(
+        raise errors.UserError(
             f"num_steps is {num_steps}; expected 1 to {num_times}, the number of "
             "diffusion times that the model was trained with"
         )
@@ -63,7 +65,7 @@ def log_snr_times(schedule: NoiseSchedule, num_steps: int) -> np.ndarray:
     """
     last = schedule.num_times - max(1, schedule.num_times // 100)
     if not 1 <= num_steps <= last:
-        raise ValueError(
+        raise errors.UserError(
             f"num_steps is {num_steps}; expected 1 to {last}, the number of diffusion "
             "times that can be chosen"
         )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crystaljax.models.networks import crystal_unet
+from crystaljax.system import errors
 
 _RES_BLOCK = {
     "in_layers.0": "norm_in",
@@ -78,7 +79,7 @@ def infer_settings(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     shapes = {name: tuple(array.shape) for name, array in state_dict.items()}
     channels = _shape(shapes, "model.input_blocks.0.0.weight", 3)[0]
     if channels % _NORM_GROUPS:
-        raise ValueError(
+        raise errors.UserError(
             f"the UNet of the state dict starts with {channels} channels; expected a "
             f"multiple of {_NORM_GROUPS}, the groups of the paper's GroupNorms"
         )
@@ -88,7 +89,7 @@ def infer_settings(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     )
     flat = _shape(shapes, "element_condition.7.weight", 2)[1]
     if flat % element_channels[-1]:
-        raise ValueError(
+        raise errors.UserError(
             f"element_condition.7.weight takes {flat} numbers; expected a multiple of "
             f"the {element_channels[-1]} channels before it"
         )
@@ -118,12 +119,12 @@ def _shape(
 ) -> tuple[int, ...]:
     if name not in shapes:
         found = f"its {len(shapes)} arrays are {_some(shapes)}" if shapes else "empty"
-        raise ValueError(
+        raise errors.UserError(
             f"the state dict is not of a network of the paper's code: {name} is "
             f"missing ({found})"
         )
     if len(shapes[name]) != ndim:
-        raise ValueError(
+        raise errors.UserError(
             f"the state dict is not of a network of the paper's code: {name} has the "
             f"shape {shapes[name]}; expected {ndim} axes"
         )
@@ -149,7 +150,7 @@ def _read_levels(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, bool,
         blocks[-1].append((width, f"{prefix}{i}.1.qkv.weight" in shapes))
     for i, level in enumerate(blocks):
         if len(set(level)) != 1 or len(level) != len(blocks[0]) or level[0][0] % first:
-            raise ValueError(
+            raise errors.UserError(
                 f"level {i} of the UNet in the state dict has residual blocks of "
                 f"(channels, attention) {level}; expected equal ones, as many as on "
                 f"the first level ({len(blocks[0])}), of a multiple of {first} channels"
@@ -215,7 +216,7 @@ def _require_same_arrays(
         )
     elif _has_source_encoder(missing) and not _has_source_encoder(found):
         reason = "; it is of a network without source encoder, which this one has"
-    raise ValueError(
+    raise errors.UserError(
         f"the state dict is not of this network: {len(missing)} missing "
         f"({_some(missing)}), {len(left_over)} left over ({_some(sorted(left_over))}), "
         f"{len(differing)} of another shape ({_some(differing)}){reason}"

@@ -20,7 +20,7 @@ from ase.optimize.optimize import Optimizer
 
 from crystaljax.crystals import bridge, structure
 from crystaljax.relaxation import calculators
-from crystaljax.system import isolation
+from crystaljax.system import errors, isolation
 
 OPTIMIZERS: Mapping[str, type[Optimizer]] = {
     "LBFGS": optimize.LBFGS,
@@ -44,7 +44,7 @@ MAX_VOLUME_PER_SITE = 1000.0  # Å³
 
 def _optimizer(name: str) -> type[Optimizer]:
     if name not in OPTIMIZERS:
-        raise ValueError(
+        raise errors.UserError(
             f"unknown optimizer {name!r}; expected one of {', '.join(OPTIMIZERS)}"
         )
     return OPTIMIZERS[name]
@@ -75,7 +75,7 @@ class RelaxationSettings:
         for name in ("fmax", "max_steps", "timeout"):
             value = getattr(self, name)
             if not value > 0:
-                raise ValueError(f"{name} is {value}; expected a positive number")
+                raise errors.UserError(f"{name} is {value}; expected a positive number")
         _optimizer(self.optimizer)
 
 

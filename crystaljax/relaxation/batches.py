@@ -29,7 +29,7 @@ from crystaljax.relaxation import (
 )
 from crystaljax.relaxation.potentials import emt, tensornet
 from crystaljax.relaxation.potentials.potential import Potential, padded_sites
-from crystaljax.system import sharding
+from crystaljax.system import errors, sharding
 
 # Forces are sums of up to 100 terms of some eV/Å: in float32 they are good to 1e-4.
 _FMAX_OF_FLOAT32 = 0.002
@@ -125,9 +125,9 @@ def relax_each(
     minimizers.build(settings.optimizer)
     dtype = dtype or ("float32" if settings.fmax >= _FMAX_OF_FLOAT32 else "float64")
     if dtype not in ("float32", "float64"):
-        raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
+        raise errors.UserError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
     if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+        raise errors.UserError(f"batch_size is {batch_size}; expected at least 1")
     potential = build_potential(calculator)
     calculators.require_elements(calculator, crystals)
     return _relax_each(crystals, potential, settings, batch_size, dtype, description)
@@ -145,7 +145,7 @@ def build_potential(calculator: str) -> Potential:
         return emt.build()
     if calculator.startswith(calculators.MATGL_PREFIX):
         return tensornet.build(_load_matgl_potential(calculator))
-    raise ValueError(
+    raise errors.UserError(
         f"calculator {calculator!r} cannot relax crystals in batches; expected 'emt', "
         "or 'matgl:' followed by the name or local path of a TensorNet potential. "
         "relaxation.relax_many takes any calculator"

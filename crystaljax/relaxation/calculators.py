@@ -19,6 +19,7 @@ from ase.calculators import calculator as ase_calculator
 from ase.calculators import emt
 
 from crystaljax.crystals import structure
+from crystaljax.system import errors
 
 EMT = "emt"
 EMT_MODEL = "ASE EMT"
@@ -50,7 +51,7 @@ def build_calculator(name: str) -> ase_calculator.Calculator:
         return _build_matgl_calculator(name.removeprefix(MATGL_PREFIX))
     if _FUNCTION.fullmatch(name):
         return _build_own_calculator(name)
-    raise ValueError(f"unknown calculator {name!r}; expected {NAMES}")
+    raise errors.UserError(f"unknown calculator {name!r}; expected {NAMES}")
 
 
 def forget_calculators() -> None:
@@ -75,7 +76,7 @@ def energy_model(calculator: str) -> str:
         return f"matgl {calculator.removeprefix(MATGL_PREFIX)}"
     if _FUNCTION.fullmatch(calculator):
         return calculator
-    raise ValueError(f"unknown calculator {calculator!r}; expected {NAMES}")
+    raise errors.UserError(f"unknown calculator {calculator!r}; expected {NAMES}")
 
 
 def supported_elements(calculator: str) -> frozenset[str] | None:
@@ -105,7 +106,7 @@ def require_elements(calculator: str, crystals: Iterable[structure.Crystal]) -> 
         has = ", ".join(sorted(supported))
         if len(supported) > 30:
             has = f"{len(supported)} others"
-        raise ValueError(
+        raise errors.UserError(
             f"{calculator} has no parameters for {', '.join(missing)}; it has {has}. "
             "Choose a calculator that has them, such as a matgl potential"
         )
@@ -133,7 +134,7 @@ def _load_matgl_potential(model: str) -> Any:
     if model.startswith((".", "/", "~")):
         path = pathlib.Path(model).expanduser()
         if not path.is_dir():
-            raise ValueError(
+            raise errors.UserError(
                 f"'matgl:{model}': there is no folder {path}; expected one that a "
                 "potential was saved to, with model.json, model.pt and state.pt"
             )
@@ -142,13 +143,13 @@ def _load_matgl_potential(model: str) -> Any:
         potential = matgl.load_model(model)
     except Exception as error:
         cause = error.__cause__ or error
-        raise ValueError(
+        raise errors.UserError(
             f"matgl cannot load the potential {model!r}: {type(cause).__name__}: "
             f"{' '.join(str(cause).split())}; expected the folder of a saved one, or a "
             "pretrained one's name, for which the network must be reachable"
         ) from error
     if not hasattr(potential, "calc_forces"):
-        raise ValueError(
+        raise errors.UserError(
             f"matgl's {model!r} is a {type(potential).__name__}, which has no forces; "
             "expected a potential: their names end in -PES"
         )
@@ -162,13 +163,13 @@ def _build_own_calculator(name: str) -> ase_calculator.Calculator:
     try:
         calculator = build()
     except Exception as error:
-        raise ValueError(
+        raise errors.UserError(
             f"calculator {name!r}: calling {function}() gives {type(error).__name__}: "
             f"{error}; expected a function without arguments that returns an ASE "
             "calculator"
         ) from error
     if not hasattr(calculator, "get_potential_energy"):
-        raise ValueError(
+        raise errors.UserError(
             f"calculator {name!r}: {function}() returns a {type(calculator).__name__}; "
             "expected an ASE calculator"
         )
@@ -184,13 +185,13 @@ def _find_function(module: str, function: str) -> Callable[[], Any]:
         imported = importlib.import_module(module)
     except Exception as error:
         # Whatever somebody's module does when it is imported.
-        raise ValueError(
+        raise errors.UserError(
             f"calculator '{module}:{function}': importing {module} from {folder} or "
             f"what is installed gives {type(error).__name__}: {error}"
         ) from error
     found = getattr(imported, function, None)
     if not callable(found):
-        raise ValueError(
+        raise errors.UserError(
             f"calculator '{module}:{function}': {imported.__file__} has no function "
             f"{function!r}; expected one without arguments that returns an ASE "
             "calculator"

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from crystaljax.system import errors
+
 # Å: longest step of a row (L-BFGS) or of all rows together (FIRE), as in ASE.
 _MAX_STEP = 0.2
 
@@ -89,7 +91,7 @@ def build(name: str) -> Minimizer:
         return Minimizer(init_lbfgs, step_lbfgs)
     if name == "FIRE":
         return Minimizer(init_fire, step_fire)
-    raise ValueError(
+    raise errors.UserError(
         f"optimizer {name!r} does not run in batches; expected 'LBFGS' or 'FIRE'"
     )
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from crystaljax.crystals import bridge, elements, inputs, structure
 from crystaljax.relaxation import ase_relaxation, calculators
+from crystaljax.system import errors
 
 _SIMPLE = ("fcc", "bcc", "hcp", "diamond", "sc")
 # Tighter than for compounds: an error here shifts every formation energy.
@@ -63,12 +64,12 @@ def load_references(path: str | os.PathLike[str]) -> References:
         return References(energies=_read_energies(path))
     found, problems = inputs.read_inputs(path)
     if problems:
-        raise ValueError(f"reference {problems[0].name}: {problems[0].reason}")
+        raise errors.UserError(f"reference {problems[0].name}: {problems[0].reason}")
     crystals: dict[int, list[structure.Crystal]] = {}
     for each in found:
         numbers = {int(number) for number in each.crystal.atomic_numbers}
         if len(numbers) != 1:
-            raise ValueError(
+            raise errors.UserError(
                 f"reference {each.path} is "
                 f"{elements.cell_formula(each.crystal.atomic_numbers)}; expected "
                 "crystals of one element each"
@@ -145,7 +146,7 @@ def reference_crystal(atomic_number: int) -> structure.Crystal:
     name = ase.data.chemical_symbols[atomic_number]
     state = ase.data.reference_states[atomic_number]
     if state is None or state["symmetry"] not in _SIMPLE:
-        raise ValueError(
+        raise errors.UserError(
             f"{name} has no reference structure that ASE can build; expected an "
             f"element that is {', '.join(_SIMPLE)}. Give its energy or its crystal "
             "with --references"
@@ -168,7 +169,7 @@ def relax_element(calculator: str, atomic_number: int) -> ase_relaxation.Relaxat
         max_steps=_SETTINGS.max_steps,
     )
     if not _is_relaxed(relaxed):
-        raise ValueError(_did_not_relax(atomic_number, calculator, relaxed))
+        raise errors.UserError(_did_not_relax(atomic_number, calculator, relaxed))
     return relaxed
 
 
@@ -220,7 +221,7 @@ def _read_energies(path: pathlib.Path) -> dict[int, float]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         if not {"element", "energy"} <= set(reader.fieldnames or ()):
-            raise ValueError(
+            raise errors.UserError(
                 f"{path} has the columns {reader.fieldnames}; expected element and "
                 "energy (eV/atom)"
             )
@@ -231,11 +232,11 @@ def _read_energies(path: pathlib.Path) -> dict[int, float]:
             except (TypeError, ValueError):
                 energy = math.nan
             if not math.isfinite(energy):
-                raise ValueError(
+                raise errors.UserError(
                     f"{path}: {row['element']} has the energy {row['energy']!r}; "
                     "expected a number of eV/atom"
                 )
             if number in energies:
-                raise ValueError(f"{path} has {row['element']} twice")
+                raise errors.UserError(f"{path} has {row['element']} twice")
             energies[number] = energy
     return energies

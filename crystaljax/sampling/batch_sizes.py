@@ -12,6 +12,7 @@ from jaxtyping import Array
 from crystaljax.crystals import structure
 from crystaljax.sampling import generation
 from crystaljax.sampling.conditions import Conditions
+from crystaljax.system import errors
 from crystaljax.system import sharding as parallel
 
 AUTO = "auto"
@@ -58,7 +59,9 @@ def resolve(
     if not isinstance(asked, str):
         return asked or default, None
     if asked != AUTO:
-        raise ValueError(f"batch_size is {asked!r}; expected an integer or {AUTO!r}")
+        raise errors.UserError(
+            f"batch_size is {asked!r}; expected an integer or {AUTO!r}"
+        )
     num_samples = len(conditions) if num_samples is None else num_samples
     # What holds the largest crystals holds all others.
     largest = int(np.argmax(conditions.num_sites))

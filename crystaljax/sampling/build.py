@@ -9,6 +9,7 @@ from crystaljax import defaults
 from crystaljax.models import build, processes, samplers, scaling, schedules
 from crystaljax.sampling import estimation
 from crystaljax.sampling.generation import HostWork, SampleFn
+from crystaljax.system import errors
 
 
 def override_sampler(
@@ -35,7 +36,7 @@ def override_sampler(
     config = config.copy_and_resolve_references()
     if preset is not None:
         if preset not in defaults.PRESETS:
-            raise ValueError(
+            raise errors.UserError(
                 f"unknown preset {preset!r}; expected one of {tuple(defaults.PRESETS)}"
             )
         # A process that is unknown is refused below.
@@ -49,14 +50,14 @@ def override_sampler(
     name = config.sampler.name
     if num_steps is not None:
         if name == "regression" and num_steps != 1:
-            raise ValueError(
+            raise errors.UserError(
                 f"num_steps is {num_steps}, but regression answers in one network "
                 "evaluation; leave --num_steps out"
             )
         config.sampler.num_steps = num_steps
     if eta is not None:
         if name != "ddim":
-            raise ValueError(
+            raise errors.UserError(
                 f"eta is {eta}, but it belongs to DDIM, and the sampler is {name!r}; "
                 "leave --eta out" + (" or set --sampler=ddim" if name == "ddpm" else "")
             )
@@ -64,7 +65,7 @@ def override_sampler(
     if candidates is not None:
         config.sampler.candidates = candidates
     if config.sampler.candidates > 1 and is_deterministic(config):
-        raise ValueError(
+        raise errors.UserError(
             f"candidates is {config.sampler.candidates}, but this model has one answer "
             "to a question; leave --candidates out"
         )
@@ -74,12 +75,12 @@ def override_sampler(
 def _require_fitting_sampler(config: Any) -> None:
     process, sampler = config.process.name, config.sampler.name
     if process not in defaults.SAMPLERS:
-        raise ValueError(
+        raise errors.UserError(
             f"unknown process.name {process!r}; expected one of "
             f"{tuple(defaults.SAMPLERS)}"
         )
     if sampler not in defaults.SAMPLERS[process]:
-        raise ValueError(
+        raise errors.UserError(
             f"sampler.name is {sampler!r}, but a network trained with process.name="
             f"{process!r} is sampled by {' or '.join(defaults.SAMPLERS[process])}"
         )
@@ -127,7 +128,7 @@ def build_host_work(
         attach_fn = functools.partial(templates.attach, library=library, count=count)
     count = config.sampler.candidates
     if count < 1:
-        raise ValueError(f"sampler.candidates is {count}; expected 1 or more")
+        raise errors.UserError(f"sampler.candidates is {count}; expected 1 or more")
     estimate_fn = estimation.build_estimate_fn(build.build_model(config), scale)
     return HostWork(attach_fn, _refine_fn(config), count, estimate_fn, energy_error)
 
@@ -135,7 +136,7 @@ def build_host_work(
 def _refine_fn(config):
     largest = config.sampler.project
     if not largest >= 0:
-        raise ValueError(
+        raise errors.UserError(
             f"sampler.project is {largest}; expected a distance in Å, 0 for none"
         )
     if largest == 0:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from crystaljax.crystals import elements, structure, wyckoff
 from crystaljax.crystals import space_groups as symmetry
+from crystaljax.system import errors
 
 # What to do with combinations of formula and space group that cannot exist.
 INFEASIBLE = ("mark", "drop", "keep")
@@ -83,7 +84,7 @@ def check_formula(formula: str, vocabulary: dict[str, Any], max_sites: int) -> N
         elements.parse_formula(formula), vocabulary, max_sites
     )
     if problem:
-        raise ValueError(f"formula {formula!r} has {problem}")
+        raise errors.UserError(f"formula {formula!r} has {problem}")
 
 
 def find_formula_problem(
@@ -173,7 +174,7 @@ def judge_feasibility(
         ValueError: an unknown ``infeasible``, or nothing is left.
     """
     if infeasible not in INFEASIBLE:
-        raise ValueError(
+        raise errors.UserError(
             f"unknown --infeasible={infeasible}; expected one of {INFEASIBLE}"
         )
     everything = np.ones((len(formulas), len(space_groups)), bool)
@@ -193,7 +194,7 @@ def judge_feasibility(
         )
         return Feasibility(feasible, everything, [note])
     if not feasible.any():
-        raise ValueError(
+        raise errors.UserError(
             f"nothing to sample: {examples}; expected other space groups or formula "
             "units, or --infeasible=mark to sample them all the same"
         )
@@ -352,12 +353,14 @@ def combination_indices(
         f"{num_energies:,} energies, {num_samples:,} samples of each"
     )
     if min(numbers) < 1:
-        raise ValueError(f"nothing to sample: {words}; expected at least one of each")
+        raise errors.UserError(
+            f"nothing to sample: {words}; expected at least one of each"
+        )
     if wanted is None:
         wanted = np.ones((num_subjects, num_groups), bool)
     total = int(wanted.sum()) * num_energies * num_samples
     if total > _MAX_SAMPLES:
-        raise ValueError(
+        raise errors.UserError(
             f"{words} are {total:,} samples; expected at most {_MAX_SAMPLES:,}: ask "
             "for fewer, or for parts of them in several outputs"
         )
@@ -379,7 +382,7 @@ def _pad(
     num_sites = np.zeros(len(atomic_numbers), np.int32)
     for i, numbers in enumerate(atomic_numbers):
         if len(numbers) > sites:
-            raise ValueError(
+            raise errors.UserError(
                 f"{names[i]!r} has {len(numbers)} sites; expected at most {sites}"
             )
         num_sites[i] = len(numbers)

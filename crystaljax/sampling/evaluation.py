@@ -22,6 +22,7 @@ from crystaljax.data import pairs as pairs_lib
 from crystaljax.matching import matcher
 from crystaljax.sampling import conditions as conditions_lib
 from crystaljax.sampling import generation
+from crystaljax.system import errors
 
 # Å; the looser one is that of the training structures' own space groups.
 SYMPRECS = (0.1, 0.01)
@@ -65,7 +66,7 @@ def structure_questions(
         ValueError: no structures, or structures larger than ``sites``.
     """
     if len(indices) == 0:
-        raise ValueError("no structures to evaluate on; choose another --split")
+        raise errors.UserError("no structures to evaluate on; choose another --split")
     batch = datasets.gather(dataset, indices, sites)
     return Questions(
         dataset.id.take(indices).to_pylist(),
@@ -88,7 +89,7 @@ def pair_questions(
         ValueError: no pairs, or structures larger than ``sites``.
     """
     if len(pairs) == 0:
-        raise ValueError(
+        raise errors.UserError(
             "no pairs of polymorphs to evaluate on; choose another --split"
         )
     batch = pairs_lib.gather_pairs(dataset, pairs, sites)

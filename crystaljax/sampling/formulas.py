@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from crystaljax.crystals import elements
+from crystaljax.system import errors
 
 # More cells than anybody means to ask for; A-B-C-D-E up to 60 atoms is a slip.
 _MAX_FORMULAS = 100_000
@@ -38,12 +39,12 @@ def expand_formulas(
             cells.
     """
     if not (formulas or chemical_systems):
-        raise ValueError(
+        raise errors.UserError(
             "no formulas; expected --formulas=Ta1W1B6 or --chemical_systems=Ta-W-B "
             "--max_atoms=8, or both"
         )
     if bool(chemical_systems) != (max_atoms is not None):
-        raise ValueError(
+        raise errors.UserError(
             f"chemical systems {','.join(chemical_systems) or '(none)'} with max_atoms "
             f"{'(none)' if max_atoms is None else max_atoms}; expected both or "
             "neither, such as --chemical_systems=Ta-W-B --max_atoms=8 (formulas "
@@ -77,13 +78,13 @@ def parse_formula_units(text: str) -> list[int]:
     for part in text.split(","):
         ends = [end.strip() for end in part.split(":")]
         if len(ends) > 2 or not all(_is_unit(end) for end in ends):
-            raise ValueError(
+            raise errors.UserError(
                 f"formula_units: {part!r} in {text!r} is neither a number of formula "
                 f"units from 1 to {_MAX_UNITS} nor a range of them; expected 1,2 or 1:4"
             )
         first, last = int(ends[0]), int(ends[-1])
         if last < first:
-            raise ValueError(
+            raise errors.UserError(
                 f"formula_units: the range {part!r} in {text!r} falls; expected the "
                 f"smaller number first, {last}:{first}"
             )
@@ -107,12 +108,12 @@ def parse_chemical_system(text: str) -> list[str]:
         for symbol in symbols:
             elements.atomic_number(symbol)
     except ValueError as error:
-        raise ValueError(
+        raise errors.UserError(
             f"chemical system {text!r}: {error}; expected symbols with hyphens between "
             "them, such as 'Ta-W-B'"
         ) from error
     if len(set(symbols)) < len(symbols):
-        raise ValueError(
+        raise errors.UserError(
             f"chemical system {text!r} names an element twice; expected each once, "
             "such as 'Ta-W-B'"
         )
@@ -138,7 +139,7 @@ def expand_chemical_system(
     """
     symbols = parse_chemical_system(text)
     if max_atoms < len(symbols):
-        raise ValueError(
+        raise errors.UserError(
             f"chemical system {text!r} has {len(symbols)} elements, and all of them "
             f"are in every cell; expected a max_atoms of at least {len(symbols)}, got "
             f"{max_atoms}"
@@ -153,7 +154,7 @@ def expand_chemical_system(
                     elements.format_formula(dict(zip(symbols, counts, strict=True)))
                 )
     if not found:
-        raise ValueError(
+        raise errors.UserError(
             f"chemical system {text!r} has no cell of up to {max_atoms} atoms with "
             f"{' or '.join(map(str, formula_units or ()))} formula units; expected "
             "fewer formula units, or a larger max_atoms"
@@ -174,7 +175,7 @@ def _multiply(counts: dict[str, int], size: int) -> str:
 
 def _require_few(number: int, systems: str, max_atoms: int) -> None:
     if number > _MAX_FORMULAS:
-        raise ValueError(
+        raise errors.UserError(
             f"chemical systems {systems} have {number:,} cells of up to "
             f"{max_atoms} atoms; expected at most {_MAX_FORMULAS:,}: lower max_atoms, "
             "or name fewer systems"

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from crystaljax.system import errors
+
 # The hull brings pymatgen, which sampling does without where no hull is asked for.
 if TYPE_CHECKING:
     from crystaljax.hull import convex_hull
@@ -63,7 +65,7 @@ def parse_energies(text: str) -> list[Energy]:
         else:
             raise _unreadable(part, text)
         if len(energies) > _MAX_ENERGIES:
-            raise ValueError(
+            raise errors.UserError(
                 f"energies: {text[:60]!r} is {len(energies):,} energies; expected at "
                 f"most {_MAX_ENERGIES:,}"
             )
@@ -78,7 +80,7 @@ def parse_differences(text: str) -> list[float]:
     """
     asked = parse_energies(text)
     if any(energy.above_hull for energy in asked):
-        raise ValueError(
+        raise errors.UserError(
             f"energies: {text!r} has energies relative to a hull; expected differences "
             "from the input's energy in eV/atom, such as -0.05 or -0.2:0:0.01"
         )
@@ -98,7 +100,7 @@ def _parse_end(end: str, part: str, text: str) -> Energy:
 
 
 def _unreadable(part: str, text: str) -> ValueError:
-    return ValueError(
+    return errors.UserError(
         f"energies: {part!r} in {text!r} is neither an energy nor a range (of at most "
         f"{_MAX_ENERGY:,.0f} eV/atom); {_EXPECTED}"
     )
@@ -106,14 +108,14 @@ def _unreadable(part: str, text: str) -> ValueError:
 
 def _expand_range(part: str, start: Energy, stop: Energy, step: Energy) -> list[Energy]:
     if start.above_hull != stop.above_hull or step.above_hull:
-        raise ValueError(
+        raise errors.UserError(
             f"energies: in the range {part!r} some numbers are relative to the hull "
             "and some are not; expected both ends or neither, and a step in "
             "eV/atom, such as hull-0.2:hull:0.01"
         )
     span = stop.value - start.value
     if step.value == 0 or span / step.value < 0:
-        raise ValueError(
+        raise errors.UserError(
             f"energies: the step {step.value:g} of {part!r} does not lead from "
             f"{start.value:g} to {stop.value:g}; expected a step of the right sign, "
             "not 0"
@@ -121,7 +123,7 @@ def _expand_range(part: str, start: Energy, stop: Energy, step: Energy) -> list[
     # Half a thousandth of a step absorbs rounding: 0.1 / 0.01 is below 10.
     steps = span / step.value + 5e-4
     if not steps < _MAX_ENERGIES:
-        raise ValueError(
+        raise errors.UserError(
             f"energies: {part!r} is {steps + 1:,.0f} energies; expected at most "
             f"{_MAX_ENERGIES:,}: take a larger step"
         )
@@ -175,7 +177,7 @@ def resolve_energies(
     relative = np.array([energy.above_hull for energy in asked], bool)
     if hull_spec is None:
         if relative.any():
-            raise ValueError(
+            raise errors.UserError(
                 f"energies: {text!r} has energies relative to the hull, but no hull is "
                 "given; expected entries with their energies, such as "
                 "--hull=entries.csv (columns formula, formation_energy) or "

@@ -20,6 +20,7 @@ from crystaljax.relaxation import references as references_lib
 from crystaljax.screening import result as screening_result
 from crystaljax.screening import stages
 from crystaljax.screening import work as screening_work
+from crystaljax.system import errors
 
 # Tighter than the paper's. Of 1,024 pairs of EMT alloys of one composition (relaxed,
 # 5 meV/atom and more apart) StructureMatcher calls 8 equal at 0.2/0.3/5, by which B2
@@ -84,13 +85,13 @@ def find_energy_model(
     """
     own = calculators.energy_model(calculator)
     if calculator == calculators.EMT and claimed not in (None, own):
-        raise ValueError(
+        raise errors.UserError(
             f"EMT's energies are {own!r}, and comparable with no others; leave "
             f"--energy_model={claimed!r} out"
         )
     energy_model = claimed or own
     if known_hull is not None and known_hull.energy_model != energy_model:
-        raise ValueError(
+        raise errors.UserError(
             f"{calculator} gives energies of {energy_model!r}, the hull has those of "
             f"{known_hull.energy_model!r}, and energies of two models make no hull; "
             "take another calculator, or a hull of entries computed with this one. If "
@@ -133,7 +134,7 @@ def screen(
     options = options or ScreeningOptions()
     names = [str(i) for i in range(len(crystals))] if names is None else list(names)
     if len(set(names)) != len(crystals):
-        raise ValueError(
+        raise errors.UserError(
             f"{len(set(names))} different names for {len(crystals)} crystals; expected "
             "one for each"
         )
@@ -184,7 +185,7 @@ def screen(
         if reasons:
             fallen[i] = ("energy", "; ".join(reasons))
     if numbers and not alive():
-        raise ValueError(
+        raise errors.UserError(
             "the energy of none of the crystals can be computed: "
             + "; ".join(missing.values())
         )

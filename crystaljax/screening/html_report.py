@@ -25,7 +25,7 @@ import pyarrow.parquet
 from crystaljax.crystals import bridge, structure
 from crystaljax.hull import convex_hull as hulls
 from crystaljax.screening.report import contents
-from crystaljax.system import atomic_files
+from crystaljax.system import atomic_files, errors
 
 _PAGE = pathlib.Path(__file__).parent / "report"
 # In the order in which they need each other.
@@ -132,7 +132,7 @@ def _read_json(path: pathlib.Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(
+        raise errors.UserError(
             f"{path} is no JSON ({error}); run the screening again"
         ) from error
 

@@ -20,6 +20,7 @@ import pyarrow.parquet
 from crystaljax.crystals import bridge, elements, inputs, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.hull import compositions
+from crystaljax.system import errors
 
 _EXTXYZ_SUFFIXES = (".extxyz", ".xyz")
 _SAMPLES = re.compile(r"samples(-\d{5,}-of-\d{5,})?\.parquet")
@@ -76,7 +77,7 @@ def read_candidates(path: str | os.PathLike[str]) -> Candidates:
     else:
         rows = _read_files(path)
     if not rows:
-        raise ValueError(f"{path} holds no crystals")
+        raise errors.UserError(f"{path} holds no crystals")
     keys = dict.fromkeys(key for row in rows for key in row.info)
     return Candidates(
         names=_make_unique([row.name for row in rows]),
@@ -127,7 +128,7 @@ def _read_samples(tables: Sequence[pathlib.Path]) -> list[_Row]:
         frames = list(_read_frames(path.with_suffix(".extxyz")))
         written = [info for info in infos if info.get("written", True)]
         if len(written) != len(frames):
-            raise ValueError(
+            raise errors.UserError(
                 f"{path} says of {len(written)} crystals that they are in "
                 f"{path.with_suffix('.extxyz').name}, which holds {len(frames)}; make "
                 "the samples again"
@@ -194,7 +195,7 @@ def _read_zip(path: pathlib.Path) -> list[_Row]:
                         target.mkdir()
                         (target / name).write_bytes(archive.read(entry))
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{path} is no zip archive: {error}") from error
+            raise errors.UserError(f"{path} is no zip archive: {error}") from error
         rows = []
         for target in sorted(pathlib.Path(folder).iterdir()):
             try:

@@ -9,6 +9,7 @@ import numpy as np
 from crystaljax.crystals import elements, structure, validity
 from crystaljax.matching import matcher, novelty
 from crystaljax.relaxation import ase_relaxation, calculators, references
+from crystaljax.system import errors
 
 METHODS = ("auto", "ase", "batched")
 
@@ -170,11 +171,11 @@ def choose_method(
         ImportError: the calculator's package is not installed.
     """
     if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; expected one of {METHODS}")
+        raise errors.UserError(f"unknown method {method!r}; expected one of {METHODS}")
     if method == "ase" or (method == "auto" and cluster is not None):
         return "ase"
     if cluster is not None:
-        raise ValueError(
+        raise errors.UserError(
             "batches are relaxed on the devices of this machine, and not at "
             f"{cluster}; leave --dask out, or --relaxation=batched"
         )
@@ -183,7 +184,7 @@ def choose_method(
 
     is_possible = optimizer in _OPTIMIZERS_OF_BATCHES and batches.supports(calculator)
     if method == "batched" and not is_possible:
-        raise ValueError(
+        raise errors.UserError(
             f"{calculator} with {optimizer} cannot relax crystals in batches; expected "
             "'emt' or a TensorNet of matgl, and LBFGS or FIRE: or relax one at a time, "
             "with --relaxation=ase"

@@ -26,7 +26,7 @@ from typing import Any
 
 import joblib
 
-from crystaljax.system import workers
+from crystaljax.system import errors, workers
 
 # An item whose process dies is tried once more: when memory runs out, the system kills
 # a process that need not be the one to blame.
@@ -352,7 +352,7 @@ def _connect(address: str) -> Any:
         problem = "has no workers" if client else f"does not answer ({error})"
         if client is not None:
             client.close()
-        raise ValueError(
+        raise errors.UserError(
             f"the Dask scheduler at {address!r} {problem}; expected a running one with "
             "workers, such as tcp://10.0.0.1:8786: start them with `dask scheduler` "
             "and `dask worker`"

@@ -7,6 +7,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from crystaljax.system import errors
+
 DATA_AXIS = "data"
 
 
@@ -79,7 +81,7 @@ def shard_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
 def require_divisible(batch_size: int, mesh: Mesh) -> None:
     """Raises ValueError if a batch cannot be split evenly over the devices."""
     if batch_size <= 0 or batch_size % mesh.size:
-        raise ValueError(
+        raise errors.UserError(
             f"batch size {batch_size} cannot be split over {mesh.size} devices; use a "
             f"multiple of {mesh.size}"
         )

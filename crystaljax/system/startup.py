@@ -7,6 +7,8 @@ import platform
 
 import jax
 
+from crystaljax.system import errors
+
 # Set in every process that srun or mpirun starts, and in no other.
 _NUM_TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
@@ -31,7 +33,7 @@ def initialize_processes() -> None:
         except ValueError:
             numbers = 0, 0
         if not (address and 0 <= numbers[1] < numbers[0]):
-            raise ValueError(
+            raise errors.UserError(
                 f"{', '.join(names)} are {address!r}, {count!r}, {index!r}; expected "
                 "host:port of process 0, the number of processes, and the number of "
                 "this one, from 0: set all three, or none for a single process"

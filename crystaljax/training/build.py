@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from crystaljax.models import build, losses, scaling
+from crystaljax.system import errors
 from crystaljax.training import train_step
 
 COORDINATE_LOSSES = ("l1", "squares", "pbc_l1", "pbc_l2", "boundary_l1", "boundary_l2")
@@ -28,11 +29,11 @@ def build_coordinate_loss(
     if name == "squares":
         return losses.site_squares
     if name not in COORDINATE_LOSSES:
-        raise ValueError(
+        raise errors.UserError(
             f"unknown loss.coordinates {name!r}; expected one of {COORDINATE_LOSSES}"
         )
     if config.process.name != "regression":
-        raise ValueError(
+        raise errors.UserError(
             f"loss.coordinates is {name!r}, but with process.name="
             f"{config.process.name!r} the network does not answer with coordinates, "
             "which alone have periodic images; set loss.coordinates='l1'"
@@ -90,13 +91,13 @@ def num_train_steps(config: Any, epoch_size: int) -> int:
     train = config.train
     steps = train.num_steps or -(-train.num_epochs * epoch_size // train.batch_size)
     if steps <= 0:
-        raise ValueError(
+        raise errors.UserError(
             f"train.num_steps is {train.num_steps} and train.num_epochs is "
             f"{train.num_epochs}; expected one of them to be positive"
         )
     for name in ("log_every", "checkpoint_every", "validate_every"):
         if train[name] % train.steps_per_dispatch:
-            raise ValueError(
+            raise errors.UserError(
                 f"train.{name} is {train[name]}; expected a multiple of "
                 f"train.steps_per_dispatch, {train.steps_per_dispatch}"
             )
@@ -155,7 +156,7 @@ def build_trainee(
     """
     batch_size, parts = config.train.batch_size, config.train.accumulation_steps
     if parts < 1 or batch_size % parts:
-        raise ValueError(
+        raise errors.UserError(
             f"train.accumulation_steps is {parts}, which does not divide "
             f"train.batch_size, {batch_size}; use one of its divisors"
         )

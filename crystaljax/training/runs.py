@@ -21,7 +21,7 @@ from ml_collections import config_dict
 from crystaljax import defaults
 from crystaljax.models import build, initial, scaling
 from crystaljax.models.networks import interface
-from crystaljax.system import atomic_files, environment, sharding
+from crystaljax.system import atomic_files, environment, errors, sharding
 from crystaljax.training import train_step
 
 
@@ -263,7 +263,7 @@ def _require_same_shapes(saved: Any, expected: Any, workdir: pathlib.Path) -> No
         if saved_shapes.get(name) != expected_shapes.get(name)
     ]
     if differing:
-        raise ValueError(
+        raise errors.UserError(
             f"the checkpoint in {workdir} is not of the network in its config.json; "
             f"{len(differing)} arrays differ, first:\n  " + "\n  ".join(differing[:5])
         )

@@ -19,6 +19,7 @@ from typing import Any
 
 from crystaljax.data.readers import files
 from crystaljax.data.sources import record
+from crystaljax.system import errors
 
 FORMATS = "a folder, .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz"
 MAX_FILE_BYTES = 2**24
@@ -85,7 +86,9 @@ def find_members(path: str | os.PathLike[str]) -> Iterator[Member]:
     elif name.endswith(_TAR_SUFFIXES):
         found = _tar_members(path)
     else:
-        raise ValueError(f"{path} is no archive that can be read; expected {FORMATS}")
+        raise errors.UserError(
+            f"{path} is no archive that can be read; expected {FORMATS}"
+        )
     for member in found:
         if not _is_hidden(member.name):
             yield member
@@ -165,7 +168,7 @@ def _open_in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> io.Buffered
     except Exception as error:
         # Encrypted, or compressed in a way that zipfile does not know: each raises an
         # exception of another kind.
-        raise ValueError(f"{info.filename!r}: {error}") from error
+        raise errors.UserError(f"{info.filename!r}: {error}") from error
 
 
 def _tar_members(path: pathlib.Path) -> Iterator[Member]:
@@ -200,7 +203,7 @@ def _next_in_tar(
             _require_tar_end(archive)
         # A negative size would lead back to where we came from, for ever.
         elif info.size < 0 or archive.offset < offset:
-            raise ValueError(f"member {info.name!r} of {info.size} bytes")
+            raise errors.UserError(f"member {info.name!r} of {info.size} bytes")
     except files.DamagedError:
         raise
     except OSError:
@@ -217,14 +220,14 @@ def _require_tar_end(archive: tarfile.TarFile) -> None:
     source.seek(archive.offset)
     block = source.read(_TAR_BLOCK_BYTES)
     if len(block) < _TAR_BLOCK_BYTES or any(block):
-        raise ValueError("the mark of the end is missing")
+        raise errors.UserError("the mark of the end is missing")
 
 
 def _open_in_tar(archive: tarfile.TarFile, info: tarfile.TarInfo) -> io.BufferedReader:
     try:
         file = archive.extractfile(info)
     except tarfile.TarError as error:
-        raise ValueError(f"{info.name!r}: {error}") from error
+        raise errors.UserError(f"{info.name!r}: {error}") from error
     assert file is not None
     return io.BufferedReader(_TarFileReader(file))
 
@@ -254,12 +257,12 @@ class _TarInput:
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= MAX_FILE_BYTES:
-            raise ValueError(f"header of {size} bytes")
+            raise errors.UserError(f"header of {size} bytes")
         return self._file.read(size)
 
     def seek(self, offset: int) -> int:
         if not 0 <= offset <= _MAX_TAR_BYTES:
-            raise ValueError(f"header at byte {offset}")
+            raise errors.UserError(f"header at byte {offset}")
         return self._file.seek(offset)
 
     def tell(self) -> int:
@@ -271,7 +274,7 @@ def _member_name(name: str) -> str:
 
 
 def _not_readable(path: pathlib.Path, error: Exception) -> ValueError:
-    return ValueError(
+    return errors.UserError(
         f"{path} is damaged or not what its name says ({error}); expected {FORMATS}: "
         "download it again"
     )

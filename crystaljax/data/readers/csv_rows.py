@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from crystaljax.data.readers import files
+from crystaljax.system import errors
 
 # A cell holds a whole CIF; Python's own limit is 128 KiB.
 _MAX_CELL_CHARACTERS = 2**24
@@ -20,7 +21,7 @@ def require_columns(path: str | os.PathLike, columns: Sequence[str]) -> None:
     header = read_header(path)
     missing = [name for name in columns if name not in header]
     if missing:
-        raise ValueError(
+        raise errors.UserError(
             f"{path} has no column {', '.join(map(repr, missing))}; its columns are: "
             f"{', '.join(header)}"
         )
@@ -67,10 +68,10 @@ def _read_lines(path: str | os.PathLike) -> Iterator[list[str]]:
                 yield cells
                 num_rows += 1
         except files.DamagedError as error:
-            raise ValueError(f"{error} ({num_rows} rows read)") from error
+            raise errors.UserError(f"{error} ({num_rows} rows read)") from error
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(
+            raise errors.UserError(
                 f"{path} is not CSV in UTF-8 after row {num_rows}: {error}"
             ) from error
         if num_rows == 0:
-            raise ValueError(f"{path} is empty; expected CSV with a header")
+            raise errors.UserError(f"{path} is empty; expected CSV with a header")

@@ -10,6 +10,8 @@ import zipfile
 import zlib
 from typing import Any
 
+from crystaljax.system import errors
+
 _OPENERS = {
     ".gz": gzip.open,
     ".tgz": gzip.open,
@@ -22,7 +24,7 @@ COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz")
 _BUFFER_BYTES = 2**18
 
 
-class DamagedError(ValueError):
+class DamagedError(errors.UserError):
     """Compressed data that end early or contradict themselves."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from crystaljax.data.readers import files
+from crystaljax.system import errors
 
 # Of one item; an entry of a few hundred sites has some 100,000.
 MAX_ITEM_CHARACTERS = 2**25
@@ -42,7 +43,7 @@ def read_items(
     """
     suffix = files.suffix_without_compression(os.fspath(path))
     if suffix not in SUFFIXES:
-        raise ValueError(
+        raise errors.UserError(
             f"{path} has the suffix {suffix!r}; expected one of {', '.join(SUFFIXES)}, "
             f"or these with {', '.join(files.COMPRESSED_SUFFIXES)} behind them"
         )
@@ -57,9 +58,9 @@ def read_items(
                 yield item
                 num_items += 1
         except files.DamagedError as error:
-            raise ValueError(f"{error} ({num_items} items read)") from error
+            raise errors.UserError(f"{error} ({num_items} items read)") from error
         except ValueError as error:
-            raise ValueError(
+            raise errors.UserError(
                 f"{path} is damaged or ends early, after {num_items} items: {error}; "
                 "download it again, or name it .jsonl if it holds one item a line"
             ) from error
@@ -68,7 +69,9 @@ def read_items(
 def _read_lines(file: io.TextIOBase) -> Iterator[tuple[None, str]]:
     while line := file.readline(MAX_ITEM_CHARACTERS):
         if len(line) == MAX_ITEM_CHARACTERS:
-            raise ValueError(f"a line of more than {MAX_ITEM_CHARACTERS} characters")
+            raise errors.UserError(
+                f"a line of more than {MAX_ITEM_CHARACTERS} characters"
+            )
         if line.strip():
             yield None, line
 
@@ -78,7 +81,9 @@ def _read_document(
 ) -> Iterator[tuple[str | None, str]]:
     scanner = _Scanner(file)
     if scanner.peek() not in ("[", "{"):
-        raise ValueError(f"begins with {scanner.peek()!r}; expected a list or mapping")
+        raise errors.UserError(
+            f"begins with {scanner.peek()!r}; expected a list or mapping"
+        )
     for key in scanner.enter():
         if key is not None and key == nested_key and scanner.peek() in ("[", "{"):
             for inner_key in scanner.enter():
@@ -88,7 +93,7 @@ def _read_document(
         if key is None or not key.startswith("@"):
             yield key, text
     if scanner.peek():
-        raise ValueError(f"goes on with {scanner.peek()!r} after its end")
+        raise errors.UserError(f"goes on with {scanner.peek()!r} after its end")
 
 
 class _Scanner:
@@ -123,7 +128,7 @@ class _Scanner:
             if closing == "}":
                 key = self.take_value()[0]
                 if not isinstance(key, str):
-                    raise ValueError("a mapping with a key that is no string")
+                    raise errors.UserError("a mapping with a key that is no string")
                 self._expect(":")
             yield key
             if self._expect(",", closing) == closing:
@@ -141,9 +146,9 @@ class _Scanner:
                 return value, text
             num_characters = len(self._text) - self._position
             if self._is_at_end:
-                raise ValueError("a value that is cut off or malformed")
+                raise errors.UserError("a value that is cut off or malformed")
             if num_characters > MAX_ITEM_CHARACTERS:
-                raise ValueError(
+                raise errors.UserError(
                     "a value that is malformed or has more than "
                     f"{MAX_ITEM_CHARACTERS} characters"
                 )
@@ -171,7 +176,9 @@ class _Scanner:
         character = self._take()
         if character not in characters:
             found = repr(character) if character else "the end"
-            raise ValueError(f"{found} where {' or '.join(characters)} was expected")
+            raise errors.UserError(
+                f"{found} where {' or '.join(characters)} was expected"
+            )
         return character
 
     def _read_on(self, at_least: int = 0) -> None:

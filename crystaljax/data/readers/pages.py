@@ -31,6 +31,7 @@ import tqdm
 
 import crystaljax
 from crystaljax.data.sources import record
+from crystaljax.system import errors
 
 # Too many requests, and what servers answer while they are overloaded or restarted.
 _TRANSIENT_STATUS = (429, 500, 502, 503, 504)
@@ -46,7 +47,7 @@ _FORMAT_VERSION = 1
 T = TypeVar("T")
 
 
-class PageError(ValueError):
+class PageError(errors.UserError):
     """An answer that is not the page that was asked for.
 
     Attributes:
@@ -60,7 +61,7 @@ class PageError(ValueError):
         self.retry_after = retry_after
 
 
-class DownloadError(ValueError):
+class DownloadError(errors.UserError):
     """A page could not be had; those before it are in the cache."""
 
 
@@ -86,12 +87,14 @@ class Manners:
 
     def __post_init__(self):
         if self.max_attempts < 1:
-            raise ValueError(f"max_attempts is {self.max_attempts}; expected 1 or more")
+            raise errors.UserError(
+                f"max_attempts is {self.max_attempts}; expected 1 or more"
+            )
         if not 0 < self.timeout < math.inf:
-            raise ValueError(f"timeout is {self.timeout} s; expected more than 0")
+            raise errors.UserError(f"timeout is {self.timeout} s; expected more than 0")
         for name in ("min_interval", "retry_wait"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(
+                raise errors.UserError(
                     f"{name} is {getattr(self, name)} s; expected 0 or more"
                 )
 
@@ -124,7 +127,7 @@ class PageCache:
         if path.exists():
             self._require_query(query, path)
         elif self.count():
-            raise ValueError(
+            raise errors.UserError(
                 f"{self.directory} holds {self.count()} pages but no {_QUERY_NAME}, so "
                 "there is no telling what they answer; give another cache directory"
             )
@@ -174,7 +177,7 @@ class PageCache:
         try:
             cached = dict(json.loads(path.read_bytes()))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
+            raise errors.UserError(f"{path} is damaged ({error}); {remedy}") from error
         names = [
             name
             for name in sorted(cached.keys() | query.keys())
@@ -186,7 +189,7 @@ class PageCache:
                 f"{shorten(query.get(name))} here"
                 for name in names
             )
-            raise ValueError(
+            raise errors.UserError(
                 f"{self.directory} holds pages of another query: {differences}; "
                 f"{remedy}"
             )
@@ -311,7 +314,7 @@ def require_http(url: str) -> str:
     """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"URL {url!r}; expected one that begins with https://")
+        raise errors.UserError(f"URL {url!r}; expected one that begins with https://")
     return url
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from crystaljax.crystals import elements, structure
 from crystaljax.data.readers import pages
 from crystaljax.data.sources import record
+from crystaljax.system import errors
 
 SERVER = "https://aflow.org/API/aflux/"
 ID_KEYWORD = "auid"
@@ -81,15 +82,17 @@ class Aflow:
         for name in ("natoms", "nspecies"):
             _require_range(name, getattr(self, name))
         if self.nspecies and self.species and self.nspecies[0] > len(set(self.species)):
-            raise ValueError(
+            raise errors.UserError(
                 f"nspecies is {self.nspecies}, but species are only "
                 f"{', '.join(self.species)}; name more elements or lower nspecies"
             )
         if self.page_size < 1:
             # 0 would ask for everything in one page, a negative number for the end.
-            raise ValueError(f"page_size is {self.page_size}; expected 1 or more")
+            raise errors.UserError(f"page_size is {self.page_size}; expected 1 or more")
         if not self.functionals:
-            raise ValueError("functionals are empty; expected some, such as 'PAW_PBE'")
+            raise errors.UserError(
+                "functionals are empty; expected some, such as 'PAW_PBE'"
+            )
         pages.require_http(self.server)
 
     def read_rows(self) -> Iterator[dict[str, Any] | record.Failure]:
@@ -344,24 +347,24 @@ def parse_crystal(row: dict[str, Any]) -> structure.Crystal:
     positions = np.atleast_2d(_parse_numbers(row, "positions_fractional"))
     parameters = _parse_numbers(row, "geometry")
     if counts.shape != (len(species),) or np.any((counts < 1) | (counts % 1 != 0)):
-        raise ValueError(
+        raise errors.UserError(
             f"composition {counts.tolist()} of {', '.join(species)}; expected a "
             "positive integer for each"
         )
     num_sites = counts.sum()
     if positions.shape != (num_sites, 3):
-        raise ValueError(
+        raise errors.UserError(
             f"positions of shape {positions.shape} for the composition "
             f"{counts.tolist()}; expected ({num_sites:.0f}, 3)"
         )
     if row.get("natoms") is not None and np.any(
         _parse_numbers(row, "natoms") != num_sites
     ):
-        raise ValueError(
+        raise errors.UserError(
             f"natoms {pages.shorten(row['natoms'])} for {num_sites:.0f} sites"
         )
     if parameters.shape != (6,):
-        raise ValueError(f"geometry {parameters.tolist()}; expected six numbers")
+        raise errors.UserError(f"geometry {parameters.tolist()}; expected six numbers")
     numbers = [elements.atomic_number(symbol) for symbol in species]
     return structure.Crystal(
         atomic_numbers=np.repeat(numbers, counts.astype(int)),
@@ -377,7 +380,7 @@ def _parse_names(value: object) -> tuple[str, ...]:
         or not names
         or not all(isinstance(name, str) for name in names)
     ):
-        raise ValueError(f"{pages.shorten(value)} is not a list of names")
+        raise errors.UserError(f"{pages.shorten(value)} is not a list of names")
     return tuple(name.strip() for name in names)
 
 
@@ -389,9 +392,11 @@ def _parse_numbers(row: dict[str, Any], name: str) -> np.ndarray:
             value = lines if len(lines) > 1 else lines[0]
         numbers = np.array(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{name} {pages.shorten(value)} is not numbers") from error
+        raise errors.UserError(
+            f"{name} {pages.shorten(value)} is not numbers"
+        ) from error
     if not np.all(np.isfinite(numbers)):
-        raise ValueError(
+        raise errors.UserError(
             f"{name} {pages.shorten(value)} has numbers that are not finite"
         )
     return numbers
@@ -406,7 +411,7 @@ def _range(name: str, limits: tuple[int, int] | None) -> str:
 
 def _require_range(name: str, limits: tuple[int, int] | None) -> None:
     if limits is not None and not 1 <= limits[0] <= limits[1]:
-        raise ValueError(f"{name} is {limits}; expected the fewest and the most")
+        raise errors.UserError(f"{name} is {limits}; expected the fewest and the most")
 
 
 def _ids(rows: list[dict[str, Any]]) -> list[Any]:

@@ -18,6 +18,7 @@ import numpy as np
 from crystaljax.crystals import elements, structure
 from crystaljax.data.readers import csv_rows
 from crystaljax.data.sources import record
+from crystaljax.system import errors
 
 ID_COLUMN = "auid"
 ENERGY_COLUMN = "enthalpy_formation_atom"
@@ -75,13 +76,13 @@ def parse_crystal(formula: str, geometry: str, positions: str) -> structure.Crys
     atomic_numbers = _parse_formula(formula)
     frac_coords = _parse_numbers(positions)
     if frac_coords.shape != (len(atomic_numbers), 3):
-        raise ValueError(
+        raise errors.UserError(
             f"positions of shape {frac_coords.shape} for {formula}; expected "
             f"({len(atomic_numbers)}, 3)"
         )
     parameters = _parse_numbers(geometry)
     if parameters.shape != (6,):
-        raise ValueError(f"geometry {geometry!r}; expected six numbers")
+        raise errors.UserError(f"geometry {geometry!r}; expected six numbers")
     return structure.Crystal(
         atomic_numbers=atomic_numbers,
         frac_coords=frac_coords,
@@ -108,11 +109,11 @@ def _parse_numbers(text: str) -> np.ndarray:
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{text[:80]!r} is not a list of numbers") from error
+        raise errors.UserError(f"{text[:80]!r} is not a list of numbers") from error
 
 
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise ValueError(f"{text[:80]!r} is not a list of numbers") from error
+        raise errors.UserError(f"{text[:80]!r} is not a list of numbers") from error

@@ -20,6 +20,7 @@ import numpy as np
 from crystaljax.crystals import bridge, structure
 from crystaljax.data.readers import files, json_items
 from crystaljax.data.sources import labels, record
+from crystaljax.system import errors
 
 SUFFIXES = (".db", ".json")
 _COLUMNS = (
@@ -62,7 +63,7 @@ class AseDb:
         """Yields rows as they are stored, by number; see `record.Source`."""
         path = pathlib.Path(self.path)
         if path.suffix not in SUFFIXES:
-            raise ValueError(
+            raise errors.UserError(
                 f"{self.path} has the suffix {path.suffix!r}; expected an ASE database "
                 f"in a file, {' or '.join(SUFFIXES)}: write others as one with ASE"
             )
@@ -112,14 +113,14 @@ def _read_sqlite(path: pathlib.Path) -> Iterator[AseRow]:
                 "SELECT type FROM sqlite_master WHERE name = 'systems'"
             ).fetchone()
             if kind != (b"table",):
-                raise ValueError(f"{path} is no ASE database: no table 'systems'")
+                raise errors.UserError(f"{path} is no ASE database: no table 'systems'")
             rows = connection.execute(
                 f"SELECT {', '.join(_COLUMNS)}, typeof(data) FROM systems ORDER BY id"
             )
             for row in rows:
                 yield AseRow(str(row[0]), row)
         except sqlite3.Error as error:
-            raise ValueError(
+            raise errors.UserError(
                 f"{path} is damaged or no ASE database ({error}); make it again, or "
                 "check it with: ase db"
             ) from error
@@ -128,7 +129,9 @@ def _read_sqlite(path: pathlib.Path) -> Iterator[AseRow]:
 def _read_json(path: pathlib.Path) -> Iterator[AseRow]:
     for key, text in json_items.read_items(path):
         if key is None:
-            raise ValueError(f"{path} is a list; expected an ASE database in JSON")
+            raise errors.UserError(
+                f"{path} is a list; expected an ASE database in JSON"
+            )
         if key not in _OTHER_KEYS:
             yield AseRow(files.encodable(key), text)
 
@@ -143,7 +146,7 @@ def _decode_columns(columns: tuple[Any, ...]) -> dict[str, Any]:
     row = dict(zip(_COLUMNS, values, strict=True))
     blobs = ("numbers", "positions", "cell")
     if not all(isinstance(row[name], bytes) for name in blobs):
-        raise ValueError("numbers, positions or cell missing")
+        raise errors.UserError("numbers, positions or cell missing")
     pbc = row["pbc"] if isinstance(row["pbc"], int) else 0
     return row | {
         "numbers": np.frombuffer(row["numbers"], "<i4"),
@@ -167,13 +170,13 @@ def _decode_blob(blob: bytes) -> Any:
     """The JSON within ``data``; the arrays before it are no labels."""
     offset = int.from_bytes(blob[:8], "little", signed=True)
     if not 8 <= offset <= len(blob):
-        raise ValueError("data are damaged")
+        raise errors.UserError("data are damaged")
     return json.loads(blob[offset:])
 
 
 def _label_mappings(row: object) -> list[Mapping[str, Any]]:
     if not isinstance(row, dict):
-        raise ValueError(f"a {type(row).__name__}; expected a row")
+        raise errors.UserError(f"a {type(row).__name__}; expected a row")
     energies = {key: row.get(key) for key in ("energy", "free_energy")}
     places = (row.get("key_value_pairs"), row.get("data"), energies)
     return [place for place in places if isinstance(place, dict)]
@@ -186,11 +189,11 @@ def _crystal(row: Mapping[str, Any]) -> structure.Crystal:
     pbc = _array(row.get("pbc", [False] * 3))
     shapes = (numbers.shape, positions.shape, cell.shape, pbc.shape)
     if shapes != ((len(positions),), (len(positions), 3), (3, 3), (3,)):
-        raise ValueError(f"numbers, positions, cell and pbc of shapes {shapes}")
+        raise errors.UserError(f"numbers, positions, cell and pbc of shapes {shapes}")
     if not np.isin(numbers, np.arange(1, _NUM_ELEMENTS_IN_ASE + 1)).all():
-        raise ValueError("a site is not an element")
+        raise errors.UserError("a site is not an element")
     if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
-        raise ValueError("a coordinate or lattice entry is not finite")
+        raise errors.UserError("a coordinate or lattice entry is not finite")
     return bridge.from_ase(
         ase.Atoms(
             numbers=numbers.astype(int), positions=positions, cell=cell, pbc=pbc != 0
@@ -208,4 +211,4 @@ def _array(value: Any) -> np.ndarray:
             return np.array(flat, dtype=np.float64).reshape(shape)
         return np.atleast_1d(np.array(value, dtype=np.float64))
     except (TypeError, ValueError, KeyError, OverflowError) as error:
-        raise ValueError(f"not an array: {error}") from error
+        raise errors.UserError(f"not an array: {error}") from error

@@ -16,6 +16,7 @@ from crystaljax.data.sources import (
     optimade,
     record,
 )
+from crystaljax.system import errors
 
 # Sources that make their records, read a file or folder, ask a service.
 _EMT_SOURCES = ("builtin", "emt")
@@ -133,7 +134,7 @@ def build_source(
     """
     name = options.source
     if name not in _SOURCES:
-        raise ValueError(f"unknown source {name!r}; expected one of {SOURCES}")
+        raise errors.UserError(f"unknown source {name!r}; expected one of {SOURCES}")
     build, fields = _SOURCES[name]
     given = {
         option: getattr(options, option)
@@ -142,7 +143,7 @@ def build_source(
     }
     unused = [option for option in given if option not in fields]
     if unused:
-        raise ValueError(
+        raise errors.UserError(
             f"--source={name} does not use {', '.join(f'--{each}' for each in unused)}"
             f"; it uses: {', '.join(f'--{each}' for each in fields) or 'none of these'}"
         )
@@ -175,17 +176,19 @@ def _require_needed(name: str, given: dict[str, Any]) -> None:
     """Raises ValueError where an option is missing that the source needs."""
     if name in SERVICES:
         if "cache" not in given:
-            raise ValueError(f"--source={name} keeps what it downloads; give --cache")
+            raise errors.UserError(
+                f"--source={name} keeps what it downloads; give --cache"
+            )
         if name == "optimade" and "server" not in given:
-            raise ValueError(
+            raise errors.UserError(
                 "--source=optimade needs --server: one of "
                 f"{', '.join(optimade.PROVIDERS)}, or the address of another provider"
             )
         return
     if "input" not in given:
-        raise ValueError(f"--source={name} reads a file; give it with --input")
+        raise errors.UserError(f"--source={name} reads a file; give it with --input")
     if name == "folder" and "labels" not in given:
-        raise ValueError(
+        raise errors.UserError(
             "--source=folder needs --labels, a CSV with the formation energy of each "
             "file"
         )
@@ -197,7 +200,7 @@ def _require_needed(name: str, given: dict[str, Any]) -> None:
         if name == "cif_csv":
             header = ", ".join(csv_rows.read_header(given["input"]))
             message += f"; {given['input']} has the columns: {header}"
-        raise ValueError(message)
+        raise errors.UserError(message)
 
 
 @dataclasses.dataclass(frozen=True)

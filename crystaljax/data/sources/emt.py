@@ -27,7 +27,7 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from crystaljax.crystals import bridge, structure
 from crystaljax.data.sources import prototypes, record
 from crystaljax.relaxation import ase_relaxation, calculators, references
-from crystaljax.system import workers
+from crystaljax.system import errors, workers
 
 CALCULATOR = "emt"
 METALS = ("Ni", "Cu", "Pd", "Ag", "Pt", "Au")
@@ -114,13 +114,13 @@ def generate(
     """
     unknown = sorted(set(metals) - set(METALS))
     if unknown:
-        raise ValueError(
+        raise errors.UserError(
             f"no built-in alloys of {', '.join(unknown)}; the metals are "
             f"{', '.join(METALS)}"
         )
     work = decorations(metals, prototype_names)
     if num_structures is not None and num_structures > len(work):
-        raise ValueError(
+        raise errors.UserError(
             f"{num_structures} structures asked for, but these prototypes give at most "
             f"{len(work)} with {len(metals)} metals; use fewer, or None for all"
         )
@@ -151,7 +151,7 @@ def generate(
         dropped["duplicate"] += len(found) - len(kept)
         records += kept
     if num_structures is not None and len(records) < num_structures:
-        raise ValueError(
+        raise errors.UserError(
             f"{num_structures} structures asked for, but these prototypes give "
             f"{len(records)} with {len(metals)} metals; ask for fewer, or None for all"
         )
@@ -174,7 +174,9 @@ def decorations(
     known = [prototype.name for prototype in prototypes.PROTOTYPES]
     unknown = sorted(set(prototype_names or ()) - set(known))
     if unknown:
-        raise ValueError(f"unknown prototypes {unknown}; expected some of {known}")
+        raise errors.UserError(
+            f"unknown prototypes {unknown}; expected some of {known}"
+        )
     rank = {metal: i for i, metal in enumerate(metals)}
     found = []
     for prototype in prototypes.PROTOTYPES:

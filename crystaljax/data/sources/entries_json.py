@@ -18,6 +18,7 @@ import numpy as np
 from crystaljax.crystals import elements, structure
 from crystaljax.data.readers import files, json_items
 from crystaljax.data.sources import labels, record
+from crystaljax.system import errors
 
 _ID_KEYS = ("mat_id", "material_id", "entry_id")
 # Fe, Fe3+, Fe2.5+, Fe2+,spin=5.
@@ -134,12 +135,12 @@ def parse_structure(structure_dict: Mapping[str, Any]) -> structure.Crystal:
     """
     lattice = _mapping(structure_dict, "lattice")
     if lattice.get("pbc", [True] * 3) != [True] * 3:
-        raise ValueError(f"pbc is {lattice['pbc']!r}; expected three directions")
+        raise errors.UserError(f"pbc is {lattice['pbc']!r}; expected three directions")
     sites = structure_dict.get("sites")
     if not isinstance(sites, list) or not sites:
-        raise ValueError("'sites' is missing or empty; expected a list of sites")
+        raise errors.UserError("'sites' is missing or empty; expected a list of sites")
     if not all(isinstance(site, dict) for site in sites):
-        raise ValueError("a site is no mapping")
+        raise errors.UserError("a site is no mapping")
     return structure.Crystal(
         atomic_numbers=np.array([_parse_site_species(site) for site in sites]),
         frac_coords=_numbers([site.get("abc") for site in sites], (len(sites), 3)),
@@ -160,7 +161,7 @@ def _find_files(path: str | os.PathLike[str]) -> list[pathlib.Path]:
         and not each.name.startswith(".")
     )
     if not found:
-        raise ValueError(
+        raise errors.UserError(
             f"no entries in the folder {path}; expected files of the suffixes "
             f"{', '.join(json_items.SUFFIXES)}, plain or compressed"
         )
@@ -198,9 +199,11 @@ def _parse_entry(text: str) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]
     try:
         outer = json.loads(text)
     except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+        raise errors.UserError("nested too deeply") from error
     if not isinstance(outer, dict):
-        raise ValueError(f"a {type(outer).__name__}; expected an entry or a structure")
+        raise errors.UserError(
+            f"a {type(outer).__name__}; expected an entry or a structure"
+        )
     entry = outer
     if "computed_structure_entry" in outer:
         entry = _mapping(outer, "computed_structure_entry")
@@ -214,7 +217,7 @@ def _parse_entry(text: str) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]
 def _mapping(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = parent.get(key)
     if not isinstance(value, dict):
-        raise ValueError(f"{key!r} is missing or no mapping")
+        raise errors.UserError(f"{key!r} is missing or no mapping")
     return value
 
 
@@ -222,12 +225,12 @@ def _parse_site_species(site: Mapping[str, Any]) -> int:
     """Atomic number of a site's only species."""
     species = site.get("species")
     if not isinstance(species, list) or not all(isinstance(s, dict) for s in species):
-        raise ValueError("a site without a list of species")
+        raise errors.UserError("a site without a list of species")
     if len(species) != 1:
-        raise ValueError(f"a site with {len(species)} species; expected one")
+        raise errors.UserError(f"a site with {len(species)} species; expected one")
     occupancy = _numbers(species[0].get("occu"), ())
     if abs(occupancy - 1) > _MAX_OCCUPANCY_ERROR:
-        raise ValueError(f"a site with occupancy {occupancy:g}; expected 1")
+        raise errors.UserError(f"a site with occupancy {occupancy:g}; expected 1")
     return _parse_species(species[0].get("element"))
 
 
@@ -235,7 +238,9 @@ def _parse_species(name: object) -> int:
     """``Fe``, ``Fe3+`` → atomic number; a dummy species (``X0+``) is an error."""
     match = _SPECIES.fullmatch(name) if isinstance(name, str) else None
     if match is None:
-        raise ValueError(f"{str(name)[:40]!r} is no species; expected one like 'Fe3+'")
+        raise errors.UserError(
+            f"{str(name)[:40]!r} is no species; expected one like 'Fe3+'"
+        )
     symbol = match.group(1)
     return elements.atomic_number("H" if symbol in _HYDROGEN_ISOTOPES else symbol)
 
@@ -245,10 +250,10 @@ def _numbers(values: object, shape: tuple[int, ...]) -> np.ndarray:
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"not numbers: {error}") from error
+        raise errors.UserError(f"not numbers: {error}") from error
     if array.shape != shape:
-        raise ValueError(f"numbers of shape {array.shape}; expected {shape}")
+        raise errors.UserError(f"numbers of shape {array.shape}; expected {shape}")
     # None becomes NaN.
     if not np.isfinite(array).all():
-        raise ValueError("a coordinate or lattice entry is missing or not finite")
+        raise errors.UserError("a coordinate or lattice entry is missing or not finite")
     return array

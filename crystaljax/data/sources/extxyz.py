@@ -15,6 +15,7 @@ import numpy as np
 from crystaljax.crystals import bridge, structure
 from crystaljax.data.readers import archives, files
 from crystaljax.data.sources import record
+from crystaljax.system import errors
 
 _SUFFIXES = (".extxyz", ".xyz")
 
@@ -49,7 +50,7 @@ class ExtXyz:
             except files.DamagedError:
                 raise
             except ValueError as error:
-                raise ValueError(f"{self.path} is no extxyz: {error}") from error
+                raise errors.UserError(f"{self.path} is no extxyz: {error}") from error
 
     def parse_row(
         self, row: tuple[str, str] | record.Failure
@@ -96,7 +97,9 @@ def _read_archive(path: str) -> Iterator[tuple[str, str] | record.Failure]:
         except (OSError, ValueError) as error:
             yield record.Failure(member.name, "file not readable", str(error))
     if num_files == 0:
-        raise ValueError(f"no extxyz in {path}; expected {' or '.join(_SUFFIXES)}")
+        raise errors.UserError(
+            f"no extxyz in {path}; expected {' or '.join(_SUFFIXES)}"
+        )
 
 
 def _read_frames(file: io.TextIOBase) -> Iterator[str]:
@@ -106,7 +109,7 @@ def _read_frames(file: io.TextIOBase) -> Iterator[str]:
             continue
         # Without the count there is no telling where the next frame begins.
         if not count_line.strip().isdecimal():
-            raise ValueError(
+            raise errors.UserError(
                 f"frame {number} begins with {count_line.strip()[:80]!r}; "
                 "expected its number of atoms"
             )
@@ -114,11 +117,11 @@ def _read_frames(file: io.TextIOBase) -> Iterator[str]:
         # Comes to an end with the file, whatever the count.
         lines = list(itertools.islice(iter(file.readline, ""), num_lines))
         if len(lines) < num_lines:
-            raise ValueError(f"ends in the middle of frame {number}")
+            raise errors.UserError(f"ends in the middle of frame {number}")
         yield count_line + "".join(lines)
         number += 1
     if number == 0:
-        raise ValueError("no frame in it")
+        raise errors.UserError("no frame in it")
 
 
 def _parse_frame(text: str) -> ase.Atoms:
@@ -126,7 +129,7 @@ def _parse_frame(text: str) -> ase.Atoms:
         atoms = ase.io.read(io.StringIO(text), format="extxyz")
     except Exception as error:
         # ASE's reader raises whatever a malformed line leads to: KeyError, ...
-        raise ValueError(f"not readable as extxyz: {error}") from error
+        raise errors.UserError(f"not readable as extxyz: {error}") from error
     assert isinstance(atoms, ase.Atoms)
     return atoms
 
@@ -134,5 +137,5 @@ def _parse_frame(text: str) -> ase.Atoms:
 def _crystal(atoms: ase.Atoms) -> structure.Crystal:
     crystal = bridge.from_ase(atoms)
     if not np.all(crystal.atomic_numbers > 0):
-        raise ValueError("a site is not an element")
+        raise errors.UserError("a site is not an element")
     return crystal

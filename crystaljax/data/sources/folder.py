@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from crystaljax.crystals import inputs
 from crystaljax.data.readers import archives
 from crystaljax.data.sources import labels, record
+from crystaljax.system import errors
 
 
 class FileRow(NamedTuple):
@@ -59,7 +60,7 @@ class Folder:
             else:
                 yield _join(name, text, table, used)
         if num_files == 0:
-            raise ValueError(
+            raise errors.UserError(
                 f"no crystals in {self.path}; expected {inputs.SINGLE_FORMATS}, not "
                 "hidden and not links"
             )

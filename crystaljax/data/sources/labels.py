@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from crystaljax.data.readers import csv_rows
+from crystaljax.system import errors
 
 NO_LABEL = "no label for this id"
 
@@ -49,7 +50,7 @@ def read_labels(
             continue
         label = Label(energy, rest[0] if rest else None)
         if found.setdefault(id, label) != label:
-            raise ValueError(
+            raise errors.UserError(
                 f"{path} has the id {id!r} twice, with {tuple(found[id])} and "
                 f"{tuple(label)}; expected one row per id in the column {id_column!r}"
             )

@@ -22,6 +22,7 @@ import spglib
 from crystaljax.crystals import elements, space_groups, structure
 from crystaljax.data.readers import pages
 from crystaljax.data.sources import record
+from crystaljax.system import errors
 
 # Servers leave out what they are not asked for, positions among it.
 _STRUCTURE_FIELDS = (
@@ -114,17 +115,19 @@ class Optimade:
             try:
                 pages.require_http(self.base_url)
             except ValueError as error:
-                raise ValueError(
+                raise errors.UserError(
                     f"unknown provider {self.base_url!r}; expected one of "
                     f"{tuple(PROVIDERS)}, or the URL of an OPTIMADE service"
                 ) from error
             if self.energy_property is None:
-                raise ValueError(
+                raise errors.UserError(
                     f"{self.base_url} needs energy_property, the name of its formation "
                     f"energy; {self.base_url}/v1/info/structures lists its properties"
                 )
         if self.page_limit < 1:
-            raise ValueError(f"page_limit is {self.page_limit}; expected 1 or more")
+            raise errors.UserError(
+                f"page_limit is {self.page_limit}; expected 1 or more"
+            )
 
     def read_rows(self) -> Iterator[dict[str, Any] | record.Failure]:
         """Yields structures; a failure for one that was there before.
@@ -288,7 +291,7 @@ def parse_crystal(attributes: dict[str, Any]) -> structure.Crystal:
     """
     dimensions = attributes.get("nperiodic_dimensions")
     if dimensions not in (None, 3):
-        raise ValueError(f"nperiodic_dimensions is {dimensions}; expected 3")
+        raise errors.UserError(f"nperiodic_dimensions is {dimensions}; expected 3")
     features = attributes.get("structure_features")
     refused = [
         name
@@ -296,14 +299,14 @@ def parse_crystal(attributes: dict[str, Any]) -> structure.Crystal:
         if isinstance(features, list) and name in features
     ]
     if refused:
-        raise ValueError(f"the structure has {', '.join(refused)}")
+        raise errors.UserError(f"the structure has {', '.join(refused)}")
     lattice = _parse_vectors(attributes, "lattice_vectors")
     positions = _parse_vectors(attributes, "cartesian_site_positions")
     if len(lattice) != 3:
-        raise ValueError(f"{len(lattice)} lattice vectors; expected 3")
+        raise errors.UserError(f"{len(lattice)} lattice vectors; expected 3")
     names = attributes.get("species_at_sites")
     if not isinstance(names, list) or not names or len(names) != len(positions):
-        raise ValueError(
+        raise errors.UserError(
             f"species_at_sites {pages.shorten(names)} for {len(positions)} positions"
         )
     known = _parse_species(attributes.get("species"))
@@ -312,9 +315,9 @@ def parse_crystal(attributes: dict[str, Any]) -> structure.Crystal:
     try:
         frac_coords = np.linalg.solve(lattice.T, positions.T).T
     except np.linalg.LinAlgError as error:
-        raise ValueError("lattice vectors that span no cell") from error
+        raise errors.UserError("lattice vectors that span no cell") from error
     if not np.all(np.isfinite(frac_coords)):
-        raise ValueError("positions far outside of the cell")
+        raise errors.UserError("positions far outside of the cell")
     return structure.Crystal(
         atomic_numbers=np.array([elements.atomic_number(name) for name in symbols]),
         frac_coords=frac_coords,
@@ -344,7 +347,7 @@ def _parse_symbol(symbol: str) -> int:
         return number
     number = _settings().get("".join(symbol.split()).replace("_", ""))
     if number is None:
-        raise ValueError(f"unknown space-group symbol {symbol[:80]!r}")
+        raise errors.UserError(f"unknown space-group symbol {symbol[:80]!r}")
     return number
 
 
@@ -371,7 +374,9 @@ def _parse_species(value: object) -> dict[str, str]:
     symbols: dict[str, str] = {}
     for entry in value if isinstance(value, list) else []:
         if not isinstance(entry, dict):
-            raise ValueError(f"species {pages.shorten(entry)}; expected an object")
+            raise errors.UserError(
+                f"species {pages.shorten(entry)}; expected an object"
+            )
         found = entry.get("chemical_symbols")
         concentration = entry.get("concentration", [1.0])
         if not (
@@ -390,9 +395,13 @@ def _parse_vectors(attributes: dict[str, Any], name: str) -> np.ndarray:
     try:
         vectors = np.array(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{name} {pages.shorten(value)} is not numbers") from error
+        raise errors.UserError(
+            f"{name} {pages.shorten(value)} is not numbers"
+        ) from error
     if vectors.ndim != 2 or vectors.shape[1] != 3 or not np.all(np.isfinite(vectors)):
-        raise ValueError(f"{name} {pages.shorten(value)} is not a list of vectors")
+        raise errors.UserError(
+            f"{name} {pages.shorten(value)} is not a list of vectors"
+        )
     return vectors
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from crystaljax.crystals import structure
+from crystaljax.system import errors
 
 _MAX_ENERGY = float(np.finfo(np.float32).max)
 
@@ -109,7 +110,7 @@ def parse_energy(text: object) -> float:
     """
     value = float(str(text))
     if not abs(value) <= _MAX_ENERGY:
-        raise ValueError(f"formation energy {text!r}; expected a finite number")
+        raise errors.UserError(f"formation energy {text!r}; expected a finite number")
     return value
 
 
@@ -121,5 +122,5 @@ def parse_space_group(text: object) -> int:
     """
     value = float(str(text))
     if not (value.is_integer() and 1 <= value <= 230):
-        raise ValueError(f"space group {text!r}; expected a number from 1 to 230")
+        raise errors.UserError(f"space group {text!r}; expected a number from 1 to 230")
     return int(value)

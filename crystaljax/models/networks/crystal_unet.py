@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Integer
 
 from crystaljax.crystals import structure
 from crystaljax.models.networks import encoders, layers, unet
+from crystaljax.system import errors
 
 
 @flax.struct.dataclass
@@ -125,7 +126,7 @@ class CrystalUNet(nn.Module):
         ]
         if self.source_rows:
             if source is None:
-                raise ValueError(
+                raise errors.UserError(
                     f"the network has a source encoder (model.source_rows="
                     f"{self.source_rows}), but no source crystals were given; give "
                     "them, or use a network with model.source_rows=0"

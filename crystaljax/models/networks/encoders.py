@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Integer
 
 from crystaljax.crystals import elements, space_groups, structure
 from crystaljax.models.networks import layers
+from crystaljax.system import errors
 
 
 def element_features(properties: str) -> Float[np.ndarray, "numbers features"]:
@@ -50,7 +51,7 @@ class ElementEncoder(nn.Module):
         """
         num_sites = atomic_numbers.shape[1]
         if num_sites > self.rows:
-            raise ValueError(
+            raise errors.UserError(
                 f"{num_sites} sites do not fit into the element encoder's {self.rows} "
                 "rows; raise model.element_rows"
             )
@@ -130,7 +131,7 @@ class SourceEncoder(nn.Module):
         """
         gap = self.rows - source.shape[1]
         if gap < 0:
-            raise ValueError(
+            raise errors.UserError(
                 f"a source of {source.shape[1]} rows does not fit into the source "
                 f"encoder's {self.rows} rows; raise model.source_rows"
             )

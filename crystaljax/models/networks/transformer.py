@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Integer
 
 from crystaljax.crystals import elements, structure
 from crystaljax.models.networks import blocks, encoders, energy_estimator, layers
+from crystaljax.system import errors
 
 # Places in the formula that are told apart; those beyond are one.
 _NUM_SPECIES = 6
@@ -198,7 +199,7 @@ class CrystalTransformer(nn.Module):
         cell, answers = jnp.zeros((len(sites), self.width), dtype), None
         if self.num_templates:
             if templates is None:
-                raise ValueError(
+                raise errors.UserError(
                     f"the network is shown {self.num_templates} templates with each "
                     "question and got none; attach them to the conditions"
                 )

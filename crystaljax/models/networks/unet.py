@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from crystaljax.models.networks import layers
+from crystaljax.system import errors
 
 
 class UNet(nn.Module):
@@ -53,13 +54,13 @@ class UNet(nn.Module):
                 split into groups.
         """
         if self.channels % self.norm_groups:
-            raise ValueError(
+            raise errors.UserError(
                 f"{self.channels} channels cannot be split into {self.norm_groups} "
                 "groups; choose model.norm_groups among the divisors of model.channels"
             )
         num_levels = len(self.channel_multipliers)
         if x.shape[1] % 2 ** (num_levels - 1):
-            raise ValueError(
+            raise errors.UserError(
                 f"{x.shape[1]} rows cannot be halved {num_levels - 1} times; use a "
                 f"multiple of {2 ** (num_levels - 1)} or fewer channel_multipliers"
             )

@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from pymatgen.optimization.neighbors import find_points_in_spheres
 
+from crystaljax.system import errors
+
 # Nothing that a potential could be trusted with has more within 6 Å of a site.
 MAX_NEIGHBORS = 512
 
@@ -100,12 +102,12 @@ def find(
     count = np.bincount(center, minlength=num_sites)
     most = int(count.max(initial=0))
     if most > MAX_NEIGHBORS:
-        raise ValueError(
+        raise errors.UserError(
             f"a site has {most} neighbours within {reach:.3g} Å, more than "
             f"{MAX_NEIGHBORS}: too dense for a crystal"
         )
     if np.abs(image).max(initial=0) > np.iinfo(np.int8).max:
-        raise ValueError(
+        raise errors.UserError(
             f"neighbours within {reach:.3g} Å are over 127 lattice vectors away; "
             "reduce the cell"
         )

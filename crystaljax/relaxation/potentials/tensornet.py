@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from crystaljax.relaxation.potentials import neighbors as neighbor_lists
 from crystaljax.relaxation.potentials import potential
+from crystaljax.system import errors
 
 # Edges in the skin cost as much as others and add nothing: thinner than for EMT.
 _SKIN = 0.3  # Å
@@ -54,7 +55,7 @@ def build(matgl_potential: Any) -> potential.Potential:
     model = matgl_potential.model
     functions = _import_network()
     if not supports(matgl_potential) or functions is None:
-        raise ValueError(
+        raise errors.UserError(
             f"matgl's {type(model).__name__} does not run in batches; expected a "
             "TensorNet with an extensive energy, and matgl 4.1"
         )

@@ -17,6 +17,7 @@ from ase.data import colors
 from crystaljax.crystals import elements, space_groups, structure
 from crystaljax.hull import convex_hull as hulls
 from crystaljax.screening.report import systems
+from crystaljax.system import errors
 
 # What the page takes from the table; it has more columns than anybody reads.
 _COLUMNS = (
@@ -99,7 +100,9 @@ def describe(
     """
     lengths = {name: len(column) for name, column in table.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"columns of lengths {lengths}; expected one entry per row")
+        raise errors.UserError(
+            f"columns of lengths {lengths}; expected one entry per row"
+        )
     num_rows = next(iter(lengths.values()), 0)
     columns = {name: list(table[name]) for name in _COLUMNS if name in table}
     columns.setdefault("name", [str(row + 1) for row in range(num_rows)])
