@@ -6,7 +6,7 @@ import pathlib
 import warnings
 
 from crystaljax.crystals import cif, structure
-from crystaljax.system import errors
+from crystaljax.system import errors, text_files
 
 _EXTXYZ_SUFFIXES = (".extxyz", ".xyz")
 # Files that hold one crystal.
@@ -109,8 +109,7 @@ def _read(path: pathlib.Path) -> list[structure.Crystal]:
 
         return structure_files.read_extxyz(path)[0]
     assert file_format is not None
-    text = path.read_text(encoding="utf-8")
-    return [parse_crystal(text, file_format)]
+    return [parse_crystal(text_files.read_text(path), file_format)]
 
 
 def find_format(name: str) -> str | None:

@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from crystaljax.crystals import bridge, elements, structure, validity
-from crystaljax.system import atomic_files, errors
+from crystaljax.system import atomic_files, errors, text_files
 
 # ASE takes these out of a frame's info and makes a calculator of them: a requested
 # energy would be read as a computed one, in eV for the whole cell.
@@ -112,7 +112,10 @@ def read_extxyz(
         return [], []
     crystals = []
     infos = []
-    for atoms in ase.io.iread(str(path), index=":", format="extxyz"):
+    # Not by its path: ASE takes the encoding of the machine.
+    with text_files.open_text(pathlib.Path(path).open("rb")) as file:
+        frames = list(ase.io.iread(file, index=":", format="extxyz"))
+    for atoms in frames:
         crystals.append(bridge.from_ase(atoms))
         info = dict(atoms.info)
         if atoms.calc is not None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from crystaljax.crystals import bridge, elements, inputs, structure
 from crystaljax.relaxation import ase_relaxation, calculators
-from crystaljax.system import errors
+from crystaljax.system import errors, text_files
 
 _SIMPLE = ("fcc", "bcc", "hcp", "diamond", "sc")
 # Tighter than for compounds: an error here shifts every formation energy.
@@ -218,7 +218,7 @@ def _read_energies(path: pathlib.Path) -> dict[int, float]:
     if not path.exists():
         raise FileNotFoundError(f"no references at {path}")
     energies: dict[int, float] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with text_files.open_text(path.open("rb"), newline="") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         if not {"element", "energy"} <= set(reader.fieldnames or ()):
             raise errors.UserError(

@@ -5,6 +5,7 @@ A row whose crystal cannot be read stays, with the reason.
 
 import dataclasses
 import hashlib
+import io
 import os
 import pathlib
 import re
@@ -20,7 +21,7 @@ import pyarrow.parquet
 from crystaljax.crystals import bridge, elements, inputs, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.hull import compositions
-from crystaljax.system import errors
+from crystaljax.system import errors, text_files
 
 _EXTXYZ_SUFFIXES = (".extxyz", ".xyz")
 _SAMPLES = re.compile(r"samples(-\d{5,}-of-\d{5,})?\.parquet")
@@ -150,7 +151,13 @@ def _read_frames(path: pathlib.Path) -> Iterator[_Row]:
     """Frames of an extxyz file; one that cannot be used costs itself."""
     if path.stat().st_size == 0:
         return
-    frames = ase.io.iread(str(path), index=":", format="extxyz")
+    with text_files.open_text(path.open("rb")) as file:
+        yield from _read_open(file, path)
+
+
+def _read_open(file: io.TextIOBase, path: pathlib.Path) -> Iterator[_Row]:
+    # Not by its path: ASE takes the encoding of the machine.
+    frames = ase.io.iread(file, index=":", format="extxyz")
     index = 0
     while True:
         name = f"{path.stem}-{index}"

@@ -19,7 +19,7 @@ from typing import Any
 
 from crystaljax.data.readers import files
 from crystaljax.data.sources import record
-from crystaljax.system import errors
+from crystaljax.system import errors, text_files
 
 FORMATS = "a folder, .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz"
 MAX_FILE_BYTES = 2**24
@@ -119,8 +119,10 @@ def _read_text(member: Member) -> str | record.Failure:
         return record.Failure(member.name, "file not readable", str(error))
     if len(content) > MAX_FILE_BYTES:
         return too_large
-    # What is not UTF-8 is most often an author's name, which no crystal needs.
-    return content.decode("utf-8-sig", errors="replace")
+    try:
+        return text_files.decode(content)
+    except ValueError as error:
+        return record.Failure(member.name, "file not readable", str(error))
 
 
 def _folder_members(folder: pathlib.Path) -> Iterator[Member]:

@@ -59,19 +59,19 @@ def read_rows(
 
 def _read_lines(path: str | os.PathLike) -> Iterator[list[str]]:
     csv.field_size_limit(_MAX_CELL_CHARACTERS)
-    # Byte-order marks, as spreadsheets write them, would end up in the first name.
-    with files.open_text(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        num_rows = 0
-        try:
-            for cells in reader:
+    num_rows = 0
+    try:
+        with files.open_text(path, newline="") as file:
+            for cells in csv.reader(file):
+                if num_rows == 0 and any("\0" in cell for cell in cells):
+                    raise csv.Error("it has null characters")
                 yield cells
                 num_rows += 1
-        except files.DamagedError as error:
-            raise errors.UserError(f"{error} ({num_rows} rows read)") from error
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise errors.UserError(
-                f"{path} is not CSV in UTF-8 after row {num_rows}: {error}"
-            ) from error
-        if num_rows == 0:
-            raise errors.UserError(f"{path} is empty; expected CSV with a header")
+    except files.DamagedError as error:
+        raise errors.UserError(f"{error} ({num_rows} rows read)") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise errors.UserError(
+            f"{path} is not CSV after row {num_rows}: {error}"
+        ) from error
+    if num_rows == 0:
+        raise errors.UserError(f"{path} is empty; expected CSV with a header")

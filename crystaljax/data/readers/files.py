@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from typing import Any
 
-from crystaljax.system import errors
+from crystaljax.system import errors, text_files
 
 _OPENERS = {
     ".gz": gzip.open,
@@ -55,16 +55,10 @@ def open_bytes(path: str | os.PathLike[str]) -> io.BufferedReader:
 
 
 def open_text(
-    path: str | os.PathLike[str],
-    *,
-    encoding: str = "utf-8",
-    errors: str = "strict",
-    newline: str | None = None,
+    path: str | os.PathLike[str], *, newline: str | None = None
 ) -> io.TextIOWrapper:
-    """Like `open_bytes`, for text; the other arguments are those of `open`."""
-    return io.TextIOWrapper(
-        open_bytes(path), encoding=encoding, errors=errors, newline=newline
-    )
+    """Like `open_bytes`, for text of any encoding; see `text_files.open_text`."""
+    return text_files.open_text(open_bytes(path), newline=newline)
 
 
 def guard(source: Any, name: str | os.PathLike[str]) -> io.BufferedReader:

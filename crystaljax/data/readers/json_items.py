@@ -48,22 +48,22 @@ def read_items(
             f"or these with {', '.join(files.COMPRESSED_SUFFIXES)} behind them"
         )
     num_items = 0
-    # A byte that is not UTF-8 can only be within a string: that is one item's matter.
-    with files.open_text(path, encoding="utf-8-sig", errors="replace") as file:
-        items = (
-            _read_document(file, nested_key) if suffix == ".json" else _read_lines(file)
-        )
-        try:
-            for item in items:
+    try:
+        with files.open_text(path) as file:
+            is_document = suffix == ".json"
+            read = (
+                _read_document(file, nested_key) if is_document else _read_lines(file)
+            )
+            for item in read:
                 yield item
                 num_items += 1
-        except files.DamagedError as error:
-            raise errors.UserError(f"{error} ({num_items} items read)") from error
-        except ValueError as error:
-            raise errors.UserError(
-                f"{path} is damaged or ends early, after {num_items} items: {error}; "
-                "download it again, or name it .jsonl if it holds one item a line"
-            ) from error
+    except files.DamagedError as error:
+        raise errors.UserError(f"{error} ({num_items} items read)") from error
+    except ValueError as error:
+        raise errors.UserError(
+            f"{path} is damaged or ends early, after {num_items} items: {error}; "
+            "download it again, or name it .jsonl if it holds one item a line"
+        ) from error
 
 
 def _read_lines(file: io.TextIOBase) -> Iterator[tuple[None, str]]:

@@ -15,7 +15,7 @@ import numpy as np
 from crystaljax.crystals import bridge, structure
 from crystaljax.data.readers import archives, files
 from crystaljax.data.sources import record
-from crystaljax.system import errors
+from crystaljax.system import errors, text_files
 
 _SUFFIXES = (".extxyz", ".xyz")
 
@@ -91,7 +91,7 @@ def _read_archive(path: str) -> Iterator[tuple[str, str] | record.Failure]:
             continue
         num_files += 1
         try:
-            with io.TextIOWrapper(member.open_fn(), encoding="utf-8") as file:
+            with text_files.open_text(member.open_fn()) as file:
                 for number, frame in enumerate(_read_frames(file)):
                     yield f"{name.stem}-{number}" if number else name.stem, frame
         except (OSError, ValueError) as error:
