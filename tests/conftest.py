@@ -14,11 +14,11 @@ hypothesis.settings.load_profile("crystaljax")
 _LONG_FILES = (
     "test_training.py",
     "test_screen.py",
-    "test_screening.py",
+    "test_funnel.py",
     "test_benchmarks.py",
     "test_precision.py",
-    "test_samples.py",
-    "test_processes.py",
+    "test_requests.py",
+    "test_several_processes.py",
 )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from test_models import PARITY_TOLERANCE, load_reference
+from test_networks import PARITY_TOLERANCE, load_reference
 
 from configs import best, cfm_uniform, modify_cfm, modify_diffusion
 from crystaljax import evaluate, import_torch, modify, sample
