@@ -305,17 +305,17 @@ jax.distributed.initialize(address, 2, int(index))
 sys.path[:0] = [root, root + "/tests"]
 import numpy as np
 import test_generation
-from crystaljax import parallel
+from crystaljax.system import sharding
 
 assert jax.process_count() == 2 and jax.local_device_count() == 1
 generate_fn, params = test_generation.build_network(test_generation.tiny_config())
 # As training has them: on the devices of all processes.
-everywhere = parallel.replicated(parallel.build_mesh())
+everywhere = sharding.replicated(sharding.build_mesh())
 params = jax.tree.map(
     lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)),
     params,
 )
-params = parallel.localize(params, parallel.build_local_mesh())
+params = sharding.localize(params, sharding.build_local_mesh())
 crystals = test_generation.make(generate_fn, params, 4, (16,))
 arrays = [array for each in crystals for array in (each.lattice, each.frac_coords)]
 np.savez(output, *arrays)

@@ -24,7 +24,7 @@ def test_readme_from_conditions_to_dft_inputs(tmp_path, monkeypatch, capsys):
         tiny.shrink(ddim.get_config("smoke"), tmp_path / "alloys"),
     )
     code = python_block()
-    assert len(code.splitlines()) <= 20
+    assert len(code.splitlines()) <= 23
 
     pathlib.Path("loop.py").write_text(code)
     found = runpy.run_path("loop.py")

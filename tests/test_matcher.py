@@ -112,7 +112,7 @@ def test_a_failure_inside_pymatgen_is_a_reason(monkeypatch):
         raise RuntimeError("no reduced cell")
 
     # Not one that an earlier test has had reduced.
-    monkeypatch.setattr(matching.reduction, "reduce_cell", fail)
+    monkeypatch.setattr(matching.primitive_cells, "reduce_cell", fail)
     result = matching.match(triclinic(1234), triclinic(1234), USUAL)
     assert result == matching.Match((None, None), "RuntimeError: no reduced cell")
 
@@ -150,11 +150,11 @@ def test_match_many_agrees_with_match(num_workers):
 def test_a_target_with_many_predictions_is_reduced_once(monkeypatch):
     reduced = []
 
-    def reduce_cell(crystal, reduce_cell=matching.reduction.reduce_cell):
+    def reduce_cell(crystal, reduce_cell=matching.primitive_cells.reduce_cell):
         reduced.append(crystal.num_sites)
         return reduce_cell(crystal)
 
-    monkeypatch.setattr(matching.reduction, "reduce_cell", reduce_cell)
+    monkeypatch.setattr(matching.primitive_cells, "reduce_cell", reduce_cell)
     # 300 targets, more than are remembered, twice each and far apart.
     targets = [triclinic(seed, num_sites=1) for seed in range(500, 800)] * 2
     predictions = [triclinic(4321, num_sites=2)] * 600

@@ -70,7 +70,7 @@ def use_reference_features(monkeypatch, arrays):
         encoders, "element_features", lambda _: features.reshape(-1, 125)
     )
     monkeypatch.setattr(
-        encoders.symmetry, "load_space_group_operations", lambda _: operations
+        encoders.space_groups, "load_space_group_operations", lambda _: operations
     )
     return jnp.asarray(numbers.reshape(features.shape[:2])), jnp.arange(2)
 

@@ -114,12 +114,12 @@ def test_broken_crystals_equal_nothing(problem):
 
 
 def test_a_cell_that_cannot_be_reduced_equals_nothing(monkeypatch):
-    def fail(crystal, reduce_cell=novelty.reduction.reduce_cell):
+    def fail(crystal, reduce_cell=novelty.primitive_cells.reduce_cell):
         if crystal.num_sites == 16:
             raise RuntimeError("no reduced cell")
         return reduce_cell(crystal)
 
-    monkeypatch.setattr(novelty.reduction, "reduce_cell", fail)
+    monkeypatch.setattr(novelty.primitive_cells, "reduce_cell", fail)
     crystal = crystal_of(ROCKSALT)
     odd = supercell(crystal)
     found = novelty.find_duplicates([odd, odd, crystal, crystal])

@@ -239,10 +239,10 @@ def test_nothing_to_do_is_done():
 
 SCRIPT = """
 import jax
-from crystaljax import batched_relaxation
+from crystaljax.relaxation import batches
 import test_relaxation_batches as tests
 assert jax.local_device_count() == 2
-for result in batched_relaxation.relax_many(tests.alloys(5), "emt", batch_size=3):
+for result in batches.relax_many(tests.alloys(5), "emt", batch_size=3):
     print(result.num_steps, result.energy)
 """
 

@@ -32,7 +32,7 @@ address, count, index, path, steps, batch_size = sys.argv[1:]
 jax.distributed.initialize(address, int(count), int(index))
 import jax.numpy as jnp
 import numpy as np
-from crystaljax import parallel
+from crystaljax.system import sharding
 from crystaljax.data import dataset as datasets, pipeline
 
 assert jax.process_count() == int(count)
@@ -46,13 +46,13 @@ source = pipeline.ShuffledBatches(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
 )
-mesh = parallel.build_mesh()
-total = jax.jit(jnp.sum, out_shardings=parallel.replicated(mesh))
+mesh = sharding.build_mesh()
+total = jax.jit(jnp.sum, out_shardings=sharding.replicated(mesh))
 own, sums = [], []
 for batch in pipeline.build_iterator(source):
     own.append(batch.energy[0].tolist())
     # Over all processes: their shares make one array.
-    sums.append(float(total(parallel.shard_batch(batch, mesh, axis=1).energy)))
+    sums.append(float(total(sharding.shard_batch(batch, mesh, axis=1).energy)))
 print(json.dumps({"own": own, "sums": sums}))
 jax.distributed.shutdown()
 """

@@ -487,7 +487,7 @@ sys.path.insert(0, {str(ROOT)!r})
 sys.path.insert(0, {str(ROOT / "tests")!r})
 import numpy as np
 import test_training
-from crystaljax import parallel, runs, sample, train
+from crystaljax import sample, train
 assert jax.device_count() == 2
 train.train(
     test_training.tiny_config({str(dataset_path)!r}),
