@@ -69,6 +69,11 @@ def run(command: Callable[[], None], *, uses_devices: bool = True) -> None:
                 startup.initialize_processes()
                 startup.enable_compilation_cache()
             command()
+        except OSError as error:
+            text = errors.describe_disk_error(error)
+            if text is None and not isinstance(error, USER_ERRORS):
+                raise
+            raise SystemExit(f"error: {text or error}") from error
         except USER_ERRORS as error:
             raise SystemExit(f"error: {error}") from error
 

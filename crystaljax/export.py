@@ -120,7 +120,8 @@ def export(options: ExportOptions) -> dict[str, list[Any]]:
     )
     manifest["structures"] = [options.structures] * len(items)
     manifest["notes"] = ["; ".join(inputs.notes) for _, inputs, _ in built]
-    with atomic_files.folder(output, options.overwrite, _is_ours, "inputs") as folder:
+    atomic_files.require_replaceable(output, options.overwrite, _is_ours, "inputs")
+    with atomic_files.folder(output) as folder:
         for _, inputs, _ in built:
             for name, text in inputs.files.items():
                 path = folder / name

@@ -17,10 +17,8 @@ which in that code is the order of a set of pymatgen's. It is kept as a table of
 """
 
 import dataclasses
-import os
 import pathlib
 import sys
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +33,7 @@ from crystaljax.data import dataset as datasets
 from crystaljax.models import build, scaling, torch_weights
 from crystaljax.models.networks import crystal_unet
 from crystaljax.sampling import build as build_sampling
-from crystaljax.system import errors
+from crystaljax.system import atomic_files, errors
 from crystaljax.training import runs
 
 # Keys under which training scripts keep the state dict among other things.
@@ -281,17 +279,11 @@ def _require_new(workdir: pathlib.Path) -> None:
 def _write_run(
     workdir: pathlib.Path, config: Any, vocabulary: dict[str, Any], params: Any
 ) -> None:
-    workdir.parent.mkdir(parents=True, exist_ok=True)
     identity = scaling.Scaling(0.0, 1.0, np.zeros((3, 3)), np.ones((3, 3)), 0.0, 1.0)
-    # Written beside it and renamed, so that there is all of it or nothing.
-    with tempfile.TemporaryDirectory(
-        prefix=f".{workdir.name}.partial-", dir=workdir.parent
-    ) as folder:
-        run = pathlib.Path(folder) / "run"
+    with atomic_files.folder(workdir) as run:
         runs.create_run(run, config, identity, vocabulary)
         with runs.open_checkpoints(run, keep=1) as checkpoints:
             runs.save_params(checkpoints, 0, params)
-        os.replace(run, workdir)
 
 
 def _next_command(imported: Imported) -> str:

@@ -24,7 +24,7 @@ from crystaljax.data import pairs, pipeline
 from crystaljax.models import build, scaling
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import estimation, generation
-from crystaljax.system import errors, sharding
+from crystaljax.system import errors, saved_requests, sharding
 from crystaljax.training import build as build_training
 from crystaljax.training import examples as examples_lib
 from crystaljax.training import metrics as metrics_lib
@@ -225,12 +225,13 @@ def _require_new_or_resumed(workdir: pathlib.Path, config: Any, resume: bool) ->
             f"{workdir} already holds a run; pass --resume to go on with it, or choose "
             "another --workdir"
         )
-    differences = runs.config_differences(config, runs.load_config(workdir))
-    if differences:
-        raise errors.UserError(
-            f"--resume goes on with the config that {workdir} was started with; these "
-            "values differ (given, started with):\n  " + "\n  ".join(differences)
-        )
+    saved_requests.require_same(
+        config.to_dict(),
+        runs.load_config(workdir).to_dict(),
+        path=workdir,
+        contents="a run",
+        remedy="--resume goes on with the config that it was started with",
+    )
 
 
 def _open_dataset(config: Any, workdir: pathlib.Path) -> datasets.Dataset:

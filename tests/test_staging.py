@@ -88,7 +88,7 @@ def test_damaged_journal(tmp_path, text):
     path.mkdir()
     (path / "journal.json").write_text(text)
     with (
-        pytest.raises(ValueError, match="not the journal"),
+        pytest.raises(ValueError, match=r"journal.json is (damaged|not the journal)"),
         staging.open_stage(path, ORIGIN),
     ):
         pass
@@ -101,7 +101,7 @@ def test_other_origin_is_refused_and_named(tmp_path, columns):
         stage.files.append(columns)
         stage.commit()
     with (
-        pytest.raises(ValueError, match=r"input: 'b.csv', started with 'a.csv'"),
+        pytest.raises(ValueError, match=r"\n  input: \"b.csv\", \"a.csv\""),
         staging.open_stage(tmp_path / "stage", {"input": "b.csv"}),
     ):
         pass
@@ -254,7 +254,7 @@ def test_changed_input_is_not_mixed_with_what_was_read_before(tmp_path, monkeypa
         with pytest.raises(Interrupted):
             prepare.prepare(options(tmp_path, "data"))
     write_rows(tmp_path / "rows.csv", 50)
-    with pytest.raises(ValueError, match=r"bytes: .* started with"):
+    with pytest.raises(ValueError, match=r"another request.*\n.*bytes: "):
         prepare.prepare(options(tmp_path, "data"))
 
 

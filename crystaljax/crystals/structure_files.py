@@ -182,7 +182,8 @@ def write_cifs(
                 entry.external_attr = 0o644 << 16
                 archive.writestr(entry, text)
     else:
-        with atomic_files.folder(path, overwrite, _is_cif, "CIFs") as temporary:
+        atomic_files.require_replaceable(path, overwrite, _is_cif, "CIFs")
+        with atomic_files.folder(path) as temporary:
             for file_name, text in contents:
                 (temporary / file_name).write_text(text, encoding="ascii")
     return left_out

@@ -6,14 +6,12 @@ sites takes about 16 n + 60 bytes. Nothing is read when a data set is opened: th
 columns are NumPy views of the memory map, and `gather` copies out the batch asked for.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from jaxtyping import Int
 
 from crystaljax.crystals import elements, structure
 from crystaljax.data import columnar
-from crystaljax.system import errors
+from crystaljax.system import atomic_files, errors
 
 TABLE_NAME = "structures.arrow"
 INFO_NAME = "dataset.json"
@@ -101,7 +99,7 @@ def write_dataset(
     path = pathlib.Path(path)
     check_can_write(path, overwrite=overwrite)
     _require_valid(columns)
-    with _temporary_directory(workspace or path.parent, path.name) as temporary:
+    with atomic_files.folder(path, workspace) as temporary:
         table = temporary / TABLE_NAME
         with (
             pa.OSFile(str(table), "wb") as sink,
@@ -125,7 +123,6 @@ def write_dataset(
         described["sha256"] = _info_checksum(described)
         text = json.dumps(described, indent=2, allow_nan=False)
         (temporary / INFO_NAME).write_text(text + "\n", encoding="utf-8")
-        _move_into_place(temporary, path)
 
 
 def check_can_write(path: str | os.PathLike, *, overwrite: bool) -> None:
@@ -382,35 +379,6 @@ def _require_intact(
             f"{table} has another SHA-256 than when it was written: it is altered; "
             "copy or prepare it again"
         )
-
-
-@contextlib.contextmanager
-def _temporary_directory(parent: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
-    """A new directory near ``name``, so that a rename moves no bytes."""
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = parent / f".{name}.partial-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _move_into_place(temporary: pathlib.Path, path: pathlib.Path) -> None:
-    if not path.exists():
-        temporary.rename(path)
-        return
-    # A directory cannot be replaced in one step: the old one makes way first, and comes
-    # back if the new one cannot take its place.
-    old = path.parent / f".{path.name}.old-{os.getpid()}"
-    path.rename(old)
-    try:
-        temporary.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _is_empty(path: pathlib.Path) -> bool:

@@ -6,7 +6,6 @@ opened again, so a run that was killed goes on with exactly what it had.
 """
 
 import contextlib
-import json
 import math
 import os
 import pathlib
@@ -19,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from crystaljax.data import columnar
-from crystaljax.system import errors
+from crystaljax.system import atomic_files, errors, saved_requests
 
 _JOURNAL_NAME = "journal.json"
 _LOCK_NAME = "lock"
@@ -139,8 +138,8 @@ class Stage:
     def commit(self) -> None:
         """Makes the structures and the progress as they are now count."""
         self.files.flush()
-        _write_journal(
-            self.path,
+        atomic_files.write_json(
+            self.path / _JOURNAL_NAME,
             {
                 "origin": self._origin,
                 "counts": self.files.counts,
@@ -176,12 +175,16 @@ def open_stage(
         ) from error
     with contextlib.ExitStack() as stack:
         stack.callback(lock.release)
-        # As JSON gives them back, so that they compare equal.
-        origin = json.loads(json.dumps(origin))
         journal = None if restart else _read_journal(path)
         if journal is None:
-            journal = {"origin": origin, "counts": {}, "progress": {}}
-        _require_same_origin(path, origin, journal["origin"])
+            journal = {"origin": dict(origin), "counts": {}, "progress": {}}
+        saved_requests.require_same(
+            origin,
+            journal["origin"],
+            path=path,
+            contents="what an interrupted run has read",
+            remedy="pass --overwrite to start again, or the same options to go on",
+        )
         stage = Stage(path, journal)
         stack.callback(_close, stage)
         yield stage
@@ -199,46 +202,14 @@ def remove_stage(path: pathlib.Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _require_same_origin(
-    path: pathlib.Path, given: Mapping[str, Any], started: Mapping[str, Any]
-) -> None:
-    differences = [
-        f"{name}: {given.get(name)!r}, started with {started.get(name)!r}"
-        for name in sorted({*given, *started})
-        if given.get(name) != started.get(name)
-    ]
-    if differences:
-        raise errors.UserError(
-            f"{path} holds what an interrupted run has read of something else; pass "
-            "--overwrite to start again, or the same options to go on. These differ:\n"
-            "  " + "\n  ".join(differences)
-        )
-
-
 def _read_journal(path: pathlib.Path) -> dict[str, Any] | None:
-    try:
-        text = (path / _JOURNAL_NAME).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    try:
-        journal = json.loads(text)
-        if {"origin", "counts", "progress"} <= set(journal):
-            return journal
-    except (ValueError, TypeError):
-        pass
-    raise errors.UserError(
-        f"{path / _JOURNAL_NAME} is not the journal of an interrupted run; pass "
-        "--overwrite to start again"
-    )
-
-
-def _write_journal(path: pathlib.Path, journal: Mapping[str, Any]) -> None:
-    temporary = path / f"{_JOURNAL_NAME}.new"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(journal, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path / _JOURNAL_NAME)
+    remedy = "pass --overwrite to start again"
+    journal = saved_requests.load(path / _JOURNAL_NAME, remedy)
+    if journal is not None and not {"origin", "counts", "progress"} <= set(journal):
+        raise errors.UserError(
+            f"{path / _JOURNAL_NAME} is not the journal of an interrupted run; {remedy}"
+        )
+    return journal
 
 
 def _split_strings(strings: pa.Array) -> tuple[np.ndarray, np.ndarray]:

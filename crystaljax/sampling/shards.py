@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from crystaljax.system import atomic_files, sharding
+from crystaljax.system import atomic_files, saved_requests, sharding
 
 DEFAULT_SIZE = 10_000
 REQUEST_FILE = "request.json"
@@ -140,7 +140,6 @@ def open_output(
             _remove_samples(output)
         _remove_temporaries(output)
         if not (output / REQUEST_FILE).exists():
-            output.mkdir(parents=True, exist_ok=True)
             size = {"shard_size": shard_size or default_size(num_samples)}
             atomic_files.write_json(output / REQUEST_FILE, request | size)
     sharding.wait_for_all("request")
@@ -161,38 +160,19 @@ def require_new(output: str | pathlib.Path, overwrite: bool) -> None:
 
 
 def _require_same_request(output: pathlib.Path, request: dict[str, Any]) -> None:
-    path = output / REQUEST_FILE
-    if not path.exists():
+    remedy = "pass --overwrite, or choose another --output"
+    saved = saved_requests.load(output / REQUEST_FILE, remedy)
+    if saved is None:
         require_new(output, overwrite=False)
         return
-    saved = _flatten(json.loads(path.read_text()))
-    # JSON has no tuples.
-    asked = _flatten(json.loads(json.dumps(request)))
-    if "shard_size" not in asked:
-        del saved["shard_size"]
-    differences = [
-        f"{key}: {_short(asked.get(key))}, {_short(saved.get(key))}"
-        for key in [*asked, *(saved.keys() - asked.keys())]
-        if asked.get(key) != saved.get(key)
-    ]
-    if differences:
-        raise FileExistsError(
-            f"{output} holds samples of another request; pass --overwrite, or choose "
-            "another --output. These differ (asked for now, there):\n  "
-            + "\n  ".join(differences)
-        )
-
-
-def _flatten(request: dict[str, Any]) -> dict[str, Any]:
-    flat = {}
-    for key, value in request.items():
-        flat |= value if isinstance(value, dict) else {key: value}
-    return flat
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    saved_requests.require_same(
+        request,
+        saved,
+        path=output,
+        contents="samples",
+        remedy=remedy,
+        optional=("shard_size",),
+    )
 
 
 def _outputs(output: pathlib.Path) -> list[pathlib.Path]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from crystaljax.crystals import structure
 from crystaljax.relaxation import ase_relaxation
-from crystaljax.system import atomic_files
+from crystaljax.system import atomic_files, saved_requests
 
 _REQUEST = "request.json"
 _RELAXATIONS = "relaxations.jsonl"
@@ -40,30 +40,21 @@ def open_work(
             ``overwrite`` is False.
     """
     work = output / "work"
-    if (work / _REQUEST).exists():
-        saved = json.loads((work / _REQUEST).read_text())
-        asked = json.loads(json.dumps(request))
-        differences = [
-            f"{key}: {asked.get(key)!r}, {saved.get(key)!r}"
-            for key in [*asked, *(saved.keys() - asked.keys())]
-            if asked.get(key) != saved.get(key)
-        ]
-        if differences and not overwrite:
-            raise FileExistsError(
-                f"{output} holds a screening of another request; pass --overwrite, or "
-                "choose another --output. These differ (asked for now, there):\n  "
-                + "\n  ".join(differences)
+    remedy = "pass --overwrite, or choose another --output"
+    if not overwrite:
+        saved = saved_requests.load(work / _REQUEST, remedy)
+        if saved is not None:
+            saved_requests.require_same(
+                request, saved, path=output, contents="a screening", remedy=remedy
             )
-        if not differences and not overwrite:
             return work
-    elif not overwrite and (output / "screening.csv").exists():
-        raise FileExistsError(
-            f"{output} holds a screening that cannot be gone on with (no "
-            f"{work / _REQUEST}); pass --overwrite, or choose another --output"
-        )
+        if (output / "screening.csv").exists():
+            raise FileExistsError(
+                f"{output} holds a screening that cannot be gone on with (no "
+                f"{work / _REQUEST}); {remedy}"
+            )
     if work.exists():
         shutil.rmtree(work)
-    work.mkdir(parents=True)
     atomic_files.write_json(work / _REQUEST, request)
     return work
 

@@ -98,27 +98,6 @@ def load_vocabulary(workdir: pathlib.Path) -> dict[str, Any]:
     return json.loads((workdir / "vocabulary.json").read_text())
 
 
-def config_differences(ours: Any, theirs: Any) -> list[str]:
-    """Lines "key: ours, theirs" for the values in which two configs differ."""
-    ours_flat, theirs_flat = _flatten(ours.to_dict()), _flatten(theirs.to_dict())
-    return [
-        f"{key}: {ours_flat.get(key)!r}, {theirs_flat.get(key)!r}"
-        for key in sorted(ours_flat.keys() | theirs_flat.keys())
-        if ours_flat.get(key) != theirs_flat.get(key)
-    ]
-
-
-def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, item in value.items():
-        if isinstance(item, dict):
-            flat |= _flatten(item, f"{prefix}{key}.")
-        else:
-            # JSON has no tuples.
-            flat[prefix + key] = list(item) if isinstance(item, tuple) else item
-    return flat
-
-
 def open_checkpoints(
     workdir: pathlib.Path, keep: int | None = None
 ) -> ocp.CheckpointManager:

@@ -15,7 +15,6 @@ import hashlib
 import http.client
 import json
 import math
-import os
 import pathlib
 import random
 import ssl
@@ -31,7 +30,7 @@ import tqdm
 
 import crystaljax
 from crystaljax.data.sources import record
-from crystaljax.system import errors
+from crystaljax.system import atomic_files, errors, saved_requests
 
 # Too many requests, and what servers answer while they are overloaded or restarted.
 _TRANSIENT_STATUS = (429, 500, 502, 503, 504)
@@ -43,6 +42,11 @@ _QUERY_NAME = "query.json"
 _SUFFIX = ".json.gz"
 # Raised whenever the layout of the cache changes.
 _FORMAT_VERSION = 1
+
+_REMEDY = (
+    "give another directory with --cache, or delete this one to ask for everything "
+    "again"
+)
 
 T = TypeVar("T")
 
@@ -121,19 +125,20 @@ class PageCache:
         Raises:
             ValueError: it holds those of another query; the message says what differs.
         """
-        query = json.loads(json.dumps({"format": _FORMAT_VERSION} | query))
+        query = {"format": _FORMAT_VERSION} | query
         path = self.directory / _QUERY_NAME
-        self.directory.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            self._require_query(query, path)
+        saved = saved_requests.load(path, _REMEDY)
+        if saved is not None:
+            saved_requests.require_same(
+                query, saved, path=self.directory, contents="pages", remedy=_REMEDY
+            )
         elif self.count():
             raise errors.UserError(
                 f"{self.directory} holds {self.count()} pages but no {_QUERY_NAME}, so "
                 "there is no telling what they answer; give another cache directory"
             )
         else:
-            text = json.dumps(query, indent=1, ensure_ascii=False)
-            _replace(path, text.encode())
+            atomic_files.write_json(path, query)
 
     def read(self, name: str) -> Any:
         """The page; None if it is not there, or is damaged."""
@@ -148,7 +153,7 @@ class PageCache:
         """Keeps a page; until it is complete nothing can be seen of it."""
         # The header has the time of the download.
         content = gzip.compress(json.dumps(page).encode(), 6, mtime=int(time.time()))
-        _replace(self._path(name), content)
+        atomic_files.write_bytes(self._path(name), content)
 
     def count(self) -> int:
         """Number of pages."""
@@ -168,41 +173,6 @@ class PageCache:
 
     def _path(self, name: str) -> pathlib.Path:
         return self.directory / f"{name}{_SUFFIX}"
-
-    def _require_query(self, query: dict[str, Any], path: pathlib.Path) -> None:
-        remedy = (
-            "give another directory with --cache, or delete this one to ask for "
-            "everything again"
-        )
-        try:
-            cached = dict(json.loads(path.read_bytes()))
-        except (ValueError, TypeError) as error:
-            raise errors.UserError(f"{path} is damaged ({error}); {remedy}") from error
-        names = [
-            name
-            for name in sorted(cached.keys() | query.keys())
-            if cached.get(name) != query.get(name)
-        ]
-        if names:
-            differences = "; ".join(
-                f"{name} is {shorten(cached.get(name))} there and "
-                f"{shorten(query.get(name))} here"
-                for name in names
-            )
-            raise errors.UserError(
-                f"{self.directory} holds pages of another query: {differences}; "
-                f"{remedy}"
-            )
-
-
-def _replace(path: pathlib.Path, content: bytes) -> None:
-    # Two processes may write the same page; each needs a name of its own.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _gzip_time(path: pathlib.Path) -> int:
