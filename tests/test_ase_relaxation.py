@@ -90,7 +90,7 @@ def bad_crystals():
         "not finite": nan,
         "apart": clash,
         "flat": flat,
-        "flat: volume 0": collapsed,
+        "its volume is 0": collapsed,
         "per site": l1_2(40.0),
         "no sites": structure.Crystal(
             np.zeros(0, int), np.zeros((0, 3)), np.eye(3) * 4.0

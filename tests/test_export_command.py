@@ -10,7 +10,13 @@ from pymatgen.core import Structure
 from pymatgen.io.vasp import Incar, Poscar
 
 from crystaljax import export
-from crystaljax.crystals import bridge, elements, structure, structure_files, validity
+from crystaljax.crystals import (
+    bridge,
+    elements,
+    structure,
+    structure_files,
+    symmetry_search,
+)
 from crystaljax.dft import handover
 from crystaljax.matching import matcher
 
@@ -168,10 +174,10 @@ def test_other_formats_are_read_by_other_tools(tmp_path, screened, format):
 
 def test_symmetrized_and_as_generated(tmp_path, screened):
     relaxed = cell(FORMULAS[0], 0)
-    assert validity.find_space_group(relaxed, 0.001) == 1
+    assert symmetry_search.find_space_group(relaxed, 0.001) == 1
     run(tmp_path, screened, format="extxyz", structures="symmetrized")
     frames, _ = structure_files.read_extxyz(tmp_path / "dft" / "candidates.extxyz")
-    assert validity.find_space_group(frames[0], 0.001) == 221
+    assert symmetry_search.find_space_group(frames[0], 0.001) == 221
     run(
         tmp_path,
         screened,

@@ -5,7 +5,7 @@ import pytest
 import tiny
 
 from configs import best
-from crystaljax.crystals import elements, structure, validity
+from crystaljax.crystals import elements, structure, symmetry_search
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import conditions, generation, picking
 from crystaljax.system import sharding
@@ -38,7 +38,9 @@ def test_space_group_comes_before_the_order():
         fcc(["Cu", "Au", "Au", "Au"], 1.3),
     )
     groups = [221, 123]
-    assert [validity.find_space_group(c, 0.1) for c in (cubic, tetragonal)] == groups
+    assert [
+        symmetry_search.find_space_group(c, 0.1) for c in (cubic, tetragonal)
+    ] == groups
     found = picking.pick([[tetragonal, cubic]] * 2, groups, [0.0, 0.0])
     assert found == [cubic, tetragonal]
     # Where no candidate has it, the first one stays.

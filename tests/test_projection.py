@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-from crystaljax.crystals import projection, structure, validity
+from crystaljax.crystals import projection, structure, symmetry_search
 from crystaljax.data.sources import emt
 from crystaljax.matching import matcher
 
@@ -20,7 +20,7 @@ CUBIC = CUBIC[projection._strain(np.eye(3), CUBIC) < 1e-9]
 def test_group_is_found_where_spglib_finds_another(record):
     disturbed = tiny.disturb(record.crystal, seed=2, size=0.1)
     projected = projection.project(disturbed, record.space_group, largest=0.7)
-    assert validity.find_space_group(projected, 1e-3) == record.space_group
+    assert symmetry_search.find_space_group(projected, 1e-3) == record.space_group
     np.testing.assert_array_equal(projected.atomic_numbers, disturbed.atomic_numbers)
     tolerance = matcher.Tolerance(0.2, 0.2, 6.0)
     assert matcher.match(projected, record.crystal, [tolerance]).rms[0] is not None
@@ -33,7 +33,7 @@ def test_result_is_of_the_group_and_near_or_the_crystal_itself(seed, record, lar
     projected = projection.project(disturbed, record.space_group, largest=largest)
     if projected is disturbed:
         return
-    assert validity.find_space_group(projected, 1e-3) == record.space_group
+    assert symmetry_search.find_space_group(projected, 1e-3) == record.space_group
     # Where spglib finds the group, its tolerance is what a site may move.
     assert projection._distance(disturbed, projected) < 2 * largest
 

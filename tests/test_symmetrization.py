@@ -7,7 +7,7 @@ import pytest
 import spglib
 import tiny
 
-from crystaljax.crystals import structure, symmetrization, validity
+from crystaljax.crystals import structure, symmetrization, symmetry_search
 from crystaljax.data.sources import emt
 from crystaljax.matching import matcher
 
@@ -17,9 +17,9 @@ RECORDS = list({r.space_group: r for r in emt.load_builtin()}.values())
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: str(r.space_group))
 def test_disturbed_crystal_gets_its_symmetry_back(record):
     disturbed = tiny.disturb(record.crystal, seed=1)
-    assert validity.find_space_group(disturbed, 1e-3) < record.space_group
+    assert symmetry_search.find_space_group(disturbed, 1e-3) < record.space_group
     symmetric = symmetrization.symmetrize(disturbed, 0.1)
-    assert validity.find_space_group(symmetric, 1e-5) == record.space_group
+    assert symmetry_search.find_space_group(symmetric, 1e-5) == record.space_group
     np.testing.assert_array_equal(symmetric.atomic_numbers, disturbed.atomic_numbers)
     # Nothing has moved by more than it was disturbed.
     apart = symmetric.frac_coords - disturbed.frac_coords
@@ -52,7 +52,7 @@ def test_supercells_and_skewed_bases_keep_their_sites(seed, record):
     doubled = double(record.crystal, seed)
     symmetric = symmetrization.symmetrize(tiny.disturb(doubled, seed, 0.004), 0.1)
     assert symmetric.num_sites == doubled.num_sites
-    assert validity.find_space_group(symmetric, 1e-5) == record.space_group
+    assert symmetry_search.find_space_group(symmetric, 1e-5) == record.space_group
     match = matcher.match(
         symmetric, record.crystal, [matcher.Tolerance(0.05, 0.05, 2.0)]
     )

@@ -69,7 +69,9 @@ def test_what_was_there_comes_back_if_a_folder_cannot_take_its_place(
 def test_what_lies_below_a_file_cannot_be_written(tmp_path, name):
     (tmp_path / "file").write_text("mine")
     path = tmp_path / name
-    with pytest.raises(errors.DiskError, match=rf"{tmp_path}/file.*choose another path"):
+    with pytest.raises(
+        errors.DiskError, match=rf"{tmp_path}/file.*choose another path"
+    ):
         atomic_files.write_json(path, {})
     with (
         pytest.raises(errors.DiskError, match=rf"{tmp_path}/file.*choose another path"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from crystaljax.crystals import bridge, structure, validity
+from crystaljax.crystals import assessment, bridge, structure, symmetry_search, validity
 
 FCC = structure.Crystal(
     atomic_numbers=np.array([29, 29, 29, 79]),
@@ -151,11 +151,11 @@ def test_float32_samples_and_left_handed_cells_are_checked():
 
 
 def test_find_space_group():
-    assert validity.find_space_group(FCC, 0.01) == 221
+    assert symmetry_search.find_space_group(FCC, 0.01) == 221
     moved = dataclasses.replace(FCC, frac_coords=FCC.frac_coords + 0)
     moved.frac_coords[0, 2] += 0.01
-    assert validity.find_space_group(moved, 0.01) == 99
-    assert validity.find_space_group(moved, 0.1) == 221
+    assert symmetry_search.find_space_group(moved, 0.01) == 99
+    assert symmetry_search.find_space_group(moved, 0.1) == 221
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,9 @@ def test_find_space_group():
     ],
 )
 def test_find_space_group_survives_bad_crystals(change):
-    assert validity.find_space_group(dataclasses.replace(FCC, **change), 0.1) == 0
+    assert (
+        symmetry_search.find_space_group(dataclasses.replace(FCC, **change), 0.1) == 0
+    )
 
 
 @pytest.mark.parametrize("seed", [128, 183, 419])
@@ -176,7 +178,7 @@ def test_find_space_group_prints_nothing(seed, capfd):
     rng = np.random.default_rng(seed)
     numbers, coords = rng.integers(20, 30, 5), rng.random((5, 3))
     lattice = 4.0 * np.eye(3) + rng.normal(0, 0.1, (3, 3))
-    validity.find_space_group(structure.Crystal(numbers, coords, lattice), 1.0)
+    symmetry_search.find_space_group(structure.Crystal(numbers, coords, lattice), 1.0)
     assert capfd.readouterr() == ("", "")
 
 
@@ -184,7 +186,7 @@ def test_find_space_group_prints_nothing(seed, capfd):
 def test_check_many_agrees_with_check(num_workers):
     bad = dataclasses.replace(FCC, lattice=np.full((3, 3), np.nan))
     crystals = [FCC, bad, random_crystal(1), FCC]
-    found = validity.check_many(crystals, (0.1, 0.01), num_workers=num_workers)
+    found = assessment.check_many(crystals, (0.1, 0.01), num_workers=num_workers)
     assert found.valid.tolist() == [validity.check(each).valid for each in crystals]
     assert found.reasons == tuple(validity.check(each).reason for each in crystals)
     assert found.space_groups[:, 0].tolist() == [221, 0, 1, 221]
@@ -194,7 +196,7 @@ def test_check_many_agrees_with_check(num_workers):
 
 
 def test_check_many_of_nothing():
-    found = validity.check_many([])
+    found = assessment.check_many([])
     assert found.valid.shape == (0,)
     assert found.space_groups.shape == (0, 2)
 
@@ -214,7 +216,7 @@ def test_no_numbers_make_a_check_fail(numbers):
     crystal = structure.Crystal(np.array([29, 79]), values[:2], values[2:])
     found = validity.check(crystal)
     assert found.valid == (found.reason == "")
-    validity.find_space_group(crystal, 0.1)
+    symmetry_search.find_space_group(crystal, 0.1)
 
 
 def test_pymatgen_structure_agrees():

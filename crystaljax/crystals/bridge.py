@@ -4,7 +4,7 @@ import ase
 import numpy as np
 from pymatgen.core import Element, Lattice, Structure
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import structure, validity
 from crystaljax.system import errors
 
 
@@ -76,7 +76,5 @@ def from_ase(atoms: ase.Atoms) -> structure.Crystal:
 
 def require_finite(crystal: structure.Crystal) -> None:
     """Raises ValueError if a coordinate or lattice entry is not finite."""
-    if not (
-        np.isfinite(crystal.frac_coords).all() and np.isfinite(crystal.lattice).all()
-    ):
+    if not validity.is_finite(crystal):
         raise errors.UserError("a coordinate or lattice entry is not finite")

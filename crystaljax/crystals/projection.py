@@ -13,7 +13,13 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
-from crystaljax.crystals import space_groups, structure, symmetrization, validity
+from crystaljax.crystals import (
+    space_groups,
+    structure,
+    symmetrization,
+    symmetry_search,
+    validity,
+)
 
 # Of the largest distance; a loose one finds operations that the group has not.
 _STEPS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -51,10 +57,10 @@ def project(
         return crystal
     for share in _STEPS:
         symprec = share * largest
-        if validity.find_space_group(crystal, symprec) != space_group:
+        if symmetry_search.find_space_group(crystal, symprec) != space_group:
             continue
         projected = symmetrization.symmetrize(crystal, symprec)
-        if validity.find_space_group(projected, _EXACT) == space_group:
+        if symmetry_search.find_space_group(projected, _EXACT) == space_group:
             return projected
     for rotations in _find_groups(crystal, space_group, largest):
         projected = crystal
@@ -64,7 +70,7 @@ def project(
         if _distance(crystal, projected) > largest:
             continue
         projected = symmetrization.symmetrize(projected, _EXACT)
-        if validity.find_space_group(projected, _EXACT) == space_group:
+        if symmetry_search.find_space_group(projected, _EXACT) == space_group:
             return projected
     return crystal
 

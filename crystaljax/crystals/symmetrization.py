@@ -1,11 +1,8 @@
 """Crystals with the symmetry that they nearly have."""
 
-from typing import Any
-
 import numpy as np
-import spglib
 
-from crystaljax.crystals import structure, validity
+from crystaljax.crystals import structure, symmetry_search
 
 
 def symmetrize(crystal: structure.Crystal, symprec: float = 0.1) -> structure.Crystal:
@@ -18,10 +15,8 @@ def symmetrize(crystal: structure.Crystal, symprec: float = 0.1) -> structure.Cr
     lattice is oriented as everywhere in the package. A crystal in which no symmetry is
     found comes back as it is.
     """
-    if validity.find_cell_problem(crystal):
-        return crystal
     seen = set()
-    while (found := _find_symmetry(crystal, symprec)) is not None:
+    while (found := symmetry_search.find_symmetry(crystal, symprec)) is not None:
         num_primitive = len(set(found.mapping_to_primitive))
         if (num_primitive, found.number) in seen:
             break
@@ -33,20 +28,6 @@ def symmetrize(crystal: structure.Crystal, symprec: float = 0.1) -> structure.Cr
         else:
             crystal = average(crystal, found.rotations, found.translations)
     return crystal
-
-
-def _find_symmetry(crystal: structure.Crystal, symprec: float) -> Any:
-    """What spglib finds, an object with attributes; None if it finds nothing."""
-    cell = (
-        np.asarray(crystal.lattice, dtype=np.float64),
-        np.asarray(crystal.frac_coords, dtype=np.float64),
-        np.asarray(crystal.atomic_numbers, dtype=int),
-    )
-    # Releases of spglib differ in how they fail: None, or an exception of their own.
-    try:
-        return spglib.get_symmetry_dataset(cell, symprec)  # type: ignore[arg-type]
-    except Exception:
-        return None
 
 
 def average(

@@ -1,22 +1,22 @@
-"""Checks of single crystals: finite, volume, shortest distance, space group found.
+"""Checks of single crystals: finite, volume, shortest distance.
 
 A crystal is valid here as in the field (CDVAE and what followed it): all numbers are
 finite, the volume is at least 1 Å³ (the paper drops smaller cells), and no two atoms,
 periodic images included, are closer than 0.5 Å. That is a low bar: it says that a
 calculator can start from the crystal, not that it is a good one.
+
+What can be computed on a crystal is asked here too: `find_cell_problem` for everything,
+`find_relaxation_problem` for potentials.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import numpy as np
-import spglib
 from ase.geometry import minkowski_reduction
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from crystaljax.crystals import elements, structure
-from crystaljax.system import workers
 
 MIN_VOLUME = 1.0  # Å³
 MIN_DISTANCE = 0.5  # Å
@@ -29,12 +29,15 @@ MAX_COORDINATE = 1e6
 # has about this relative error.
 MIN_FLATNESS = 1e-5
 
+# Of cells that potentials take: thinner ones and coinciding sites give neighbour lists
+# that fill the memory, or infinite forces. H2, the shortest bond there is, has 0.74 Å.
+MIN_HEIGHT = 1.0  # Å, between opposite faces of the reduced cell
+MAX_VOLUME_PER_SITE = 1000.0  # Å³
+
 # In a Minkowski-reduced cell the shortest vector between two sites is among these
 # images of the one whose fractional components are at most 1/2: its own components stay
 # under 3/2 in three dimensions (Nguyen and Stehlé 2009).
 _IMAGES = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
-# A process takes seconds to start; a check with two symprecs takes 2-4 ms (8 sites).
-_MIN_CRYSTALS_FOR_WORKERS = 1000
 # Pairs of sites that are looked at together: a few arrays of this size fit a cache.
 _MAX_STACKED_PAIRS = 100_000
 
@@ -61,33 +64,6 @@ class Validity:
     shortest_distance_ratio: float
     valid: bool
     reason: str
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Validities:
-    """`Validity` of many crystals as arrays, and the space groups found.
-
-    Attributes:
-        finite: bool (crystals,).
-        volume: float (crystals,), Å³, and so on as in `Validity`.
-        volume_per_atom: float (crystals,).
-        shortest_distance: float (crystals,).
-        shortest_distance_ratio: float (crystals,).
-        valid: bool (crystals,).
-        reasons: one string per crystal, empty if it is valid.
-        symprecs: Å, the tolerances of `space_groups`.
-        space_groups: int (crystals, symprecs), 0 where none was found.
-    """
-
-    finite: Bool[np.ndarray, " crystals"]
-    volume: Float[np.ndarray, " crystals"]
-    volume_per_atom: Float[np.ndarray, " crystals"]
-    shortest_distance: Float[np.ndarray, " crystals"]
-    shortest_distance_ratio: Float[np.ndarray, " crystals"]
-    valid: Bool[np.ndarray, " crystals"]
-    reasons: tuple[str, ...]
-    symprecs: tuple[float, ...]
-    space_groups: Int[np.ndarray, "crystals symprecs"]
 
 
 def is_finite(crystal: structure.Crystal) -> bool:
@@ -260,69 +236,17 @@ def check(crystal: structure.Crystal) -> Validity:
     )
 
 
-def find_space_group(crystal: structure.Crystal, symprec: float) -> int:
-    """Space-group number that spglib finds within ``symprec`` (Å); 0 if none."""
-    if find_cell_problem(crystal):
-        return 0
-    cell = (
-        np.asarray(crystal.lattice, dtype=np.float64),
-        np.asarray(crystal.frac_coords, dtype=np.float64),
-        np.asarray(crystal.atomic_numbers, dtype=int),
-    )
-    # Releases of spglib differ in how they fail: None, or an exception of their own.
-    try:
-        dataset = spglib.get_symmetry_dataset(cell, symprec)  # type: ignore[arg-type]
-    except Exception:
-        return 0
-    return int(dataset.number) if dataset is not None else 0
-
-
-def check_many(
-    crystals: Sequence[structure.Crystal],
-    symprecs: Sequence[float] = (0.1, 0.01),
-    *,
-    num_workers: int | None = None,
-    description: str | None = None,
-) -> Validities:
-    """Checks crystals and finds their space groups, in worker processes.
-
-    Args:
-        crystals: what to check.
-        symprecs: Å; a space group is looked for at each. 0.1 is what AFLOW-like labels
-            ask for, 0.01 is spglib's own default for relaxed crystals.
-        num_workers: processes; None for all CPUs, or this one if there is little to do.
-        description: label of a progress bar; none if None.
-    """
-    if num_workers is None and len(crystals) < _MIN_CRYSTALS_FOR_WORKERS:
-        num_workers = 1
-    results = list(
-        workers.map_in_workers(
-            functools.partial(_check_with_space_groups, symprecs=tuple(symprecs)),
-            crystals,
-            num_workers=num_workers,
-            description=description,
-        )
-    )
-    validities = [validity for validity, _ in results]
-
-    def column(name: str, dtype: type) -> np.ndarray:
-        return np.array([getattr(each, name) for each in validities], dtype=dtype)
-
-    space_groups = np.array([numbers for _, numbers in results], dtype=int)
-    return Validities(
-        finite=column("finite", bool),
-        volume=column("volume", float),
-        volume_per_atom=column("volume_per_atom", float),
-        shortest_distance=column("shortest_distance", float),
-        shortest_distance_ratio=column("shortest_distance_ratio", float),
-        valid=column("valid", bool),
-        reasons=tuple(validity.reason for validity in validities),
-        symprecs=tuple(symprecs),
-        space_groups=space_groups.reshape(len(crystals), len(symprecs)),
-    )
-
-
-def _check_with_space_groups(
-    crystal: structure.Crystal, symprecs: tuple[float, ...]
-) -> tuple[Validity, list[int]]:
-    return check(crystal), [find_space_group(crystal, symprec) for symprec in symprecs]
+def find_relaxation_problem(crystal: structure.Crystal) -> str:
+    """Why a crystal cannot be handed to a potential, in words; empty if it can be."""
+    if problem := find_cell_problem(crystal):
+        return problem
+    volume = cell_volume(crystal)
+    if volume / crystal.num_sites > MAX_VOLUME_PER_SITE:
+        return f"volume {volume / crystal.num_sites:.3g} Å³ per site"
+    # Reduced first: a skewed description of a good lattice has small heights too.
+    reciprocal = np.linalg.inv(reduce_lattice(crystal.lattice))
+    if 1 / np.linalg.norm(reciprocal, axis=0).max() <= MIN_HEIGHT:
+        return f"cell is flat: volume {volume:.3g} Å³"
+    if (closest := pair_distances(crystal).min()) < MIN_DISTANCE:
+        return f"two sites are {closest:.3g} Å apart"
+    return ""

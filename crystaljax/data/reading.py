@@ -8,11 +8,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
-import numpy as np
-import spglib
 import tqdm
 
-from crystaljax.crystals import canonical, elements, structure, validity
+from crystaljax.crystals import (
+    canonical,
+    elements,
+    structure,
+    symmetry_search,
+    validity,
+)
 from crystaljax.data import columnar, staging
 from crystaljax.data.sources import record
 from crystaljax.system import errors, workers
@@ -189,7 +193,7 @@ def canonical_records(
 def _with_space_group(
     parsed: record.Record, crystal: structure.Crystal, symprec: float
 ) -> record.Record | record.Failure:
-    number = parsed.space_group or validity.find_space_group(crystal, symprec)
+    number = parsed.space_group or symmetry_search.find_space_group(crystal, symprec)
     if not number:
         reason = f"spglib finds no space group at symprec {symprec} Å"
         return record.Failure(parsed.id, reason)
@@ -305,15 +309,7 @@ def canonical_forms(
 
 
 def _primitive(crystal: structure.Crystal, symprec: float) -> structure.Crystal:
-    given: Any = crystal.lattice, crystal.frac_coords, crystal.atomic_numbers
-    # Releases of spglib differ in how they fail: None, or an exception of their own.
-    try:
-        cell = spglib.standardize_cell(
-            given, to_primitive=True, no_idealize=True, symprec=symprec
-        )
-    except Exception:
-        cell = None
-    if cell is None:
+    primitive = symmetry_search.find_primitive_cell(crystal, symprec)
+    if primitive is None:
         raise errors.UserError(f"spglib finds no primitive cell at symprec {symprec} Å")
-    lattice, frac_coords, atomic_numbers = map(np.asarray, cell)
-    return structure.Crystal(atomic_numbers, frac_coords, lattice)
+    return primitive

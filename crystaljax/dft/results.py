@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crystaljax.crystals import elements, validity
+from crystaljax.crystals import elements, symmetry_search, validity
 from crystaljax.dft import formation, handover, vasp_runs
 from crystaljax.hull import convex_hull as hulls
 from crystaljax.matching import matcher
@@ -112,7 +112,7 @@ def _analyze(task: _Task) -> Analysis:
     if predicted is not None and run.crystal.num_sites:
         tolerance = matcher.TOLERANCES["paper"]
         rms = matcher.match(run.crystal, predicted, [tolerance]).rms[0]
-    groups = tuple(validity.find_space_group(run.crystal, s) for s in SYMPRECS)
+    groups = tuple(symmetry_search.find_space_group(run.crystal, s) for s in SYMPRECS)
     return Analysis(run, task.handed, rms, groups)
 
 

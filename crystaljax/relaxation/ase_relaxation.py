@@ -15,10 +15,9 @@ import numpy as np
 from ase import optimize
 from ase.calculators import calculator as ase_calculator
 from ase.filters import FrechetCellFilter
-from ase.geometry import minkowski_reduce
 from ase.optimize.optimize import Optimizer
 
-from crystaljax.crystals import bridge, structure
+from crystaljax.crystals import bridge, structure, validity
 from crystaljax.relaxation import calculators
 from crystaljax.system import errors, isolation
 
@@ -34,12 +33,6 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = {
 MIN_VOLUME_RATIO = 0.25
 MAX_VOLUME_RATIO = 4.0
 MAX_DISPLACEMENT = 5.0  # Å, of a site against the cell
-
-# What it takes to start. A thin cell or coinciding sites give neighbour lists that fill
-# the memory, or infinite forces. H2, the shortest bond there is, has 0.74 Å.
-MIN_DISTANCE = 0.5  # Å
-MIN_HEIGHT = 1.0  # Å, between opposite faces of the reduced cell
-MAX_VOLUME_PER_SITE = 1000.0  # Å³
 
 
 def _optimizer(name: str) -> type[Optimizer]:
@@ -141,7 +134,7 @@ def relax(
     optimizer_type = _optimizer(optimizer)
     calculators.require_elements(calculator, [crystal])
     ase_calc = calculators.build_calculator(calculator)
-    failure = find_start_problem(crystal)
+    failure = validity.find_relaxation_problem(crystal)
     result = Relaxation(crystal, np.nan, np.nan, 0, False, failure)
     if not failure:
         # Potentials and optimizers are other people's code, at configurations that
@@ -248,33 +241,6 @@ def relax_each(
                 crystals[index], np.nan, np.nan, 0, False, result.reason
             )
         yield index, result
-
-
-def find_start_problem(crystal: structure.Crystal) -> str:
-    """Why a crystal cannot be handed to a potential; "" if it can."""
-    if not (
-        np.isfinite(crystal.frac_coords).all() and np.isfinite(crystal.lattice).all()
-    ):
-        return "a coordinate or lattice entry is not finite"
-    if crystal.num_sites == 0:
-        return "no sites"
-    volume = abs(np.linalg.det(crystal.lattice))
-    if volume / crystal.num_sites > MAX_VOLUME_PER_SITE:
-        return f"volume {volume / crystal.num_sites:.3g} Å³ per site"
-    if volume < 1e-3 or not _thick_enough(crystal.lattice):
-        return f"cell is flat: volume {volume:.3g} Å³"
-    distances = bridge.to_pymatgen(crystal).distance_matrix
-    closest = np.min(distances + np.diag(np.full(crystal.num_sites, np.inf)))
-    if closest < MIN_DISTANCE:
-        return f"two sites are {closest:.3g} Å apart"
-    return ""
-
-
-def _thick_enough(lattice: np.ndarray) -> bool:
-    # Reduced first: a skewed description of a good lattice has small heights too.
-    reduced, _ = minkowski_reduce(lattice)
-    heights = 1 / np.linalg.norm(np.linalg.inv(reduced), axis=0)
-    return bool(heights.min() > MIN_HEIGHT)
 
 
 def _relax(

@@ -19,7 +19,7 @@ import numpy as np
 import tqdm
 from jax.sharding import Mesh
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import structure, validity
 from crystaljax.relaxation import (
     ase_relaxation,
     batch_places,
@@ -171,7 +171,7 @@ def _relax_each(
     groups: dict[int, list[int]] = collections.defaultdict(list)
     with progress:
         for i, crystal in enumerate(crystals):
-            problem = ase_relaxation.find_start_problem(crystal)
+            problem = validity.find_relaxation_problem(crystal)
             if problem:
                 progress.update()
                 yield i, _failed(crystal, problem)

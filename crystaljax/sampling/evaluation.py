@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from crystaljax.crystals import elements, structure, validity
+from crystaljax.crystals import assessment, elements, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs as pairs_lib
 from crystaljax.matching import matcher
@@ -122,7 +122,7 @@ class Evaluation:
     samples: list[structure.Crystal]
     matches: matcher.Matches
     source_matches: matcher.Matches | None
-    checks: validity.Validities
+    checks: assessment.Validities
     seconds: dict[str, float]
     num_candidates: int = 1
 
@@ -258,7 +258,7 @@ def evaluate_samples(
             description=label("match sources"),
         )
     matched = time.perf_counter()
-    checks = validity.check_many(
+    checks = assessment.check_many(
         samples,
         symprecs=SYMPRECS,
         num_workers=num_workers,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from crystaljax.crystals import structure, validity
+from crystaljax.crystals import structure, symmetry_search, validity
 from crystaljax.sampling import estimation
 
 # crystal, space group asked for → what is made of it.
@@ -93,6 +93,6 @@ def _first_that_holds(
         tried.append(refined)
         if validity.check(refined).valid:
             valid.append(refined)
-            if validity.find_space_group(refined, _SYMPREC) == space_group:
+            if symmetry_search.find_space_group(refined, _SYMPREC) == space_group:
                 return refined
     return (valid or tried)[0]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax.crystals import structure, validity
+from crystaljax.crystals import assessment, structure
 from crystaljax.hull import convex_hull
 from crystaljax.matching import matcher
 from crystaljax.relaxation import ase_relaxation, calculators
@@ -235,7 +235,7 @@ def screen(
         symprecs = screening_result.RELAXED_SYMPRECS
         space_groups = np.zeros((len(crystals), len(symprecs)), int)
         if left:
-            space_groups[left] = validity.check_many(
+            space_groups[left] = assessment.check_many(
                 [relaxed[i] for i in left], symprecs, num_workers=options.num_workers
             ).space_groups
         # A converged crystal stands for those that are not.

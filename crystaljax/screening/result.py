@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from crystaljax.crystals import elements, structure, validity
+from crystaljax.crystals import assessment, elements, structure
 from crystaljax.relaxation import ase_relaxation
 
 SYMPRECS = (0.1, 0.01, 0.001)
@@ -44,7 +44,7 @@ class Screening:
     """
 
     names: list[str]
-    checks: validity.Validities
+    checks: assessment.Validities
     relaxed: list[structure.Crystal]
     relaxations: list[ase_relaxation.Relaxation | None]
     methods: list[str]

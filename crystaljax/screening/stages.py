@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from crystaljax.crystals import elements, structure, validity
+from crystaljax.crystals import assessment, elements, structure
 from crystaljax.matching import matcher, novelty
 from crystaljax.relaxation import ase_relaxation, calculators, references
 from crystaljax.system import errors
@@ -30,7 +30,7 @@ def check(
     *,
     num_workers: int | None = None,
     description: str | None = None,
-) -> validity.Validities:
+) -> assessment.Validities:
     """Checks crystals, for atoms that overlap too, and finds their space groups.
 
     Args:
@@ -41,7 +41,7 @@ def check(
         num_workers: processes; all CPUs if None.
         description: label of a progress bar; none if None.
     """
-    found = validity.check_many(
+    found = assessment.check_many(
         crystals, symprecs, num_workers=num_workers, description=description
     )
     reasons = list(found.reasons)

@@ -29,7 +29,7 @@ import numpy as np
 from absl import flags
 
 from crystaljax import prepare, train
-from crystaljax.crystals import structure, validity
+from crystaljax.crystals import assessment, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pipeline
 from crystaljax.matching import matcher
@@ -338,7 +338,7 @@ def describe_validity(
     samples: Sequence[structure.Crystal], groups: np.ndarray
 ) -> dict[str, Any]:
     """Share of samples that are valid, and of those of the asked-for space group."""
-    checks = validity.check_many(samples, symprecs=evaluation.SYMPRECS)
+    checks = assessment.check_many(samples, symprecs=evaluation.SYMPRECS)
     return {
         "valid": float(checks.valid.mean()),
         "space_group": {

@@ -21,10 +21,9 @@ from collections.abc import Sequence
 import ase.data
 import numpy as np
 import pyarrow as pa
-import spglib
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
-from crystaljax.crystals import bridge, structure
+from crystaljax.crystals import bridge, structure, symmetry_search
 from crystaljax.data.sources import prototypes, record
 from crystaljax.relaxation import ase_relaxation, calculators, references
 from crystaljax.system import errors, workers
@@ -205,8 +204,7 @@ def make_record(decoration: Decoration) -> record.Record | record.Failure:
     crystal = relaxed.crystal
     if abs(np.linalg.det(crystal.lattice)) > MAX_RELAXED_SWELLING * element_volume:
         return record.Failure(decoration.id, "swollen")
-    cell = (crystal.lattice, crystal.frac_coords, numbers)
-    symmetry = spglib.get_symmetry_dataset(cell, symprec=SYMPREC)  # type: ignore[arg-type]
+    symmetry = symmetry_search.find_symmetry(crystal, SYMPREC)
     if symmetry is None:
         return record.Failure(decoration.id, "no space group")
     if len(set(symmetry.mapping_to_primitive)) < crystal.num_sites:
