@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from crystaljax.crystals import structure, symmetry_search, validity
 from crystaljax.system import workers
 
-# A process takes seconds to start; a check with two symprecs takes 2-4 ms (8 sites).
-_MIN_CRYSTALS_FOR_WORKERS = 1000
+# Of a check with two symprecs: 2-4 ms (8 sites).
+_SECONDS_EACH = 0.002
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,8 +57,7 @@ def check_many(
         num_workers: processes; None for all CPUs, or this one if there is little to do.
         description: label of a progress bar; none if None.
     """
-    if num_workers is None and len(crystals) < _MIN_CRYSTALS_FOR_WORKERS:
-        num_workers = 1
+    num_workers = workers.choose_num_workers(num_workers, len(crystals), _SECONDS_EACH)
     results = list(
         workers.map_in_workers(
             functools.partial(_check_with_space_groups, symprecs=tuple(symprecs)),

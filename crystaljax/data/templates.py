@@ -26,8 +26,8 @@ from crystaljax.system import workers
 
 # Mendeleev numbers that weigh as much as one deviation of the energies.
 _NUMBERS_PER_DEVIATION = 10.0
-# A process takes seconds to start, a structure with four templates 10 ms.
-_MIN_ALIGNED_FOR_WORKERS = 1000
+# Of a structure with four templates.
+_SECONDS_EACH = 0.01
 
 # Numbers of sites of the species, ascending; and the space group, 0 for any.
 _Group = tuple[tuple[int, ...], int]
@@ -194,8 +194,7 @@ def show_in_training(
         [datasets.crystal(dataset, int(each)) for each in (index, *shown)]
         for index, shown in found.items()
     )
-    if num_workers is None and len(found) < _MIN_ALIGNED_FOR_WORKERS:
-        num_workers = 1
+    num_workers = workers.choose_num_workers(num_workers, len(found), _SECONDS_EACH)
     made = workers.map_in_workers(
         _align_with_templates,
         items,

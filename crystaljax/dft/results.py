@@ -14,8 +14,8 @@ from crystaljax.matching import matcher
 from crystaljax.system import errors, workers
 
 SYMPRECS = (0.1, 0.01)
-# A process takes seconds to start.
-_MIN_RUNS_FOR_WORKERS = 20
+# Of a run: reading it, and finding its symmetry.
+_SECONDS_EACH = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,8 +96,7 @@ def analyze_runs(
             f"{root} holds no runs: neither vasprun.xml nor INCAR in any folder below "
             "it"
         )
-    if num_workers is None and len(tasks) < _MIN_RUNS_FOR_WORKERS:
-        num_workers = 1
+    num_workers = workers.choose_num_workers(num_workers, len(tasks), _SECONDS_EACH)
     return list(
         workers.map_in_workers(
             _analyze, tasks, num_workers=num_workers, description=description

@@ -17,8 +17,8 @@ from crystaljax.crystals import structure, validity
 from crystaljax.matching import primitive_cells, superposition
 from crystaljax.system import errors, workers
 
-# A process takes seconds to start, a pair 2-5 ms at each of the usual tolerances.
-_MIN_PAIRS_FOR_WORKERS = 200
+# Of a pair: 2-5 ms at each of the usual tolerances.
+_SECONDS_EACH = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,8 +169,9 @@ def match_many(
             f"{len(predictions)} predictions and {len(targets)} targets; expected one "
             "target per prediction: repeat a target that has several"
         )
-    if num_workers is None and len(predictions) < _MIN_PAIRS_FOR_WORKERS:
-        num_workers = 1
+    num_workers = workers.choose_num_workers(
+        num_workers, len(predictions), _SECONDS_EACH
+    )
     tolerances = tuple(tolerances)
     # The predictions of one target next to each other, for the same worker.
     first: dict[tuple[bytes, bytes, bytes], int] = {}

@@ -19,8 +19,8 @@ from crystaljax.crystals import elements, structure, validity
 from crystaljax.matching import matcher, primitive_cells, superposition
 from crystaljax.system import workers
 
-# A process takes seconds to start, a crystal and the comparisons with it 1-10 ms.
-_MIN_CRYSTALS_FOR_WORKERS = 500
+# Of a crystal and the comparisons with it, 1-10 ms.
+_SECONDS_EACH = 0.004
 # So many of one composition are left to one process. Of more, so many at least are
 # compared at once.
 _MIN_CRYSTALS_FOR_BLOCKS = 64
@@ -48,8 +48,7 @@ def find_duplicates(
         description: label of a progress bar, which counts crystals; none if None.
     """
     groups = list(_group_by_formula(crystals).values())
-    num_workers = _num_workers(num_workers, len(crystals))
-    num_workers = num_workers or workers.default_num_workers()
+    num_workers = workers.choose_num_workers(num_workers, len(crystals), _SECONDS_EACH)
     # Groups that are small beside the whole keep the workers busy as they are.
     limit = max(_MIN_CRYSTALS_FOR_BLOCKS, len(crystals) / num_workers / 4)
     small = [each for each in groups if num_workers == 1 or len(each) <= limit]
@@ -99,7 +98,9 @@ def find_known(
             ([crystals[i] for i in groups[formula]], [known[i][1] for i in members])
             for formula, members in known_groups.items()
         ],
-        num_workers=_num_workers(num_workers, len(crystals)),
+        num_workers=workers.choose_num_workers(
+            num_workers, len(crystals), _SECONDS_EACH
+        ),
         description=description,
     )
     known_as = [""] * len(crystals)
@@ -108,12 +109,6 @@ def find_known(
             if j is not None:
                 known_as[i] = known[members[j]][0]
     return known_as
-
-
-def _num_workers(num_workers: int | None, num_crystals: int) -> int | None:
-    if num_workers is None and num_crystals < _MIN_CRYSTALS_FOR_WORKERS:
-        return 1
-    return num_workers
 
 
 def _group_by_formula(

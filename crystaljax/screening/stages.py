@@ -9,7 +9,7 @@ import numpy as np
 from crystaljax.crystals import assessment, elements, structure
 from crystaljax.matching import matcher, novelty
 from crystaljax.relaxation import ase_relaxation, calculators, references
-from crystaljax.system import errors
+from crystaljax.system import errors, workers
 
 METHODS = ("auto", "ase", "batched")
 
@@ -17,8 +17,8 @@ METHODS = ("auto", "ase", "batched")
 _SAME_ENERGY = 0.005
 # Fewer are done one at a time before the programs for batches are compiled.
 _MIN_CRYSTALS_FOR_BATCHES = 32
-# Processes take seconds to start, a comparison 10 ms.
-_MIN_CRYSTALS_FOR_WORKERS = 100
+# Of a comparison; several times for each crystal.
+_SECONDS_EACH = 0.02
 _OPTIMIZERS_OF_BATCHES = ("LBFGS", "FIRE")
 
 
@@ -111,8 +111,7 @@ def compare(
         By number: the number of the equal crystal or -1, and the id of the known one or
         "". A crystal that equals an earlier one is known as that is.
     """
-    if num_workers is None and len(crystals) < _MIN_CRYSTALS_FOR_WORKERS:
-        num_workers = 1
+    num_workers = workers.choose_num_workers(num_workers, len(crystals), _SECONDS_EACH)
     first = dict.fromkeys(crystals, -1)
     waiting = list(crystals)
     while waiting:

@@ -8,12 +8,31 @@ import joblib
 import threadpoolctl
 import tqdm
 
+# Processes take seconds to start: less work than this is not worth them.
+_MIN_SECONDS = 2.0
+
 
 def default_num_workers() -> int:
     """Number of CPUs this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def choose_num_workers(
+    num_workers: int | None, num_items: int, seconds_each: float
+) -> int:
+    """Number of processes for `map_in_workers`: one where there is little to do.
+
+    Args:
+        num_workers: that the user wants, which is what they get; 0: all CPUs; None: not
+            said.
+        num_items: to map over.
+        seconds_each: that one of them takes, roughly.
+    """
+    if num_workers is not None:
+        return num_workers or default_num_workers()
+    return 1 if num_items * seconds_each < _MIN_SECONDS else default_num_workers()
 
 
 def map_in_workers(
