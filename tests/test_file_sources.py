@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from pymatgen.core import DummySpecies, Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 
-from crystaljax.crystals import inputs, structure
+from crystaljax.crystals import poscar, structure
 from crystaljax.data.readers import archives, files, json_items
 from crystaljax.data.sources import (
     ase_db,
@@ -446,8 +446,8 @@ def test_name_on_disk_that_is_not_utf8(tmp_path):
 def test_poscar_that_claims_more_atoms_than_it_has_lines():
     text = POSCAR.splitlines()
     text[6] = "1 1 1999999999"
-    with pytest.raises(ValueError, match="1999999999 atoms in"):
-        inputs.parse_poscar("\n".join(text))
+    with pytest.raises(ValueError, match="2000000001 atoms in"):
+        poscar.parse_poscar("\n".join(text))
 
 
 @fuzz

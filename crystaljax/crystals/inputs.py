@@ -3,9 +3,8 @@
 import dataclasses
 import os
 import pathlib
-import warnings
 
-from crystaljax.crystals import cif, structure
+from crystaljax.crystals import cif, poscar, structure
 from crystaljax.system import errors, text_files
 
 _EXTXYZ_SUFFIXES = (".extxyz", ".xyz")
@@ -14,8 +13,6 @@ SINGLE_FORMATS = "CIF (.cif), POSCAR (.vasp, .poscar, POSCAR*, CONTCAR*)"
 FORMATS = f"{SINGLE_FORMATS}, extxyz (.extxyz)"
 _POSCAR_SUFFIXES = (".vasp", ".poscar")
 _POSCAR_NAMES = ("POSCAR", "CONTCAR")
-# The lines with the numbers of atoms are the sixth, and since VASP 5 the seventh.
-_COUNT_LINES = slice(5, 7)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,38 +133,5 @@ def parse_crystal(text: str, format: str) -> structure.Crystal:
     if format == "cif":
         return cif.parse_cif(text)
     if format == "poscar":
-        return parse_poscar(text)
+        return poscar.parse_poscar(text)
     raise errors.UserError(f"unknown format {format!r}; expected 'cif' or 'poscar'")
-
-
-def parse_poscar(text: str) -> structure.Crystal:
-    """POSCAR of VASP 5, with the names of the elements → crystal.
-
-    Raises:
-        ValueError: the text is no such POSCAR.
-    """
-    # Slow to import, and not always needed.
-    from pymatgen.io.vasp import Poscar
-
-    from crystaljax.crystals import bridge
-
-    _require_plausible_counts(text)
-    with warnings.catch_warnings():
-        # A POSCAR without element symbols is read as H, He, Li with a warning.
-        warnings.simplefilter("error")
-        try:
-            parsed = Poscar.from_str(text).structure
-        except Exception as error:
-            # Its parser raises whatever a malformed text leads to: IndexError, ...
-            raise errors.UserError(f"not readable as POSCAR: {error}") from error
-    return bridge.from_pymatgen(parsed)
-
-
-def _require_plausible_counts(text: str) -> None:
-    """Raises for more atoms than lines, before a list of so many names is made."""
-    lines = text.splitlines()
-    for token in " ".join(lines[_COUNT_LINES]).split():
-        if token.isdecimal() and (len(token) > 9 or int(token) > len(lines)):
-            raise errors.UserError(
-                f"not readable as POSCAR: {token[:20]} atoms in {len(lines)} lines"
-            )

@@ -28,6 +28,8 @@ PAPER_ROWS = 64
 NUM_LATTICE_ROWS = 3
 # The paper keeps one row of padding between the last possible site and the lattice.
 NUM_EXTRA_ROWS = NUM_LATTICE_ROWS + 1
+# Farther from the cell, coordinates have lost the digits that say where in it they are.
+MAX_COORDINATE = 1e6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -222,6 +224,22 @@ def wrap(frac_coords: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     wrapped = frac_coords - jnp.floor(frac_coords)
     # A tiny negative number plus one rounds to 1.
     return jnp.where(wrapped >= 1, 0, wrapped)
+
+
+def wrap_sites(
+    frac_coords: Float[np.ndarray, "*sites 3"],
+) -> Float[np.ndarray, "*sites 3"]:
+    """`wrap` on the host, for coordinates from files: the first thing done with them.
+
+    What is not finite or farther out than `MAX_COORDINATE` stays as it is: no digits
+    are left that say where in the cell it is, and `validity.find_cell_problem` says so.
+    """
+    coords = np.asarray(frac_coords, dtype=np.float64)
+    is_known = np.abs(coords) <= MAX_COORDINATE
+    inside = np.where(is_known, coords, 0.0)
+    inside -= np.floor(inside)
+    inside[inside >= 1] = 0.0
+    return np.where(is_known, inside, coords)
 
 
 def orient(lattice: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3 3"]:

@@ -23,8 +23,6 @@ MIN_DISTANCE = 0.5  # Å
 # Beyond these a cell is no crystal, and what works on it may not come to an end.
 MAX_LENGTH = 1000.0  # Å
 MIN_CELL_VOLUME = 1e-3  # Å³
-# Farther from the cell, coordinates have lost the digits that say where in it they are.
-MAX_COORDINATE = 1e6
 # Volume over the product of the three lengths. The determinant of a float32 lattice
 # has about this relative error.
 MIN_FLATNESS = 1e-5
@@ -95,6 +93,7 @@ def find_cell_problems(crystals: Sequence[structure.Crystal]) -> list[str]:
     with np.errstate(over="ignore"):
         lengths = np.linalg.norm(safe, axis=-1)
         volumes = np.abs(np.linalg.det(safe))
+    limit = structure.MAX_COORDINATE
     smallest = np.maximum(MIN_CELL_VOLUME, MIN_FLATNESS * lengths.prod(axis=1))
     problems = []
     for index, crystal in enumerate(crystals):
@@ -106,10 +105,8 @@ def find_cell_problems(crystals: Sequence[structure.Crystal]) -> list[str]:
             problem = f"an atomic number is outside 1-{elements.NUM_ELEMENTS}"
         elif not (is_finite[index] and np.isfinite(crystal.frac_coords).all()):
             problem = "a coordinate or lattice entry is not finite"
-        elif (farthest := np.abs(crystal.frac_coords).max()) > MAX_COORDINATE:
-            problem = (
-                f"a fractional coordinate of {farthest:.4g} is over {MAX_COORDINATE:g}"
-            )
+        elif (farthest := np.abs(crystal.frac_coords).max()) > limit:
+            problem = f"a fractional coordinate of {farthest:.4g} is over {limit:g}"
         elif (longest := lengths[index].max()) > MAX_LENGTH:
             problem = f"a lattice vector of {longest:.4g} Å is over {MAX_LENGTH:g} Å"
         elif volumes[index] < smallest[index]:

@@ -155,7 +155,7 @@ def _read_frames(path: pathlib.Path) -> Iterator[_Row]:
         yield from _read_open(file, path)
 
 
-def _read_open(file: io.TextIOBase, path: pathlib.Path) -> Iterator[_Row]:
+def _read_open(file: io.TextIOWrapper, path: pathlib.Path) -> Iterator[_Row]:
     # Not by its path: ASE takes the encoding of the machine.
     frames = ase.io.iread(file, index=":", format="extxyz")
     index = 0
