@@ -25,7 +25,7 @@ from crystaljax.models import build
 from crystaljax.sampling import batch_sizes, evaluation, generation
 from crystaljax.sampling import build as build_sampling
 from crystaljax.system import atomic_files, errors, sharding
-from crystaljax.training import runs
+from crystaljax.training import checkpoints
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def evaluate(
         ValueError: an empty split, or structures that the run's rows do not hold.
     """
     mesh = sharding.build_local_mesh()
-    run = runs.load_run(options.workdir, mesh, options.checkpoint)
+    run = checkpoints.load_run(options.workdir, mesh, options.checkpoint)
     config = build_sampling.override_sampler(
         run.config,
         options.num_steps,
@@ -191,7 +191,7 @@ def report(result: evaluation.Evaluation, options: EvaluateOptions) -> str:
 def _write(
     result: evaluation.Evaluation,
     dataset: datasets.Dataset,
-    run: runs.Run,
+    run: checkpoints.Run,
     config: Any,
     options: EvaluateOptions,
     folder: pathlib.Path,

@@ -34,7 +34,7 @@ from crystaljax.models import build, scaling, torch_weights
 from crystaljax.models.networks import crystal_unet
 from crystaljax.sampling import build as build_sampling
 from crystaljax.system import atomic_files, errors
-from crystaljax.training import runs
+from crystaljax.training import checkpoints, runs
 
 # Keys under which training scripts keep the state dict among other things.
 _NESTED = ("state_dict", "model_state_dict", "model")
@@ -282,8 +282,8 @@ def _write_run(
     identity = scaling.Scaling(0.0, 1.0, np.zeros((3, 3)), np.ones((3, 3)), 0.0, 1.0)
     with atomic_files.folder(workdir) as run:
         runs.create_run(run, config, identity, vocabulary)
-        with runs.open_checkpoints(run, keep=1) as checkpoints:
-            runs.save_params(checkpoints, 0, params)
+        with checkpoints.open_manager(run, keep=1) as manager:
+            checkpoints.save_params(manager, 0, params)
 
 
 def _next_command(imported: Imported) -> str:

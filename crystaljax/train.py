@@ -26,9 +26,9 @@ from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import estimation, generation
 from crystaljax.system import errors, saved_requests, sharding
 from crystaljax.training import build as build_training
+from crystaljax.training import checkpoints, runs, train_step
 from crystaljax.training import examples as examples_lib
 from crystaljax.training import metrics as metrics_lib
-from crystaljax.training import runs, train_step
 
 BUILTIN = "builtin"
 
@@ -90,12 +90,12 @@ def train(
         vocabulary = _describe_data(config, dataset, examples)
         runs.create_run(workdir, config, scale, vocabulary)
     sharding.wait_for_all("run directory")
-    checkpoints = runs.open_checkpoints(workdir, config.train.keep_checkpoints)
-    if checkpoints.latest_step() is None:
+    manager = checkpoints.open_manager(workdir, config.train.keep_checkpoints)
+    if manager.latest_step() is None:
         state = train_step.init_state(trainee, config.train.seed, mesh)
     else:
         like = train_step.state_shapes(trainee)
-        state, position = runs.restore_state(checkpoints, like, mesh)
+        state, position = checkpoints.restore_state(manager, like, mesh)
         batches.set_state(position)
     step = int(state.step)
     log = metrics_lib.MetricsLog(workdir, step)
@@ -115,7 +115,7 @@ def train(
     # Metrics stay on the device until they are logged: fetching one waits for it.
     pending: list[Any] = []
     interval_start, interval_step = time.perf_counter(), step
-    with progress, checkpoints:
+    with progress, manager:
         while step < num_steps:
             dispatched = sharding.shard_batch(next(batches), mesh, axis=1)
             with jax.transfer_guard("disallow"):
@@ -140,14 +140,14 @@ def train(
                 if error is not None and sharding.is_first_process():
                     runs.save_energy_error(workdir, error)
             if is_due(config.train.checkpoint_every):
-                runs.save_checkpoint(checkpoints, state, batches.get_state())
+                checkpoints.save_state(manager, state, batches.get_state())
             if is_due(config.train.validate_every):
                 results = validate(
                     config, scale, params, generate_fn, dataset, sampling_mesh, error
                 )
                 log.write(step, results)
                 interval_start, interval_step = time.perf_counter(), step
-        checkpoints.wait_until_finished()
+        manager.wait_until_finished()
     log.close()
     return state
 

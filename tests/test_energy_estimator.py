@@ -17,7 +17,7 @@ from crystaljax.data.sources import emt
 from crystaljax.models.networks import energy_estimator
 from crystaljax.sampling import estimation
 from crystaljax.system import sharding
-from crystaljax.training import runs
+from crystaljax.training import checkpoints
 
 SITES = 8
 
@@ -177,17 +177,17 @@ def test_error_is_measured_on_held_out_structures_and_kept(tmp_path, monkeypatch
     config = tiny.shrink(best.get_config("smoke"), path)
     config.model.estimator_depth = 1
     config.sampler.candidates = 2
-    save, measured_before = runs.save_checkpoint, []
+    save, measured_before = checkpoints.save_state, []
 
     def watch(*args):
         measured_before.append((tmp_path / "run" / "estimator.json").exists())
         save(*args)
 
-    monkeypatch.setattr(runs, "save_checkpoint", watch)
+    monkeypatch.setattr(checkpoints, "save_state", watch)
     train.train(config, tmp_path / "run", show_progress=False)
     # A process that is killed after a checkpoint leaves a run that can pick.
     assert measured_before == [True, True]
-    run = runs.load_run(tmp_path / "run", sharding.build_local_mesh())
+    run = checkpoints.load_run(tmp_path / "run", sharding.build_local_mesh())
     dataset = datasets.open_dataset(path)
     cells = datasets.gather(dataset, dataset.indices("val"), 12)
     estimate_fn = estimation.build_estimate_fn(run.model, run.scale)

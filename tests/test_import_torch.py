@@ -21,7 +21,7 @@ from crystaljax.crystals import structure, structure_files
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 from crystaljax.system import sharding
-from crystaljax.training import runs
+from crystaljax.training import checkpoints, runs
 
 ROOT = pathlib.Path(__file__).parents[1]
 NETWORKS = ("generation", "modification_diffusion")
@@ -65,7 +65,7 @@ def import_into(folder, content, **options):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_imported_run_answers_like_the_papers_code(name, imported):
     """From species and space groups on, with our tables of what they mean."""
-    run = runs.load_run(imported[name].workdir, sharding.build_mesh())
+    run = checkpoints.load_run(imported[name].workdir, sharding.build_mesh())
     _, arrays = load_reference(name)
     numbers, groups = np.zeros((2, 60), np.uint8), [47, 2]
     numbers[0, :8] = [5] * 6 + [73, 74]
@@ -336,7 +336,7 @@ def test_interrupted_writing_leaves_nothing(tensors, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(runs, "save_params", fail)
+    monkeypatch.setattr(checkpoints, "save_params", fail)
     with pytest.raises(OSError, match="disk full"):
         import_into(tmp_path, tensors["generation"])
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]

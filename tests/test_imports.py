@@ -105,3 +105,11 @@ def test_hot_path_imports_nothing_heavy(module):
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not [name for name in HEAVY if name in loaded]
+
+
+def test_a_run_is_looked_up_without_jax():
+    script = "import sys, crystaljax.training.runs\nprint(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"jax", "orbax", "flax", "optax"} & set(loaded)

@@ -16,7 +16,7 @@ from crystaljax import evaluate, modify, sample, train
 from crystaljax.crystals import bridge, inputs, structure, structure_files
 from crystaljax.sampling import conditions, shards
 from crystaljax.sampling import requests as samples_lib
-from crystaljax.training import runs
+from crystaljax.training import checkpoints, runs
 
 # L1_2 Cu3Au with the gold atom elsewhere than at the origin, and in another order.
 CU3AU = structure.Crystal(
@@ -190,7 +190,7 @@ def test_model_with_one_answer_makes_one(dataset_path, folder, tmp_path):
 def test_bad_input_is_refused_before_anything_is_computed(
     workdir, folder, monkeypatch, name, changes, message
 ):
-    monkeypatch.setattr(runs, "load_run", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(checkpoints, "load_run", lambda *_: pytest.fail("too late"))
     with pytest.raises(ValueError, match=message):
         modify.modify(options(workdir, folder / name, **changes))
 

@@ -22,7 +22,7 @@ from crystaljax import defaults, sample
 from crystaljax.crystals import structure, structure_files
 from crystaljax.models import build
 from crystaljax.sampling import requests, shards
-from crystaljax.training import runs
+from crystaljax.training import checkpoints, runs
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -201,14 +201,14 @@ def test_another_request_is_refused_and_names_the_difference(
 
 
 def test_other_parameters_are_another_request(workdir, finished, monkeypatch):
-    load_run = runs.load_run
+    load_run = checkpoints.load_run
 
     def load_other(*args):
         run = load_run(*args)
         params = jax.tree.map(lambda leaf: leaf * 2, run.params)
-        return runs.Run(**(run.__dict__ | {"params": params}))
+        return checkpoints.Run(**(run.__dict__ | {"params": params}))
 
-    monkeypatch.setattr(runs, "load_run", load_other)
+    monkeypatch.setattr(checkpoints, "load_run", load_other)
     with pytest.raises(FileExistsError, match="params_fingerprint"):
         write(workdir, finished)
 
@@ -223,7 +223,7 @@ def test_overwrite_starts_anew(workdir, finished, tmp_path):
 
 def test_samples_without_a_request_are_not_touched(workdir, tmp_path, monkeypatch):
     (tmp_path / "samples.csv").write_text("mine")
-    monkeypatch.setattr(runs, "load_run", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(checkpoints, "load_run", lambda *_: pytest.fail("too late"))
     with pytest.raises(FileExistsError, match="already holds samples"):
         write(workdir, tmp_path)
     assert contents(tmp_path) == {"samples.csv": b"mine"}

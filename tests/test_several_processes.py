@@ -17,7 +17,7 @@ from configs import ddim
 from crystaljax import train
 from crystaljax.data import dataset as datasets
 from crystaljax.system import sharding, startup
-from crystaljax.training import runs
+from crystaljax.training import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -166,7 +166,7 @@ def train_in_two_processes(dataset, workdir):
 
 
 def params_of(workdir):
-    return jax.tree.leaves(runs.load_run(workdir, sharding.build_mesh()).params)
+    return jax.tree.leaves(checkpoints.load_run(workdir, sharding.build_mesh()).params)
 
 
 def assert_close(one, other):

@@ -27,8 +27,8 @@ from crystaljax.sampling import generation
 from crystaljax.sampling import requests as samples_lib
 from crystaljax.system import sharding
 from crystaljax.training import build as build_training
+from crystaljax.training import checkpoints, runs, train_step
 from crystaljax.training import examples as examples_lib
-from crystaljax.training import runs, train_step
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -53,7 +53,7 @@ def workdir(dataset_path, tmp_path_factory):
 
 
 def restore(workdir):
-    run = runs.load_run(workdir, sharding.build_mesh())
+    run = checkpoints.load_run(workdir, sharding.build_mesh())
     return run.step, jax.device_get(run.params)
 
 
@@ -70,14 +70,14 @@ def test_interrupted_and_resumed_run_ends_with_the_same_bits(
     dataset_path, workdir, tmp_path, monkeypatch
 ):
     config = tiny_config(dataset_path)
-    save = runs.save_checkpoint
+    save = checkpoints.save_state
 
-    def save_then_die(checkpoints, state, position):
-        save(checkpoints, state, position)
-        checkpoints.wait_until_finished()
+    def save_then_die(manager, state, position):
+        save(manager, state, position)
+        manager.wait_until_finished()
         raise Killed
 
-    monkeypatch.setattr(runs, "save_checkpoint", save_then_die)
+    monkeypatch.setattr(checkpoints, "save_state", save_then_die)
     with pytest.raises(Killed):
         train.train(config, tmp_path / "run", show_progress=False)
     monkeypatch.undo()
@@ -129,9 +129,9 @@ def test_killed_process_resumes_to_the_same_bits(dataset_path, tmp_path):
     process = subprocess.Popen(
         command("killed"), cwd=ROOT, env=environment, stderr=subprocess.PIPE
     )
-    checkpoints = tmp_path / "killed" / "checkpoints"
+    folder = tmp_path / "killed" / "checkpoints"
     deadline = time.monotonic() + 180
-    while not any(p.name.isdigit() for p in checkpoints.glob("*")):
+    while not any(p.name.isdigit() for p in folder.glob("*")):
         assert process.poll() is None, process.stderr.read().decode()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -355,15 +355,15 @@ def test_bucketed_run_resumes_to_the_same_bits(
     config = bucketed_config(module.get_config("smoke"), doubled_path)
     config.data.num_templates = num_templates
     train.train(config, tmp_path / "straight", show_progress=False)
-    save = runs.save_checkpoint
+    save = checkpoints.save_state
 
-    def save_then_die(checkpoints, state, position):
-        save(checkpoints, state, position)
-        checkpoints.wait_until_finished()
+    def save_then_die(manager, state, position):
+        save(manager, state, position)
+        manager.wait_until_finished()
         if int(state.step) == 4:
             raise Killed
 
-    monkeypatch.setattr(runs, "save_checkpoint", save_then_die)
+    monkeypatch.setattr(checkpoints, "save_state", save_then_die)
     with pytest.raises(Killed):
         train.train(config, tmp_path / "resumed", show_progress=False)
     monkeypatch.undo()
@@ -454,7 +454,7 @@ def test_written_samples_can_be_read_by_others(workdir, tmp_path):
 def test_bad_conditions_are_refused_before_anything_is_computed(
     workdir, monkeypatch, changes, message
 ):
-    monkeypatch.setattr(runs, "load_run", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(checkpoints, "load_run", lambda *_: pytest.fail("too late"))
     with pytest.raises(ValueError, match=message):
         sample.sample(options(workdir, **changes))
 

@@ -8,7 +8,7 @@ from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 from crystaljax.models import build, initial
 from crystaljax.training import build as build_training
-from crystaljax.training import runs
+from crystaljax.training import checkpoints, runs
 
 
 def write_dataset(path, *, doubled=0):
@@ -111,5 +111,5 @@ def write_run(path, config):
     _, scale, params = build_network(config)
     vocabulary = {**datasets.vocabulary(dataset), "energy_model": "none"}
     runs.create_run(path, config, scale, vocabulary)
-    with runs.open_checkpoints(path, keep=1) as checkpoints:
-        runs.save_params(checkpoints, 0, params)
+    with checkpoints.open_manager(path, keep=1) as manager:
+        checkpoints.save_params(manager, 0, params)

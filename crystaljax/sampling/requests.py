@@ -19,7 +19,7 @@ from crystaljax.sampling import batch_sizes, estimation, generation, shards
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import conditions as conditions_lib
 from crystaljax.system import sharding
-from crystaljax.training import runs
+from crystaljax.training import checkpoints
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,7 +130,7 @@ class Request:
     inputs: list[str] | None = None
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    def load_run(self) -> runs.Run:
+    def load_run(self) -> checkpoints.Run:
         """The network, on the devices of this process.
 
         Raises:
@@ -143,9 +143,9 @@ class Request:
         if not isinstance(self.batch_size, str):
             size = self.batch_size or self.config.evaluation.batch_size
             sharding.require_divisible(size, mesh)
-        return runs.load_run(self.workdir, mesh, self.checkpoint)
+        return checkpoints.load_run(self.workdir, mesh, self.checkpoint)
 
-    def provenance(self, run: runs.Run) -> dict[str, Any]:
+    def provenance(self, run: checkpoints.Run) -> dict[str, Any]:
         """Where the samples come from: columns for the table."""
         sampler = self.config.sampler
         return {
@@ -162,7 +162,7 @@ class Request:
 
 def make_shards(
     request: Request,
-    run: runs.Run,
+    run: checkpoints.Run,
     layout: shards.Layout,
     own: Sequence[int],
     *,
@@ -259,7 +259,7 @@ def make_shards(
 
 def _samples(
     request: Request,
-    run: runs.Run,
+    run: checkpoints.Run,
     numbers: range,
     made: dict[int, structure.Crystal],
     host: generation.HostWork,

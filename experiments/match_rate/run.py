@@ -38,8 +38,8 @@ from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import conditions, estimation, evaluation, generation
 from crystaljax.system import atomic_files, environment, sharding, workers
 from crystaljax.training import build as build_training
+from crystaljax.training import checkpoints, runs, train_step
 from crystaljax.training import examples as examples_lib
-from crystaljax.training import runs, train_step
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -141,8 +141,8 @@ def train_and_time(config: Any, workdir: pathlib.Path) -> float:
     path = workdir / "training_seconds.json"
     spent = json.loads(path.read_text()) if path.exists() else 0.0
     if runs.is_run(workdir):
-        with runs.open_checkpoints(workdir) as checkpoints:
-            if checkpoints.latest_step() == config.train.num_steps:
+        with checkpoints.open_manager(workdir) as manager:
+            if manager.latest_step() == config.train.num_steps:
                 return spent
     start = time.perf_counter()
     train.train(config, workdir, resume=True)
@@ -220,7 +220,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """All that is measured on a trained network."""
     mesh = sharding.build_local_mesh()
-    loaded = runs.load_run(workdir, mesh)
+    loaded = checkpoints.load_run(workdir, mesh)
     sites = structure.max_sites(loaded.config.data.rows)
     generate_fn = generation.build_generate_fn(
         loaded.model, build_sampling.build_sampler(loaded.config), loaded.scale, mesh

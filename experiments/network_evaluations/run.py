@@ -22,7 +22,7 @@ from crystaljax.models import build
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import evaluation, generation
 from crystaljax.system import sharding
-from crystaljax.training import runs
+from crystaljax.training import checkpoints
 
 HERE = pathlib.Path(__file__).parent
 NUM_EVALUATIONS = (5, 10, 20, 50, 100)
@@ -66,7 +66,7 @@ def measure(
 ) -> dict[str, Any]:
     """Match rate of one sampler at one number of evaluations."""
     mesh = sharding.build_mesh()
-    run = runs.load_run(workdir, mesh)
+    run = checkpoints.load_run(workdir, mesh)
     config = build_sampling.override_sampler(run.config, num_steps, name=sampler)
     dataset = datasets.open_dataset(args.dataset or run.vocabulary["dataset"])
     indices = dataset.indices(args.split)[: args.num_structures]

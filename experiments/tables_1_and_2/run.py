@@ -31,7 +31,7 @@ from crystaljax import defaults, evaluate, prepare, train
 from crystaljax.data import dataset as datasets
 from crystaljax.matching import matcher
 from crystaljax.system import atomic_files, environment
-from crystaljax.training import runs
+from crystaljax.training import checkpoints, runs
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"
@@ -146,8 +146,8 @@ def train_once(config, workdir: pathlib.Path) -> float:
     start = time.perf_counter()
     latest = None
     if runs.is_run(workdir):
-        with runs.open_checkpoints(workdir) as checkpoints:
-            latest = checkpoints.latest_step()
+        with checkpoints.open_manager(workdir) as manager:
+            latest = manager.latest_step()
     if latest is None or latest < config.train.num_steps:
         train.train(config, workdir, resume=True)
         before += time.perf_counter() - start
