@@ -14,28 +14,31 @@ structures, match rate 0.82 on its own split (StructureMatcher 0.2/0.3/5).
 one with a longer schedule, for prototypes of up to 12 atoms; see experiments/perov_5.
 """
 
-from ml_collections import config_dict
+from typing import Any
 
 from crystaljax import defaults
 
-VARIANTS = ("", "smoke", "medium", "perov")
+VARIANTS = {
+    "": {},
+    "smoke": defaults.SMOKE,
+    "medium": defaults.MEDIUM,
+    "perov": defaults.SMOKE
+    | {
+        "model.channel_multipliers": (1, 2, 4, 8),
+        "optimizer.learning_rate": 5e-4,
+        "optimizer.warmup_steps": 200,
+        "train.ema_decay": 0.999,
+        "train.num_steps": 8000,
+        "train.checkpoint_every": 2000,
+        "train.validate_every": 4000,
+    },
+}
 
 
-def get_config(variant: str = "") -> config_dict.ConfigDict:
+def get_config(variant: str = "") -> Any:
     """The paper's settings, or one of the variants.
 
     Raises:
-        ValueError: an unknown variant.
+        UserError: an unknown variant.
     """
-    defaults.require_variant(variant, VARIANTS, "ddim")
-    config = defaults.paper("generation")
-    defaults.use_variant(config, "smoke" if variant == "perov" else variant)
-    if variant == "perov":
-        config.model.channel_multipliers = (1, 2, 4, 8)
-        config.optimizer.learning_rate = 5e-4
-        config.optimizer.warmup_steps = 200
-        config.train.ema_decay = 0.999
-        config.train.num_steps = 8000
-        config.train.checkpoint_every = 2000
-        config.train.validate_every = 4000
-    return config
+    return defaults.build_config("ddim", "generation", VARIANTS, variant)

@@ -13,21 +13,22 @@ experiments/tables_1_and_2):
     python -m crystaljax.train --config=configs/ddpm.py:smoke --workdir=runs/ddpm
 """
 
-from ml_collections import config_dict
+from typing import Any
 
 from crystaljax import defaults
 
-VARIANTS = ("", "smoke", "medium")
+METHOD = {"sampler.name": "ddpm"}
+VARIANTS = {
+    "": METHOD,
+    "smoke": METHOD | defaults.SMOKE,
+    "medium": METHOD | defaults.MEDIUM,
+}
 
 
-def get_config(variant: str = "") -> config_dict.ConfigDict:
+def get_config(variant: str = "") -> Any:
     """The paper's settings, or one of the variants.
 
     Raises:
-        ValueError: an unknown variant.
+        UserError: an unknown variant.
     """
-    defaults.require_variant(variant, VARIANTS, "ddpm")
-    config = defaults.paper("generation")
-    config.sampler.name = "ddpm"
-    defaults.use_variant(config, variant)
-    return config
+    return defaults.build_config("ddpm", "generation", VARIANTS, variant)

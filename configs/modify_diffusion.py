@@ -15,22 +15,22 @@ experiments/tables_1_and_2):
         --workdir=runs/modify_diffusion
 """
 
-from ml_collections import config_dict
+from typing import Any
 
 from crystaljax import defaults
 
-VARIANTS = ("", "smoke", "medium")
+METHOD = {"sampler.name": "ddpm", "model.source_rows": 64}
+VARIANTS = {
+    "": METHOD,
+    "smoke": METHOD | defaults.SMOKE | {"model.source_rows": 16},
+    "medium": METHOD | defaults.MEDIUM,
+}
 
 
-def get_config(variant: str = "") -> config_dict.ConfigDict:
+def get_config(variant: str = "") -> Any:
     """The paper's settings, or one of the variants.
 
     Raises:
-        ValueError: an unknown variant.
+        UserError: an unknown variant.
     """
-    defaults.require_variant(variant, VARIANTS, "modify_diffusion")
-    config = defaults.paper("modification")
-    config.sampler.name = "ddpm"
-    config.model.source_rows = 64
-    defaults.use_variant(config, variant)
-    return config
+    return defaults.build_config("modify_diffusion", "modification", VARIANTS, variant)

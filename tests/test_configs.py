@@ -48,6 +48,17 @@ def test_the_papers_seven_methods_are_there():
     assert set(NAMES) >= SEVEN
 
 
+def test_a_variant_changes_what_configs_have_and_nothing_else():
+    variants = {"": {}, "typo": {"train.ema_decya": 0.9}}
+    assert defaults.build_config("x", "generation", variants, "") == (
+        defaults.paper("generation")
+    )
+    with pytest.raises(KeyError, match="train.ema_decya"):
+        defaults.build_config("x", "generation", variants, "typo")
+    with pytest.raises(ValueError, match=r"variant 'big' of configs/x.py.*'typo'"):
+        defaults.build_config("x", "generation", variants, "big")
+
+
 @pytest.mark.parametrize("name,variant", ALL)
 def test_every_config_builds(name, variant):
     config = load(name, variant)
