@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import ddim
+from crystaljax import defaults
 from crystaljax.crystals import structure
 from crystaljax.models import build, initial, processes, scaling
 from crystaljax.sampling import build as build_sampling
@@ -53,7 +54,7 @@ def test_a_variant_changes_what_configs_have_and_nothing_else():
     assert defaults.build_config("x", "generation", variants, "") == (
         defaults.paper("generation")
     )
-    with pytest.raises(KeyError, match="train.ema_decya"):
+    with pytest.raises(KeyError, match=r"train\.ema_decya"):
         defaults.build_config("x", "generation", variants, "typo")
     with pytest.raises(ValueError, match=r"variant 'big' of configs/x.py.*'typo'"):
         defaults.build_config("x", "generation", variants, "big")
