@@ -97,7 +97,7 @@ def import_checkpoint(options: ImportOptions) -> Imported:
     """Checks a checkpoint and writes the run directory, all of it or nothing.
 
     Raises:
-        FileExistsError: ``workdir`` is there already.
+        FileExistsError: ``workdir`` already exists.
         FileNotFoundError: no checkpoint, or no dataset.
         ImportError: PyTorch is not installed.
         ValueError: the file has more than tensors, they are not of a network of the

@@ -3,7 +3,7 @@
 ``structures.arrow`` is an uncompressed Arrow IPC file with one record batch, which
 pandas, polars and DuckDB read as it is; ``dataset.json`` describes it. A structure of n
 sites takes about 16 n + 60 bytes. Nothing is read when a data set is opened: the
-columns are NumPy views of the memory map, and `gather` copies out the batch asked for.
+columns are NumPy views of the memory map, and `gather` copies out the requested batch.
 """
 
 import dataclasses
@@ -89,11 +89,11 @@ def write_dataset(
         info: what else dataset.json shall say: plain JSON values.
         workspace: directory for what is not complete yet, on the same file system; the
             one that ``path`` is in if None.
-        overwrite: replace a data set that is there. A directory that is not a data set
+        overwrite: replace an existing data set. A directory that is not a data set
             is never replaced.
 
     Raises:
-        FileExistsError: ``path`` is there, and is not to be or cannot be replaced.
+        FileExistsError: ``path`` exists, and may not or cannot be replaced.
         ValueError: a structure has more than 255 sites or lacks a label.
     """
     path = pathlib.Path(path)

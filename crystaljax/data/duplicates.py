@@ -127,7 +127,7 @@ def _cut_at_gaps(
     is_cut = is_first.copy()
     is_cut[1:] |= np.diff(values) > tolerance
     piece = np.cumsum(is_cut) - 1
-    # The ends of a period meet: what is last there may belong to what is first.
+    # The ends of a period meet: the last entries may belong to the first.
     first = np.flatnonzero(is_first)
     last = np.append(first[1:], len(members)) - 1
     meet = _distance(values[last] - values[first], axis) <= tolerance

@@ -1,4 +1,4 @@
-"""What a data set consists of, told as in the paper's section 2.1.
+"""What a data set consists of, described as in section 2.1 of the paper.
 
 The report is a dict of plain JSON values, which dataset.json keeps; the counts behind
 its histograms are in it, so that figures are drawn from the report alone.

@@ -3,7 +3,7 @@
 The rules are the paper's (section 2.1). Each is a function of columns, and of which
 structures are left, that returns a mask, true where a structure stays; `select` applies
 them one after the other. No function copies the sites of all structures: tables of
-millions of structures, in memory or in memory maps, are looked at block by block.
+millions of structures, in memory or in memory maps, are read block by block.
 """
 
 import dataclasses
@@ -163,7 +163,7 @@ def count_elements(
     return counts
 
 
-# In order; the rules of one stage look at the same structures.
+# In order; the rules of one stage see the same structures.
 _STAGES: tuple[dict[str, Callable[[columnar.Columns, Any, np.ndarray], Any]], ...] = (
     {
         "min_sites": lambda columns, limit, left: columns.num_sites[left] >= limit,

@@ -21,7 +21,7 @@ from crystaljax.system import errors
 _SMALL_IMBALANCE = 0.01
 _SWAP_PATIENCE = 200
 _MAX_SWAPS = 5000
-# Formulas that are tried in place of one.
+# Formulas that are tried as a replacement of another.
 _SWAP_CANDIDATES = 64
 # What a side that is off its share by 1 % of it may at most gain in balance: 0.1.
 _SHARE_WEIGHT = 10.0
@@ -56,11 +56,11 @@ def split_by_formula(
     formulas, formula_of = _number_formulas(reduced_formulas)
     sizes = np.bincount(formula_of, minlength=len(formulas))
     contains = _element_table(formulas)
-    wanted = np.array([fractions.get(name, 0.0) for name in datasets.SPLITS])
+    shares = np.array([fractions.get(name, 0.0) for name in datasets.SPLITS])
     # Rounding in 1 - 0.9 - 0.1 is no training set.
     has_train = sum(fractions.values()) < 1 - 1e-9
     sides = np.zeros(len(formulas), np.int8)
-    held_out = [side for side in (2, 1) if wanted[side] > 0]
+    held_out = [side for side in (2, 1) if shares[side] > 0]
     for position, side in enumerate(held_out):
         pool = np.flatnonzero(sides == 0)
         num_later = len(held_out) - 1 - position + has_train
@@ -70,7 +70,7 @@ def split_by_formula(
         drawn = _draw_side(
             sizes[pool],
             contains[pool],
-            wanted[side] * len(formula_of),
+            shares[side] * len(formula_of),
             _frequencies(sizes @ contains),
             num_later,
             np.random.default_rng((seed, side)),
@@ -141,7 +141,7 @@ def _element_table(formulas: list[str]) -> Bool[np.ndarray, "formulas elements"]
 def _draw_side(
     sizes: Int[np.ndarray, " formulas"],
     contains: Bool[np.ndarray, "formulas elements"],
-    wanted: float,
+    target_size: float,
     target: Float[np.ndarray, " elements"],
     num_later: int,
     rng: np.random.Generator,
@@ -151,27 +151,27 @@ def _draw_side(
     Args:
         sizes: structures with each formula.
         contains: elements of each formula.
-        wanted: how many structures to draw.
+        target_size: how many structures to draw.
         target: element frequencies to aim at.
-        num_later: sides that are made of what is left, training among them.
+        num_later: number of sides drawn from the remaining formulas, training included.
         rng: for the draw.
     """
     order = rng.permutation(len(sizes))
     # Position in the random order stands for the formula from here on.
     sizes, contains = sizes[order], contains[order]
-    drawn = _draw_missing(sizes, contains, wanted, num_later)
+    drawn = _draw_missing(sizes, contains, target_size, num_later)
     # Leave one formula with each element to every later side; if that is too few for
-    # the share wanted, to one of them.
+    # the requested share, to one of them.
     for num_kept in (num_later, 1):
-        _draw_more(drawn, sizes, contains, wanted, num_kept)
-    _swap(drawn, sizes, contains, wanted, target, num_later, rng)
+        _draw_more(drawn, sizes, contains, target_size, num_kept)
+    _swap(drawn, sizes, contains, target_size, target, num_later, rng)
     return order[drawn]
 
 
 def _draw_missing(
     sizes: Int[np.ndarray, " formulas"],
     contains: Bool[np.ndarray, "formulas elements"],
-    wanted: float,
+    target_size: float,
     num_later: int,
 ) -> Bool[np.ndarray, " formulas"]:
     """Draws one formula with each element, rarest elements first."""
@@ -181,13 +181,13 @@ def _draw_missing(
     for element in np.argsort(num_with, kind="stable"):
         if contains[drawn, element].any():
             continue
-        room = wanted - sizes[drawn].sum()
+        room = target_size - sizes[drawn].sum()
         is_free = (contains <= (num_left > num_later)).all(axis=1)
         may_draw = is_free & contains[:, element] & (sizes < 2 * room) & ~drawn
         candidates = np.flatnonzero(may_draw)
         if not len(candidates):
             continue
-        # Those that bring most of what is missing leave more to chance after.
+        # Formulas with the most missing elements first: the rest is left to chance.
         is_missing = ~contains[drawn].any(axis=0)
         num_new = contains[candidates][:, is_missing].sum(axis=1)
         best = candidates[np.argmax(num_new)]
@@ -200,11 +200,11 @@ def _draw_more(
     drawn: Bool[np.ndarray, " formulas"],
     sizes: Int[np.ndarray, " formulas"],
     contains: Bool[np.ndarray, "formulas elements"],
-    wanted: float,
+    target_size: float,
     num_kept: int,
 ) -> None:
-    """Draws formulas in order, in place, while they bring the size closer to wanted."""
-    room = wanted - sizes[drawn].sum()
+    """Draws formulas in order, in place, while the size comes closer to the target."""
+    room = target_size - sizes[drawn].sum()
     num_left = contains[~drawn].sum(axis=0)
     smallest = sizes.min() if len(sizes) else 0
     for formula in np.flatnonzero(~drawn):
@@ -222,7 +222,7 @@ def _swap(
     drawn: Bool[np.ndarray, " formulas"],
     sizes: Int[np.ndarray, " formulas"],
     contains: Bool[np.ndarray, "formulas elements"],
-    wanted: float,
+    target_size: float,
     target: Float[np.ndarray, " elements"],
     num_later: int,
     rng: np.random.Generator,
@@ -239,7 +239,7 @@ def _swap(
 
     def costs(counts: np.ndarray) -> np.ndarray:
         imbalance = np.abs(_frequencies(counts[:, :-1]) - target).sum(axis=1)
-        off_share = np.abs(counts[:, -1] - wanted) / wanted
+        off_share = np.abs(counts[:, -1] - target_size) / target_size
         num_missing = (counts[:, :-1] == 0).sum(axis=1)
         return imbalance + _SHARE_WEIGHT * off_share + num_missing
 

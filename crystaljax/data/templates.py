@@ -1,4 +1,4 @@
-"""Templates: known crystals that could be what is asked for, with other elements.
+"""Templates: known crystals that, with other elements, could answer a request.
 
 Most crystals are of a structure type that is known (a prototype), so the training
 structures of the same stoichiometry and space group, with chemically similar elements
@@ -114,9 +114,9 @@ def find(
 
     Args:
         library: to look in.
-        atomic_numbers: of the cell that is asked for.
-        space_group: that is asked for.
-        energy: that is asked for, eV/atom.
+        atomic_numbers: of the requested cell.
+        space_group: requested.
+        energy: requested, eV/atom.
         count: how many.
         without_formula: reduced formula of structures that do not count.
     """
@@ -128,18 +128,18 @@ def find(
             continue
         members = library.members[group]
         # As many more as may have to be passed over.
-        wanted = min(count + len(found), len(members))
+        num_neighbors = min(count + len(found), len(members))
         while True:
-            _, nearest = library.trees[group].query(point, k=wanted)
+            _, nearest = library.trees[group].query(point, k=num_neighbors)
             candidates = members[np.atleast_1d(nearest)].tolist()
             good = [
                 each
                 for each in candidates
                 if each not in found and library.formulas[each] != without_formula
             ]
-            if len(good) >= count - len(found) or wanted == len(members):
+            if len(good) >= count - len(found) or num_neighbors == len(members):
                 break
-            wanted = min(2 * wanted, len(members))
+            num_neighbors = min(2 * num_neighbors, len(members))
         found += good[: count - len(found)]
     return np.array(found + [-1] * (count - len(found)), dtype=np.int32)
 
@@ -282,7 +282,7 @@ def attach(conditions: Any, library: Library, count: int) -> Any:
     ):
         own = numbers[row, :num_sites]
         # As in training. A polymorph of the formula itself would be taken for the
-        # answer, and is none unless its energy is the one asked for.
+        # answer, and is none unless its energy is the requested one.
         formula = elements.reduced_formula(own)
         found = find(library, own, group, energy, count, without_formula=formula)
         found = np.roll(found[found >= 0], -earlier)

@@ -152,7 +152,7 @@ def energy_above_hull(
     """Energy of candidates above the hull of the entries, eV/atom.
 
     The candidates are not part of the hull: one below it has a negative value, its
-    distance to the hull of the entries alone, and does not change what the others get.
+    distance to the hull of the entries alone, and does not change other distances.
     Only entries within a candidate's own elements count. A NaN energy gives NaN.
 
     Args:

@@ -241,7 +241,7 @@ def find_bases(
 
     Args:
         lattice: what the vectors are of.
-        wanted: what the bases should resemble.
+        wanted: lattice that the bases should resemble.
         ltol: a length is less than 1 + ltol times as long, or as short.
         angle_tol: largest difference of angles, degrees.
 

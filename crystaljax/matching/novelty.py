@@ -3,7 +3,7 @@
 Equal is what pymatgen's ``StructureMatcher.fit`` says at a tolerance, with the earlier
 or known crystal as its first argument (it is not quite symmetric): primitive cells at
 equal volume, and no site displaced by more than ``stol``. That asks for more than a
-match (`matching`), whose displacements are averaged. Only crystals of one reduced
+match (`matcher`), whose displacements are averaged. Only crystals of one reduced
 formula are compared.
 """
 
@@ -86,7 +86,7 @@ def find_known(
     Args:
         crystals: what may be known.
         known: ids and crystals; those of other compositions take no time.
-        tolerance: see `find_duplicates`, as are the others.
+        tolerance: see `find_duplicates`, also for the remaining arguments.
         num_workers: processes.
         description: label of a progress bar.
     """

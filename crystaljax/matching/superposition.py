@@ -9,8 +9,9 @@ lattices, and their mean displacement is taken off.
 
 Rounding can decide what pymatgen answers for a candidate: two assignments or two images
 may be equally near, or a distance lie at a tolerance. Such candidates, and those with
-displacements so long that other images than here are looked at, go through pymatgen's
-functions in pymatgen's order. All others agree to within rounding whatever the order.
+displacements so long that images beyond those considered here matter, go through
+pymatgen's functions in pymatgen's order. All others agree to within rounding whatever
+the order.
 """
 
 import dataclasses
@@ -203,17 +204,17 @@ def _search(
         return
     scale = (second.volume / first.volume) ** (1 / 6)
     lattice = Lattice(first.lattice.matrix * scale)
-    wanted = Lattice(second.lattice.matrix / scale)
-    radius = max(wanted.lengths) * (1 + ltol)
+    target = Lattice(second.lattice.matrix / scale)
+    radius = max(target.lengths) * (1 + ltol)
     if lattice_bases.count_points(lattice, radius) > _MANY_POINTS and (
         stretch(first, second) > 1 + ltol
     ):
         return
-    bases = lattice_bases.find_bases(lattice, wanted, ltol, angle_tol)
+    bases = lattice_bases.find_bases(lattice, target, ltol, angle_tol)
     # Most pairs of crystals end here.
     if not len(bases):
         return
-    pair = _build_pair(first, second, lattice, wanted, stol)
+    pair = _build_pair(first, second, lattice, target, stol)
     size = max(1, _MAX_ELEMENTS // (3 * len(pair.rows) * len(pair.onto)))
     for begin in range(0, len(bases), size):
         yield _superpose(pair, bases[begin : begin + size])
@@ -223,7 +224,7 @@ def _build_pair(
     first: primitive_cells.ReducedCell,
     second: primitive_cells.ReducedCell,
     lattice: Lattice,
-    wanted: Lattice,
+    target: Lattice,
     stol: float,
 ) -> _Pair:
     is_same = second.atomic_numbers[:, None] == first.atomic_numbers
@@ -237,7 +238,7 @@ def _build_pair(
         species.append((members, entry_of[members][:, others]))
     return _Pair(
         first=lattice,
-        second=wanted,
+        second=target,
         # Site by site, as pymatgen: products of whole arrays round otherwise.
         cart_coords=np.array([each @ lattice.matrix for each in first.frac_coords]),
         frac_coords=second.frac_coords,

@@ -125,7 +125,7 @@ class FlowMatching:
         noise_fn: draws the start of a path; None starts at the source crystal.
         period: of the coordinates, where paths take the shorter way across the faces
             of the cell; None where they go straight within it.
-        answer: what the network is asked for: "velocity", as in the paper, or
+        answer: what the network predicts: "velocity", as in the paper, or
             "direction", the end of the path on the torus, see `directions`.
         time_power: times are U(0, 1) to this power: above 1 they crowd at the start,
             where it is decided which crystal it shall be.

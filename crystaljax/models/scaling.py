@@ -214,7 +214,7 @@ def fit_atomic_volumes(
     """Volumes of atoms whose sums come closest to those of the cells, Å³.
 
     Least squares of relative errors, without negative volumes. Elements that do not
-    occur have the median of the others; 0, padding, has none.
+    occur have the median of those that do; 0, padding, has no size.
     """
     # The hot path does without SciPy.
     from scipy import optimize

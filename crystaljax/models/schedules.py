@@ -58,7 +58,7 @@ def log_snr_times(schedule: NoiseSchedule, num_steps: int) -> np.ndarray:
     """Times at equal steps of the logarithm of the signal-to-noise ratio, noise first.
 
     From 99 % of the times (990 of 1000, where 100 leading times begin; later ones are
-    noise alone, from which data cannot be told) to 0, rounded to whole times.
+    noise alone, indistinguishable from data) to 0, rounded to whole times.
 
     Raises:
         ValueError: there are not ``num_steps`` times to choose from.
@@ -71,9 +71,9 @@ def log_snr_times(schedule: NoiseSchedule, num_steps: int) -> np.ndarray:
         )
     alpha_bar = schedule.alphas_cumprod[: last + 1]
     log_snr = np.log(alpha_bar / (1 - alpha_bar))
-    wanted = np.linspace(log_snr[-1], log_snr[0], num_steps)
+    target_log_snr = np.linspace(log_snr[-1], log_snr[0], num_steps)
     # np.interp wants rising points: the ratio falls with time.
-    times = np.interp(wanted, log_snr[::-1], np.arange(last + 1)[::-1])
+    times = np.interp(target_log_snr, log_snr[::-1], np.arange(last + 1)[::-1])
     times = np.round(times).astype(int)
     # Where steps are shorter than a time, each gets one of its own.
     number = np.arange(num_steps)

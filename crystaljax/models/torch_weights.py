@@ -74,7 +74,7 @@ def infer_settings(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: an array that every such network has is missing, or one is not
-            understood. `convert` checks the others.
+            understood. `convert` checks all remaining arrays.
     """
     shapes = {name: tuple(array.shape) for name, array in state_dict.items()}
     channels = _shape(shapes, "model.input_blocks.0.0.weight", 3)[0]

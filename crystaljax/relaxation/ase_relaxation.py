@@ -304,7 +304,7 @@ def _diverged(atoms: ase.Atoms, start_volume: float, start_coords: np.ndarray) -
     if not MIN_VOLUME_RATIO < ratio < MAX_VOLUME_RATIO:
         return f"volume went to {ratio:.2g} times what it was"
     shift = atoms.get_scaled_positions(wrap=False) - start_coords
-    # Sites drift together without consequence; what counts is against the others.
+    # A drift of all sites together has no consequence: displacements are relative.
     shift = (shift - shift.mean(axis=0)) @ np.asarray(atoms.cell)
     displacement = np.linalg.norm(shift, axis=1).max()
     if displacement > MAX_DISPLACEMENT:

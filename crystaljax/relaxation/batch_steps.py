@@ -81,7 +81,7 @@ class Survey:
 
     Attributes:
         volume_ratio: (batch,), to the volume at the start.
-        displacement: (batch,), farthest of a site against the others, Å.
+        displacement: (batch,), largest one of a site, relative to the mean of all, Å.
         listed: bool (batch,), whether the neighbour list still holds.
     """
 
@@ -276,7 +276,7 @@ def _bind(
         strain, shift = neighbor_lists.strain_and_shift(
             frac, lattice, cells.listed_frac_coords, cells.listed_lattice
         )
-        # Sites drift together without consequence; what counts is against the others.
+        # A drift of all sites together has no consequence: displacements are relative.
         moved = jnp.where(is_site, frac - cells.frac_coords, 0)
         mean = jnp.sum(moved, axis=1, keepdims=True) * per_site[:, None, None]
         moved = jnp.where(is_site, moved - mean, 0) @ lattice

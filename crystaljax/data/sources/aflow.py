@@ -99,7 +99,7 @@ class Aflow:
         """Yields entries; a failure for one that was there before.
 
         Raises:
-            ValueError: a page could not be had; the others are kept.
+            ValueError: a page could not be downloaded; earlier pages are kept.
         """
         cache = pages.PageCache(pathlib.Path(self.cache))
         cache.open(self._query())

@@ -133,7 +133,7 @@ class Optimade:
         """Yields structures; a failure for one that was there before.
 
         Raises:
-            ValueError: a page could not be had; the others are kept.
+            ValueError: a page could not be downloaded; earlier pages are kept.
         """
         cache = pages.PageCache(pathlib.Path(self.cache))
         cache.open({"source": "optimade", "url": self._first_url()})

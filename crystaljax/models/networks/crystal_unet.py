@@ -42,7 +42,7 @@ class CrystalUNet(nn.Module):
         site_features: width of an embedding of each site's element that is given to
             the UNet at the site's row; 0 as in the paper.
         source_rows: rows of the source crystal that its encoder sees; 0: there is no
-            such encoder, and a source that is given is not looked at.
+            such encoder, and a given source is ignored.
         time_scale: times are multiplied by this before the sinusoids.
         dtype: of the arithmetic.
     """
@@ -112,7 +112,7 @@ class CrystalUNet(nn.Module):
             space_group: 1-230.
             energy: as the network was trained with it (eV/atom, or scaled).
             source: sample tensor of the crystal to be modified, scaled likewise.
-            templates: not looked at.
+            templates: ignored.
 
         Raises:
             ValueError: the network has a source encoder, and there is no source; or

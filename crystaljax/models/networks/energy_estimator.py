@@ -25,7 +25,7 @@ def neighbor_densities(
     frac_coords: Float[Array, "batch sites 3"],
     lattice: Float[Array, "batch 3 3"],
 ) -> Float[Array, "batch sites sites radii"]:
-    """How many images of one site lie how far from another, in Gaussian shells.
+    """Number of periodic images of each site per Gaussian shell of distance.
 
     Of the 27 images around the nearest one in fractional coordinates; a site is no
     neighbour of itself, its images are.
@@ -57,7 +57,7 @@ class EnergyEstimator(nn.Module):
         width: of a token.
         depth: number of blocks.
         num_heads: of the attention.
-        pair_features: width of what is known of a pair of sites.
+        pair_features: number of features of a pair of sites.
         dropout: as in `transformer.CrystalTransformer`.
         element_properties: as there.
         dtype: of the arithmetic.

@@ -19,9 +19,9 @@ from crystaljax.crystals import elements, structure
 from crystaljax.models.networks import blocks, encoders, energy_estimator, layers
 from crystaljax.system import errors
 
-# Places in the formula that are told apart; those beyond are one.
+# Number of distinct positions of species in the formula; later ones share one.
 _NUM_SPECIES = 6
-# Width of what is known of a template's site, and of its cell.
+# Number of features of a template's site, and of its cell.
 _TEMPLATE_WIDTH = 48
 
 
@@ -93,14 +93,14 @@ class CrystalTransformer(nn.Module):
         width: of a token.
         depth: number of blocks.
         num_heads: of the attention.
-        pair_features: width of what is known of a pair of sites.
+        pair_features: number of features of a pair of sites.
         num_harmonics: of the coordinates.
         num_templates: known crystals shown with a question; 0 for none.
         dropout: share of what a block adds that is left out where there is a random
             key for it, as in training.
         estimator_depth: blocks of the estimator of energies; 0 for none.
         space_group_operations, element_properties: as in `crystal_unet.CrystalUNet`.
-        max_sites: places in the formula that are told apart.
+        max_sites: number of distinct site positions in the formula.
         time_scale: times are multiplied by this before the sinusoids.
         dtype: of the arithmetic.
     """
@@ -176,7 +176,7 @@ class CrystalTransformer(nn.Module):
             atomic_numbers: of the sites, 0 where there is none.
             space_group: 1-230.
             energy: as the network was trained with it (eV/atom, or scaled).
-            source: not looked at.
+            source: ignored.
             templates: in the network's units; needed if it has ``num_templates``.
 
         Raises:

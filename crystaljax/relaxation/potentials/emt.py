@@ -76,7 +76,7 @@ def _bind(
     flat = neighbors.index.reshape(batch, sites * num_neighbors)
     other_numbers = jnp.take_along_axis(atomic_numbers, flat, axis=1)
     other_numbers = other_numbers.reshape(neighbors.index.shape)
-    # Traced arrays of NumPy keep float64 unless told: in float32, if that is JAX's.
+    # NumPy arrays stay float64 when traced: converted to JAX's default float type.
     own = {
         name: jnp.asarray(values, float)[atomic_numbers]
         for name, values in _TABLE.items()
