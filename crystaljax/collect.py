@@ -145,7 +145,7 @@ def write(collection: Collection, options: CollectOptions) -> None:
             key.replace(".", "_"): value
             for key, value in row.items()
             # NaN is not equal to itself.
-            if value == value
+            if value == value and (value != "" or key == "name")
         }
         for row in collection.rows()
     ]

@@ -1,9 +1,11 @@
 import csv
+import gzip
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import zipfile
 
 import aflux_server
 import numpy as np
@@ -15,6 +17,7 @@ from pymatgen.core import Lattice, Structure
 from crystaljax import prepare
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
+from crystaljax.data import report as reports
 from crystaljax.data import selection
 from crystaljax.data.sources import (
     ase_db,
@@ -160,6 +163,64 @@ def test_nothing_readable_names_the_reason(tmp_path):
     path.write_text("cif,heat\n")
     with pytest.raises(ValueError, match="no structures"):
         prepare.prepare(options(path))
+
+
+def test_what_is_missing_of_a_file_is_said_with_its_name(table):
+    text = table.read_text()
+    # Within the last cell that is quoted.
+    cut = table.with_name("cut.csv")
+    end = text.rindex('"')
+    cut.write_text(text[: end - 30])
+    report = prepare.prepare(options(cut))
+    assert report["num_kept"] == 40
+    lines = reports.format_report(report).splitlines()
+    place = next(i for i, line in enumerate(lines) if record.NOT_CLOSED in line)
+    assert lines[place].split()[-1] == "1"
+    assert str(cut) in lines[place + 1] and "row 43" in lines[place + 1]
+
+    packed = table.with_name("cut.csv.gz")
+    packed.write_bytes(gzip.compress(text.encode())[:-100])
+    report = prepare.prepare(options(packed, overwrite=True))
+    assert 30 <= report["num_kept"] <= 40
+    lines = reports.format_report(report).splitlines()
+    place = next(i for i, line in enumerate(lines) if record.DAMAGED in line)
+    assert str(packed) in lines[place + 1] and "is missing" in lines[place + 1]
+
+
+def test_members_of_an_archive_that_cannot_be_read_are_counted(tmp_path):
+    cif = primitive_rock_salt("Na", "Cl").to(fmt="cif")
+    path = tmp_path / "x.zip"
+    names = [f"{i}.cif" for i in range(20)]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, cif)
+        offset = archive.getinfo("3.cif").header_offset
+    raw = bytearray(path.read_bytes())
+    raw[offset + 60 : offset + 80] = bytes(20)
+    # The flag of encryption, in the directory and before the file.
+    directory = raw.index(b"PK\x01\x02")
+    start = archive.getinfo("0.cif").header_offset
+    raw[start + 6] |= 1
+    raw[directory + 8] |= 1
+    path.write_bytes(raw)
+    labels = tmp_path / "labels.csv"
+    rows = [f"{name},-1" for name in names]
+    labels.write_text("\n".join(["material_id,formation_energy_per_atom", *rows]))
+    report = prepare.prepare(
+        prepare.PrepareOptions(
+            source="folder",
+            input=str(path),
+            labels=str(labels),
+            output=str(tmp_path / "data"),
+            num_workers=1,
+            figures=False,
+        )
+    )
+    entry = report["failed"][record.NOT_READABLE]
+    assert entry["count"] == 2 and report["num_read"] == 20
+    text = reports.format_report(report)
+    assert f"0.cif in {path}: encrypted" in text
+    assert f"3.cif in {path}: " in text
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import io
+import tarfile
 import zipfile
 
 import numpy as np
@@ -127,7 +129,7 @@ def test_nothing_to_read_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no crystals"):
         screening_inputs.read_candidates(tmp_path)
     (tmp_path / "no.zip").write_text("zip")
-    with pytest.raises(ValueError, match="is no zip archive"):
+    with pytest.raises(ValueError, match="damaged or not what its name says"):
         screening_inputs.read_candidates(tmp_path / "no.zip")
     (tmp_path / "empty.extxyz").touch()
     with pytest.raises(ValueError, match="holds no crystals"):
@@ -174,3 +176,89 @@ def test_known_crystals_are_those_of_the_same_reduced_composition(tmp_path):
     assert {identifier for identifier, _ in known} == expected
     for identifier, found in known:
         assert screening_inputs.formula(found) == formulas[identifier]
+
+
+def encrypt(path, name):
+    """Marks a member of a zip as encrypted, in the directory and before the file."""
+    raw = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x01\x02", 46), (b"PK\x03\x04", 30)):
+        position = -1
+        while (position := raw.find(signature, position + 1)) >= 0:
+            start = position + offset
+            if raw[start : start + len(name)] == name.encode():
+                raw[position + offset - (38 if offset == 46 else 24)] |= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_members_that_cannot_be_read_cost_themselves(tmp_path, method):
+    path = tmp_path / "x.zip"
+    text = structure_files.cif_text(crystal(), "x")
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name in ("a.cif", "b.cif", "c.cif", "sub/d.extxyz"):
+            archive.writestr(name, text)
+        archive.writestr("README.md", "no crystal")
+        offset = archive.getinfo("b.cif").header_offset
+    raw = bytearray(path.read_bytes())
+    raw[offset + 60 : offset + 80] = bytes(20)
+    path.write_bytes(raw)
+    encrypt(path, "a.cif")
+    rows = screening_inputs.read_candidates(path)
+    assert rows.names == ["a", "b", "c", "d"]
+    assert rows.problems[0].startswith(f"a.cif in {path}: encrypted")
+    assert rows.problems[1].startswith(f"b.cif in {path}: ")
+    assert rows.problems[2] == ""
+    assert "frame 0" in rows.problems[3]
+    assert "\n" not in "".join(rows.problems)
+    assert [each.num_sites for each in rows.crystals] == [0, 0, 2, 0]
+
+
+def test_an_archive_with_nothing_but_an_encrypted_file_is_a_row(tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("gen_0.cif", structure_files.cif_text(crystal(), "x"))
+    encrypt(path, "gen_0.cif")
+    rows = screening_inputs.read_candidates(path)
+    assert rows.names == ["gen_0"] and "encrypted" in rows.problems[0]
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz"])
+def test_of_an_archive_that_ends_early_the_rest_is_screened(tmp_path, name):
+    path = tmp_path / name
+    rng = np.random.default_rng(0)
+    texts = {
+        f"{i}.cif": structure_files.cif_text(crystal(3.0 + i / 10), "x")
+        + f"# {rng.bytes(500).hex()}\n"
+        for i in range(5)
+    }
+    if name == "x.zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for key, text in texts.items():
+                archive.writestr(key, text)
+    else:
+        with tarfile.open(path, "w:gz" if name.endswith("gz") else "w") as archive:
+            for key, text in texts.items():
+                info = tarfile.TarInfo(key)
+                info.size = len(text)
+                archive.addfile(info, io.BytesIO(text.encode()))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    rows = screening_inputs.read_candidates(path)
+    good = [
+        name
+        for name, problem in zip(rows.names, rows.problems, strict=True)
+        if not problem
+    ]
+    assert good == [f"{i}" for i in range(len(good))] and len(good) >= 2
+    assert lengths(rows)[: len(good)] == [3.0 + i / 10 for i in range(len(good))]
+    assert str(path) in rows.problems[-1] and "only" in rows.problems[-1]
+
+
+def test_cut_extxyz_keeps_the_frames_before_the_cut(tmp_path):
+    path = tmp_path / "x.extxyz"
+    infos = [{"name": f"s{i}"} for i in range(3)]
+    structure_files.write_extxyz(path, [crystal()] * 3, infos)
+    whole = path.read_text()
+    path.write_text(whole[:-30])
+    rows = screening_inputs.read_candidates(path)
+    assert rows.names[:2] == ["s0", "s1"] and rows.problems[:2] == ["", ""]
+    assert rows.problems[2]

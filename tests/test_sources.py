@@ -378,3 +378,68 @@ def test_damaged_extxyz_gives_frames_or_a_value_error(tmp_path, damages):
     path = tmp_path / "frames.extxyz"
     path.write_bytes(damage((FRAME * 3).encode(), damages))
     read_all(extxyz.ExtXyz(str(path), "energy"))
+
+
+# --------------------------------------------------------------- CSVs that are cut off
+QUOTED = "material_id,e,cif\n" + "".join(
+    f'm-{i},-0.{i},"# made by hand\nline {i}\n"\n' for i in range(1, 5)
+)
+
+
+def cells_and_reasons(path):
+    rows = list(csv_rows.read_rows(path, ["material_id", "e", "cif"]))
+    good = [row[0] for row in rows if not isinstance(row, record.Failure)]
+    return good, [row.reason for row in rows if isinstance(row, record.Failure)]
+
+
+def test_last_cell_that_is_not_closed_costs_its_row(tmp_path):
+    path = tmp_path / "x.csv"
+    start = QUOTED.index("line 4")
+    for end in range(start, len(QUOTED) - 2):
+        path.write_text(QUOTED[:end])
+        good, reasons = cells_and_reasons(path)
+        assert good == ["m-1", "m-2", "m-3"]
+        assert reasons == [record.NOT_CLOSED]
+    path.write_text(QUOTED[: len(QUOTED) - 1])
+    assert cells_and_reasons(path) == (["m-1", "m-2", "m-3", "m-4"], [])
+
+
+def test_row_that_is_cut_off_in_the_middle_of_a_file_costs_itself(tmp_path):
+    path = tmp_path / "x.csv"
+    start = QUOTED.index("line 2")
+    path.write_text(QUOTED[:start] + "lin\n" + QUOTED[QUOTED.index("m-3") :])
+    assert cells_and_reasons(path) == (["m-1", "m-3", "m-4"], [record.NOT_CLOSED])
+
+
+def test_quotes_within_a_line_are_read_as_before(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text('material_id,e,cif\n"a" ,1,"x"\nb,2,5" disk\n"c",3,"say ""y"""\n')
+    rows = list(csv_rows.read_rows(path, ["material_id", "cif"]))
+    assert rows == [("a ", "x"), ("b", '5" disk'), ("c", 'say "y"')]
+
+
+def test_of_truncated_gzip_the_whole_rows_are_used_and_the_rest_is_one_failure(
+    tmp_path,
+):
+    rng = np.random.default_rng(0)
+    rows = [[rng.bytes(40).hex(), "0"] for _ in range(2000)]
+    path = tmp_path / "x.csv.gz"
+    write_csv(path, ["cif", "energy"], rows)
+    path.write_bytes(path.read_bytes()[:-2000])
+    source = cif_csv.CifCsv(str(path), "energy")
+    *found, rest = source.read_rows()
+    assert [cells["cif"] for _, cells in found] == [
+        cif for cif, _ in rows[: len(found)]
+    ]
+    assert 1900 < len(found) < 2000
+    assert rest.reason == record.DAMAGED and str(path) in rest.detail
+    assert f"after row {len(found)} is missing" in rest.detail
+
+
+def test_gzip_with_a_wrong_checksum_is_refused(tmp_path):
+    path = tmp_path / "x.csv.gz"
+    write_csv(path, ["cif", "energy"], [["a", "0"]] * 2000)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-8] + bytes(4) + raw[-4:])
+    with pytest.raises(ValueError, match="ends early or is damaged"):
+        list(cif_csv.CifCsv(str(path), "energy").read_rows())

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 
-from crystaljax.crystals import cif, poscar, structure
+from crystaljax.crystals import cif, names, poscar, structure
 from crystaljax.system import errors, text_files
 
 _EXTXYZ_SUFFIXES = (".extxyz", ".xyz")
@@ -21,7 +21,7 @@ class Input:
 
     Attributes:
         name: of the file without its suffix, and the number of the frame where a file
-            has several.
+            has several; no two are the same.
         path: of the file.
         crystal: cell and sites as written.
     """
@@ -88,6 +88,12 @@ def read_inputs(
             )
             for i, crystal in enumerate(found)
         ]
+    # a.cif and a.vasp are two crystals.
+    unique = names.make_unique(names.encodable(each.name) for each in crystals)
+    crystals = [
+        dataclasses.replace(each, name=name)
+        for each, name in zip(crystals, unique, strict=True)
+    ]
     return crystals, unreadable
 
 

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from crystaljax.crystals import bridge, elements, structure, validity
+from crystaljax.crystals import bridge, elements, extxyz, structure, validity
+from crystaljax.crystals import names as names_lib
 from crystaljax.system import atomic_files, errors, text_files
 
 # ASE takes these out of a frame's info and makes a calculator of them: a requested
@@ -28,7 +29,6 @@ _CALCULATOR_KEYS = ("energy", "free_energy", "stress", "dipole", "magmom")
 # The others are extxyz's own.
 RESERVED_INFO_KEYS = (*_CALCULATOR_KEYS, "Lattice", "Properties", "pbc")
 _INFO_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_MAX_NAME_LENGTH = 100
 
 
 def write_extxyz(
@@ -44,9 +44,8 @@ def write_extxyz(
         path: the file.
         crystals: what to write.
         infos: per crystal, what stands beside its lattice: strings, numbers and
-            booleans by key (conditions, sample index, seed). None and empty strings are
-            left out, line breaks become blanks. A string that looks like a number is
-            read back as one.
+            booleans by key (conditions, sample index, seed). None is left out. A string
+            is read back as it is, also by ASE, whatever it looks like.
         overwrite: whether a file that is there may be replaced.
 
     Returns:
@@ -84,15 +83,11 @@ def write_extxyz(
 
 
 def _clean_info(info: Mapping[str, Any]) -> dict[str, Any]:
-    # ASE writes line breaks as they are, which breaks the file, and an empty string in
-    # a way that swallows the key after it.
-    clean = {}
-    for key, value in info.items():
-        if isinstance(value, str):
-            value = " ".join(value.split()) or None
-        if value is not None:
-            clean[key] = value
-    return clean
+    return {
+        key: extxyz.format_text(value) if isinstance(value, str) else value
+        for key, value in info.items()
+        if value is not None
+    }
 
 
 def read_extxyz(
@@ -102,31 +97,25 @@ def read_extxyz(
 
     Returns:
         Crystals with their cells and sites as they are in the file, and the info of
-        each. Energies that a calculator left are in the info too, under ASE's names
-        (``energy``: eV for the whole cell).
+        each; what is a number and what is text, `extxyz` says. Energies that a
+        calculator left are in the info too, under ASE's names (``energy``: eV for the
+        whole cell).
 
     Raises:
-        ValueError: a frame is not periodic in three directions.
+        ValueError: a frame cannot be read, or is not periodic in three directions.
     """
-    if pathlib.Path(path).stat().st_size == 0:
-        return [], []
     crystals = []
     infos = []
-    # Not by its path: ASE takes the encoding of the machine.
     with text_files.open_text(pathlib.Path(path).open("rb")) as file:
-        frames = list(ase.io.iread(file, index=":", format="extxyz"))
-    for atoms in frames:
-        crystals.append(bridge.from_ase(atoms))
-        info = dict(atoms.info)
-        if atoms.calc is not None:
-            energies = {"energy", "free_energy"} & atoms.calc.results.keys()
-            info |= {key: atoms.calc.results[key] for key in energies}
-        infos.append({key: _to_python(value) for key, value in info.items()})
+        for text in extxyz.split_frames(file):
+            atoms = extxyz.parse_frame(text).atoms
+            crystals.append(bridge.from_ase(atoms))
+            info = dict(atoms.info)
+            if atoms.calc is not None:
+                energies = {"energy", "free_energy"} & atoms.calc.results.keys()
+                info |= {key: atoms.calc.results[key] for key in energies}
+            infos.append(info)
     return crystals, infos
-
-
-def _to_python(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def write_cifs(
@@ -164,7 +153,7 @@ def write_cifs(
         if not is_writable(crystal):
             left_out.append(name)
             continue
-        stems.append(unique_stem(name, used))
+        stems.append(names_lib.unique_stem(name, used))
         written.append(crystal)
     contents = (
         (f"{stem}.cif", cif_text(crystal, stem))
@@ -348,22 +337,3 @@ def _require_same_length(**sequences: Sequence[Any] | np.ndarray) -> None:
         raise errors.UserError(
             f"lengths {lengths} differ; expected one entry per row in each"
         )
-
-
-def unique_stem(name: str, used: set[str]) -> str:
-    """A name → a file name without suffix, safe on all systems and not used before.
-
-    Args:
-        name: of a crystal; what is not a letter, digit, ``.``, ``+`` or ``-`` becomes
-            ``_``.
-        used: what was given out, in small letters; the new one is added.
-    """
-    stem = re.sub(r"[^A-Za-z0-9.+-]+", "_", name)[:_MAX_NAME_LENGTH].strip("._")
-    stem = stem or "crystal"
-    candidate, count = stem, 1
-    # Not all file systems tell capitals from small letters.
-    while candidate.lower() in used:
-        count += 1
-        candidate = f"{stem}-{count}"
-    used.add(candidate.lower())
-    return candidate

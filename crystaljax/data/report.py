@@ -13,6 +13,7 @@ from crystaljax.crystals import elements
 from crystaljax.data import columnar, selection
 from crystaljax.data import dataset as datasets
 from crystaljax.data import split as splits
+from crystaljax.data.sources import record
 
 AXES = ("x", "y", "z")
 NUM_BINS = 50
@@ -126,10 +127,11 @@ def format_report(report: dict[str, Any]) -> str:
             (structures by reason of the source) and ``dropped`` (by rule).
     """
     rows: list[tuple[str, Any]] = [("structures read", report["num_read"])]
-    rows += [
-        (f"  failed: {reason}", entry["count"])
-        for reason, entry in report["failed"].items()
-    ]
+    for reason, entry in report["failed"].items():
+        rows.append((f"  failed: {reason}", entry["count"]))
+        # What is missing of a file is said with its name.
+        if reason in record.DAMAGE:
+            rows += [("", each["detail"]) for each in entry.get("examples", ())]
     rows += [(f"  left out: {reason}", n) for reason, n in report["left_out"].items()]
     rows += [
         (f"  dropped by --{rule}", _format_dropped(rule, num))

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from crystaljax.crystals import elements, structure, structure_files, symmetrization
+from crystaljax.crystals import names as names_lib
+from crystaljax.data.readers import csv_rows
+from crystaljax.data.sources import record
 from crystaljax.relaxation import references
 from crystaljax.screening import inputs as screening_inputs
 from crystaljax.system import errors
@@ -22,6 +23,8 @@ CANDIDATES = "candidates.extxyz"
 STRUCTURES = ("relaxed", "symmetrized", "as_generated")
 # Columns that every manifest has.
 _FIXED = ("folder", "kind", "name", "formula", "problem")
+# Those of the others that are no text.
+_NUMBERS = ("formation_energy_relaxed", "energy_above_hull", "space_group")
 # Where reference structures come from if the user has none.
 ELEMENTS = "elements"
 
@@ -91,7 +94,7 @@ def read_items(
     rows = _rows(path, found)
     crystals, problems = found.crystals, found.problems
     if structures == "as_generated" and is_screening:
-        crystals, problems = _find_generated(path, found.names)
+        crystals, problems = _find_generated(path, found.names, rows)
     order = _order(rows)
     chosen = [i for i in order if _is_wanted(rows[i], max_above_hull, new_only)][:top]
     if not chosen:
@@ -104,9 +107,7 @@ def read_items(
     used: set[str] = set()
     return [
         Item(
-            stem=structure_files.unique_stem(
-                f"{ranks[i]:0{digits}d}_{found.names[i]}", used
-            ),
+            stem=names_lib.unique_stem(f"{ranks[i]:0{digits}d}_{found.names[i]}", used),
             kind="candidate",
             name=found.names[i],
             crystal=symmetrization.symmetrize(crystals[i])
@@ -139,7 +140,7 @@ def _rows(
 
 
 def _find_generated(
-    path: pathlib.Path, names: Sequence[str]
+    path: pathlib.Path, names: Sequence[str], rows: Sequence[Mapping[str, Any]]
 ) -> tuple[list[structure.Crystal], list[str]]:
     """Crystals of these names before the relaxation, and why there are none."""
     try:
@@ -153,12 +154,27 @@ def _find_generated(
     generated = screening_inputs.read_candidates(samples)
     index = {name: i for i, name in enumerate(generated.names)}
     crystals, problems = [], []
-    for name in names:
-        i = index.get(name)
-        crystals.append(structure.NO_CRYSTAL if i is None else generated.crystals[i])
-        missing = f"{samples} holds no crystal {name!r}"
-        problems.append(missing if i is None else generated.problems[i])
+    for name, row in zip(names, rows, strict=True):
+        crystal, problem = structure.NO_CRYSTAL, f"{samples} holds no crystal {name!r}"
+        if name in index:
+            crystal = generated.crystals[index[name]]
+            problem = generated.problems[index[name]]
+        formula = screening_inputs.formula(crystal)
+        screened = str(row.get("formula") or "")
+        if formula and screened and _sites(formula) != _sites(screened):
+            # Files came or went since, and names with them.
+            crystal = structure.NO_CRYSTAL
+            problem = (
+                f"{name!r} in {samples} is {formula}, but {screened} was screened: the "
+                "samples are not what they were; screen them again"
+            )
+        crystals.append(crystal)
+        problems.append(problem)
     return crystals, problems
+
+
+def _sites(formula: str) -> dict[str, int]:
+    return elements.parse_formula(formula)
 
 
 def _order(rows: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -270,7 +286,7 @@ def write_records(
         {
             name: manifest[key][i]
             for key, name in keys.items()
-            if not _is_missing(manifest[key][i])
+            if name == "name" or not _is_missing(manifest[key][i])
         }
         for i in written
     ]
@@ -279,11 +295,14 @@ def write_records(
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value)
+    is_nan = isinstance(value, float) and value != value
+    return value is None or value == "" or is_nan
 
 
 def read_manifest(folder: pathlib.Path) -> list[Handed]:
     """What was handed over in a folder; nothing where there is no manifest.
+
+    Names are text, whatever they look like.
 
     Raises:
         ValueError: the manifest cannot be read.
@@ -291,26 +310,41 @@ def read_manifest(folder: pathlib.Path) -> list[Handed]:
     path = folder / MANIFEST
     if not path.is_file():
         return []
-    # A name such as 007 is no number.
-    texts = dict.fromkeys(_FIXED, pa.string())
-    options = pyarrow.csv.ConvertOptions(column_types=texts)
-    try:
-        rows = pyarrow.csv.read_csv(path, convert_options=options).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise errors.UserError(f"{path} is damaged: {error}") from error
-    if rows and not set(_FIXED) <= rows[0].keys():
+    header = csv_rows.read_header(path)
+    if not set(_FIXED) <= set(header):
         raise errors.UserError(
-            f"{path} has the columns {', '.join(rows[0])}; expected "
+            f"{path} has the columns {', '.join(header)}; expected "
             f"{', '.join(_FIXED)} among them, as `python -m crystaljax.export` writes "
             "them"
         )
-    rows = [row for row in rows if not row["problem"]]
+    rows: list[dict[str, Any]] = []
+    for cells in csv_rows.read_rows(path, header):
+        if isinstance(cells, record.Failure):
+            raise errors.UserError(
+                f"{path} is damaged: {cells.detail} ({cells.reason})"
+            )
+        row = dict(zip(header, cells, strict=True))
+        if not row["problem"]:
+            rows.append(row | {key: _parse_number(row.get(key)) for key in _NUMBERS})
     crystals: list[structure.Crystal] = []
+    infos: list[dict[str, Any]] = []
     if (folder / CANDIDATES).is_file():
-        crystals, _ = structure_files.read_extxyz(folder / CANDIDATES)
+        crystals, infos = structure_files.read_extxyz(folder / CANDIDATES)
     # In the order of the rows; a file that somebody changed is of no use.
-    is_whole = len(crystals) == len(rows)
+    written = [info.get("name") for info in infos]
+    is_whole = written == [row["name"] for row in rows]
     return [
         Handed(row["folder"], row, crystals[i] if is_whole else None)
         for i, row in enumerate(rows)
     ]
+
+
+def _parse_number(text: str | None) -> float | int | None:
+    """A cell of a column of numbers; None where there is none."""
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        return None
+    if not np.isfinite(value):
+        return None
+    return int(value) if value.is_integer() and "." not in (text or "") else value

@@ -83,11 +83,9 @@ def read_csv(path: str) -> Rows:
     rows = []
     for number, cells in enumerate(csv_rows.read_rows(path, columns), start=1):
         where = f"{path}, row {number}"
+        if isinstance(cells, record.Failure):
+            raise errors.UserError(f"{cells.detail} ({cells.reason}); mend the row")
         row = dict(zip(columns, cells, strict=True))
-        if row["formula"] is None:
-            raise errors.UserError(
-                f"{where}: cells are missing or too many; mend the row"
-            )
         entry_id = row.get("id") or where
         energy = _parse_energy(row[energy_column], entry_id)
         is_element = len(compositions.symbols_of(row["formula"])) == 1

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crystaljax.crystals import names as names_lib
 from crystaljax.crystals import structure, structure_files, symmetrization
 from crystaljax.hull import convex_hull
 from crystaljax.screening import inputs as screening_inputs
@@ -24,7 +25,19 @@ def full_table(
         screening_inputs.formula(crystal) or str(asked or "")
         for crystal, asked in zip(rows.crystals, given, strict=True)
     ]
-    return table | result.table()
+    if any(rows.files):
+        table.setdefault("file", list(rows.files))
+    table |= result.table()
+    table["candidate_file"] = [
+        f"{_stem(rank, name)}.cif" if rank > 0 else ""
+        for rank, name in zip(table["rank"], rows.names, strict=True)
+    ]
+    return table
+
+
+def _stem(rank: int, name: str) -> str:
+    """File name of a ranked crystal; no two have the same, since ranks differ."""
+    return names_lib.unique_stem(f"{rank:03d}_{name}", set())
 
 
 def write_results(
@@ -79,7 +92,7 @@ def _write_candidates(
     """The ranked crystals, and their copies with exact symmetry, in order."""
     order = sorted((rank, row) for row, rank in enumerate(table["rank"]) if rank > 0)
     rows = [row for _, row in order]
-    names = [f"{rank:03d}_{table['name'][row]}" for rank, row in order]
+    stems = [_stem(rank, table["name"][row]) for rank, row in order]
     # extxyz has no dots in the names of what stands beside a lattice.
     keys = {
         key: re.sub(r"\W", "_", key)
@@ -90,14 +103,17 @@ def _write_candidates(
     structure_files.write_extxyz(
         output / "candidates.extxyz",
         [crystals[row] for row in rows],
-        [{key: v for key, v in info.items() if not _is_nan(v)} for info in infos],
+        [{k: v for k, v in info.items() if _is_known(k, v)} for info in infos],
         overwrite=True,
     )
     for folder, chosen in (("candidates", crystals), ("symmetrized", symmetrized)):
         structure_files.write_cifs(
-            output / folder, [chosen[row] for row in rows], names, overwrite=True
+            output / folder, [chosen[row] for row in rows], stems, overwrite=True
         )
 
 
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _is_known(key: str, value: Any) -> bool:
+    """Whether there is anything to write beside a crystal."""
+    if isinstance(value, float) and math.isnan(value):
+        return False
+    return key == "name" or value != ""

@@ -11,6 +11,7 @@ cores of an AMD EPYC, a shared virtual machine).
 
 import base64
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -18,11 +19,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ase.io
 import numpy as np
 import pyarrow.parquet
 
-from crystaljax.crystals import bridge, structure
+from crystaljax.crystals import bridge, extxyz, structure
 from crystaljax.hull import convex_hull as hulls
 from crystaljax.screening.report import contents
 from crystaljax.system import atomic_files, errors
@@ -147,10 +147,13 @@ def _read_candidates(
     """The first crystals by rank; a frame that does not say has its number."""
     if not path.is_file() or path.stat().st_size == 0:
         return {}
-    # Not `structure_files.read_extxyz`: of 10,000 candidates a few are wanted, and
-    # reading all takes longer than anything else here.
-    end = "" if max_structures is None else max_structures
-    frames = ase.io.iread(str(path), index=f":{end}", format="extxyz")
+    # Not all of them: of 10,000 candidates a few are wanted, and reading all takes
+    # longer than anything else here.
+    with path.open(encoding="utf-8") as file:
+        frames = [
+            extxyz.parse_frame(text).atoms
+            for text in itertools.islice(extxyz.split_frames(file), max_structures)
+        ]
     return {
         int(atoms.info.get("rank", number)): bridge.from_ase(atoms)
         for number, atoms in enumerate(frames, start=1)

@@ -6,20 +6,20 @@ A row whose crystal cannot be read stays, with the reason.
 import dataclasses
 import hashlib
 import io
+import itertools
 import os
 import pathlib
 import re
-import tempfile
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import ase.io
 import numpy as np
 import pyarrow.parquet
 
-from crystaljax.crystals import bridge, elements, inputs, structure
+from crystaljax.crystals import bridge, elements, extxyz, inputs, structure
+from crystaljax.crystals import names as names_lib
 from crystaljax.data import dataset as datasets
+from crystaljax.data.readers import archives
 from crystaljax.hull import compositions
 from crystaljax.system import errors, text_files
 
@@ -36,12 +36,15 @@ class Candidates:
         crystals: as their files have them; `structure.NO_CRYSTAL` where there is none.
         problems: why a crystal could not be read; "" if it was.
         columns: what else is known of them: conditions, seed, ….
+        files: the file of each, within the folder or archive that was given; may be
+            empty.
     """
 
     names: list[str]
     crystals: list[structure.Crystal]
     problems: list[str]
     columns: dict[str, list[Any]]
+    files: Sequence[str] = ()
 
     def table(self) -> dict[str, list[Any]]:
         """Columns with one row per crystal, the name first."""
@@ -56,7 +59,7 @@ def read_candidates(path: str | os.PathLike[str]) -> Candidates:
     Args:
         path: a folder that `crystaljax.sample` or `crystaljax.modify` wrote, with the
             table of its samples; an extxyz file, whose ``info`` is the table; a CIF or
-            POSCAR file; a folder or zip archive of such files.
+            POSCAR file; a folder or an archive (zip, tar) of such files.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
@@ -71,20 +74,21 @@ def read_candidates(path: str | os.PathLike[str]) -> Candidates:
     if path.is_dir():
         tables = sorted(each for each in path.iterdir() if _is_samples(each))
         rows = _read_samples(tables) if tables else _read_files(path)
-    elif path.suffix.lower() == ".zip":
-        rows = _read_zip(path)
+    elif archives.is_archive(path):
+        rows = list(_read_archive(path))
     elif path.suffix.lower() in _EXTXYZ_SUFFIXES:
-        rows = list(_read_frames(path))
+        rows = _read_frames(path)
     else:
         rows = _read_files(path)
     if not rows:
         raise errors.UserError(f"{path} holds no crystals")
     keys = dict.fromkeys(key for row in rows for key in row.info)
     return Candidates(
-        names=_make_unique([row.name for row in rows]),
+        names=names_lib.make_unique(names_lib.encodable(row.name) for row in rows),
         crystals=[row.crystal for row in rows],
         problems=[row.problem for row in rows],
-        columns={key: _column([row.info.get(key) for row in rows]) for key in keys},
+        columns={key: _column(key, rows) for key in keys},
+        files=[names_lib.encodable(row.file) for row in rows],
     )
 
 
@@ -114,8 +118,11 @@ def fingerprint(candidates: Candidates) -> str:
 class _Row:
     name: str
     crystal: structure.Crystal
-    info: dict[str, Any]
+    file: str
+    info: dict[str, Any] = dataclasses.field(default_factory=dict)
     problem: str = ""
+    # The same as ``info`` where a file has it as text.
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def _is_samples(path: pathlib.Path) -> bool:
@@ -136,80 +143,107 @@ def _read_samples(tables: Sequence[pathlib.Path]) -> list[_Row]:
             )
         crystals = iter(frames)
         for info in infos:
+            name = str(info["name"])
             if info.pop("written", True):
                 frame = next(crystals)
-                rows.append(_Row(str(info["name"]), frame.crystal, info, frame.problem))
+                if not frame.problem and frame.name != name:
+                    raise errors.UserError(
+                        f"{frame.file} has the crystal {frame.name!r} where "
+                        f"{path.name} has {name!r}; make the samples again"
+                    )
+                rows.append(dataclasses.replace(frame, name=name, info=info))
             else:
                 problem = "the sample is not finite or has no volume"
-                rows.append(
-                    _Row(str(info["name"]), structure.NO_CRYSTAL, info, problem)
-                )
+                crystal = structure.NO_CRYSTAL
+                rows.append(_Row(name, crystal, path.name, info, problem))
     return rows
 
 
-def _read_frames(path: pathlib.Path) -> Iterator[_Row]:
-    """Frames of an extxyz file; one that cannot be used costs itself."""
-    if path.stat().st_size == 0:
-        return
+def _read_frames(path: pathlib.Path) -> list[_Row]:
     with text_files.open_text(path.open("rb")) as file:
-        yield from _read_open(file, path)
+        return list(_parse_frames(file, path.stem, path.name))
 
 
-def _read_open(file: io.TextIOWrapper, path: pathlib.Path) -> Iterator[_Row]:
-    # Not by its path: ASE takes the encoding of the machine.
-    frames = ase.io.iread(file, index=":", format="extxyz")
-    index = 0
-    while True:
-        name = f"{path.stem}-{index}"
+def _parse_frames(file: io.TextIOBase, stem: str, place: str) -> Iterator[_Row]:
+    """Frames of an extxyz file; one that cannot be used costs itself."""
+    frames = extxyz.split_frames(file)
+    for index in itertools.count():
+        name = f"{stem}-{index}"
         try:
-            atoms = next(frames)
+            text = next(frames)
         except StopIteration:
             return
-        except Exception as error:
+        except ValueError as error:
             # Where a frame begins is known only as long as all before it were whole.
             problem = f"neither this frame nor those after it can be read: {error}"
-            yield _Row(name, structure.NO_CRYSTAL, {}, " ".join(problem.split()))
+            yield _Row(name, structure.NO_CRYSTAL, place, problem=_one_line(problem))
             return
-        info = {key: _to_python(value) for key, value in atoms.info.items()}
-        name = str(info.get("name", name))
         try:
-            crystal, problem = bridge.from_ase(atoms), ""
+            frame = extxyz.parse_frame(text)
+        except ValueError as error:
+            yield _Row(name, structure.NO_CRYSTAL, place, problem=_one_line(error))
+            continue
+        info = {key: _to_python(value) for key, value in frame.atoms.info.items()}
+        try:
+            crystal, problem = bridge.from_ase(frame.atoms), ""
         except Exception as error:
-            crystal, problem = structure.NO_CRYSTAL, " ".join(str(error).split())
-        yield _Row(name, crystal, info, problem)
-        index += 1
+            crystal, problem = structure.NO_CRYSTAL, _one_line(error)
+        name = frame.texts.get("name", name)
+        yield _Row(name, crystal, place, info, problem, frame.texts)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
 
 
 def _read_files(path: pathlib.Path) -> list[_Row]:
     found, unreadable = inputs.read_inputs(path)
-    rows = [(str(each.path), _Row(each.name, each.crystal, {})) for each in found]
+    rows = [
+        (str(each.path), _Row(each.name, each.crystal, each.path.name))
+        for each in found
+    ]
     for each in unreadable:
-        row = _Row(pathlib.Path(each.name).stem, structure.NO_CRYSTAL, {}, each.reason)
+        file = pathlib.Path(each.name)
+        row = _Row(file.stem, structure.NO_CRYSTAL, file.name, problem=each.reason)
         rows.append((each.name, row))
     # By file; the frames of one stay in order.
     return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
 
 
-def _read_zip(path: pathlib.Path) -> list[_Row]:
-    with tempfile.TemporaryDirectory() as folder:
+def _read_archive(path: pathlib.Path) -> Iterator[_Row]:
+    """Crystals of an archive; a member that cannot be read costs itself."""
+    for member in archives.find_members(path):
+        name = pathlib.PurePosixPath(member.name)
+        is_extxyz = name.suffix.lower() in _EXTXYZ_SUFFIXES
+        format = inputs.find_format(name.name)
+        if not (is_extxyz or format or member.is_rest):
+            # Neither a crystal nor meant to be one: a table, a README.
+            continue
+        text = archives.read_text(path, member)
+        if not isinstance(text, str):
+            problem = _one_line(text.detail or f"{member.name}: {text.reason}")
+            yield _Row(name.stem, structure.NO_CRYSTAL, member.name, problem=problem)
+            continue
+        if is_extxyz:
+            yield from _name_single(
+                list(_parse_frames(io.StringIO(text), name.stem, member.name)),
+                name.stem,
+            )
+            continue
+        assert format is not None
         try:
-            with zipfile.ZipFile(path) as archive:
-                for index, entry in enumerate(archive.infolist()):
-                    name = pathlib.PurePosixPath(entry.filename).name
-                    if not entry.is_dir() and not name.startswith("."):
-                        # One folder for each, so that equal names can be there.
-                        target = pathlib.Path(folder, f"{index:09d}")
-                        target.mkdir()
-                        (target / name).write_bytes(archive.read(entry))
-        except zipfile.BadZipFile as error:
-            raise errors.UserError(f"{path} is no zip archive: {error}") from error
-        rows = []
-        for target in sorted(pathlib.Path(folder).iterdir()):
-            try:
-                rows += _read_files(target)
-            except ValueError:
-                # Neither a crystal nor meant to be one: a table, a README.
-                continue
+            crystal, problem = inputs.parse_crystal(text, format), ""
+        except Exception as error:
+            # Parsers of others raise whatever a malformed file leads to.
+            crystal = structure.NO_CRYSTAL
+            problem = f"{member.name} in {path}: {_one_line(error)}"
+        yield _Row(name.stem, crystal, member.name, problem=problem)
+
+
+def _name_single(rows: list[_Row], stem: str) -> list[_Row]:
+    """The only frame of a file is named as the file is, unless it has a name."""
+    if len(rows) == 1 and "name" not in rows[0].texts:
+        return [dataclasses.replace(rows[0], name=stem)]
     return rows
 
 
@@ -219,27 +253,19 @@ def _to_python(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _column(values: list[Any]) -> list[Any]:
+def _column(key: str, rows: Sequence[_Row]) -> list[Any]:
     """The same where a table can hold it, else as text."""
+    values = [row.info.get(key) for row in rows]
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float} and float in kinds:
         return [None if value is None else float(value) for value in values]
     if len(kinds) <= 1 and kinds <= {str, bool, int, float}:
         return values
-    return [None if value is None else str(value) for value in values]
-
-
-def _make_unique(names: Sequence[str]) -> list[str]:
-    used: set[str] = set()
-    unique = []
-    for name in names:
-        candidate, count = name, 1
-        while candidate in used:
-            count += 1
-            candidate = f"{name}-{count}"
-        used.add(candidate)
-        unique.append(candidate)
-    return unique
+    # As it is written, not as what it was taken for.
+    return [
+        None if value is None else row.texts.get(key, str(value))
+        for row, value in zip(rows, values, strict=True)
+    ]
 
 
 def read_known(

@@ -17,7 +17,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from crystaljax.data.readers import files
+from crystaljax.crystals import names
+from crystaljax.data.readers import cut_zips, files
 from crystaljax.data.sources import record
 from crystaljax.system import errors, text_files
 
@@ -28,7 +29,11 @@ MAX_COMPRESSION = 200
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _TAR_BLOCK_BYTES = 512
+# Bit of a zip member's flags.
+_ENCRYPTED = 0x1
 _MAX_TAR_BYTES = 2**50
+# Headers that are none, before the rest of a tar is given up.
+_MAX_TAR_DAMAGES = 1000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,12 +46,15 @@ class Member:
         compressed_bytes: size in the archive, where it is known.
         open_fn: opens it for reading, before the next member is asked for; ValueError
             or OSError where it cannot be read.
+        is_rest: whether it stands for all that an archive lost which ends early or is
+            damaged; opening it says why.
     """
 
     name: str
     num_bytes: int
     compressed_bytes: int | None
     open_fn: Callable[[], io.BufferedReader]
+    is_rest: bool = False
 
 
 def is_archive(path: str | os.PathLike[str]) -> bool:
@@ -61,11 +69,23 @@ def read_texts(
     """Yields name and text of the files whose name is wanted; see `find_members`.
 
     A file that is too large (`MAX_FILE_BYTES`), compressed beyond reason
-    (`MAX_COMPRESSION`), encrypted or damaged gives a failure in place of its text.
+    (`MAX_COMPRESSION`), encrypted or damaged gives a failure in place of its text, and
+    so does what an archive lost that ends early.
     """
     for member in find_members(path):
-        if is_wanted(member.name):
-            yield member.name, _read_text(member)
+        if member.is_rest or is_wanted(member.name):
+            yield member.name, read_text(path, member)
+
+
+def failure(
+    path: str | os.PathLike[str], member: Member, error: Exception | str
+) -> record.Failure:
+    """What a file that cannot be read becomes; its message names archive and member."""
+    if member.is_rest:
+        return record.Failure(member.name, record.DAMAGED, str(error))
+    is_bare = pathlib.Path(path).is_dir()
+    where = member.name if is_bare else f"{member.name} in {os.fspath(path)}"
+    return record.Failure(member.name, record.NOT_READABLE, f"{where}: {error}")
 
 
 def find_members(path: str | os.PathLike[str]) -> Iterator[Member]:
@@ -89,9 +109,28 @@ def find_members(path: str | os.PathLike[str]) -> Iterator[Member]:
         raise errors.UserError(
             f"{path} is no archive that can be read; expected {FORMATS}"
         )
-    for member in found:
-        if not _is_hidden(member.name):
+    for member in _until_damaged(path, found):
+        if member.is_rest or not _is_hidden(member.name):
             yield member
+
+
+def _until_damaged(path: pathlib.Path, members: Iterator[Member]) -> Iterator[Member]:
+    """Members; where the archive ends early after some of them, the rest as one."""
+    num_members = 0
+    try:
+        for member in members:
+            yield member
+            num_members += 1
+    except ValueError as error:
+        if num_members == 0 or not getattr(error, "is_cut", True):
+            raise
+        message = f"{error}; only {num_members} files of it could be read"
+        name = f"{path.name}, what is missing"
+        yield Member(name, 0, None, functools.partial(_raise, message), is_rest=True)
+
+
+def _raise(message: str) -> io.BufferedReader:
+    raise errors.UserError(message)
 
 
 def _is_hidden(name: str) -> bool:
@@ -101,7 +140,8 @@ def _is_hidden(name: str) -> bool:
     )
 
 
-def _read_text(member: Member) -> str | record.Failure:
+def read_text(path: str | os.PathLike[str], member: Member) -> str | record.Failure:
+    """Text of a member, or why there is none; see `read_texts`."""
     limit = MAX_FILE_BYTES // 2**20
     too_large = record.Failure(member.name, f"file larger than {limit} MiB")
     if member.num_bytes > MAX_FILE_BYTES:
@@ -116,19 +156,19 @@ def _read_text(member: Member) -> str | record.Failure:
             # The size an archive states need not be true.
             content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
-        return record.Failure(member.name, "file not readable", str(error))
+        return failure(path, member, error)
     if len(content) > MAX_FILE_BYTES:
         return too_large
     try:
         return text_files.decode(content)
     except ValueError as error:
-        return record.Failure(member.name, "file not readable", str(error))
+        return failure(path, member, error)
 
 
 def _folder_members(folder: pathlib.Path) -> Iterator[Member]:
-    for parent, directories, names in os.walk(folder):
+    for parent, directories, file_names in os.walk(folder):
         directories.sort()
-        for name in sorted(names):
+        for name in sorted(file_names):
             path = pathlib.Path(parent, name)
             try:
                 status = path.lstat()
@@ -136,7 +176,7 @@ def _folder_members(folder: pathlib.Path) -> Iterator[Member]:
                 continue
             if stat.S_ISREG(status.st_mode):
                 yield Member(
-                    files.encodable(path.relative_to(folder).as_posix()),
+                    names.encodable(path.relative_to(folder).as_posix()),
                     status.st_size,
                     None,
                     functools.partial(path.open, "rb"),
@@ -150,6 +190,7 @@ def _zip_members(path: pathlib.Path) -> Iterator[Member]:
         raise
     except Exception as error:
         # zipfile raises whatever a malformed directory leads to: struct.error, ...
+        yield from _cut_zip_members(path)
         raise _not_readable(path, error) from error
     with archive:
         for info in sorted(archive.infolist(), key=lambda info: info.filename):
@@ -164,13 +205,29 @@ def _zip_members(path: pathlib.Path) -> Iterator[Member]:
             )
 
 
+def _cut_zip_members(path: pathlib.Path) -> Iterator[Member]:
+    for each in cut_zips.read_members(path, MAX_FILE_BYTES):
+        if each.content is None:
+            open_fn = functools.partial(_raise, each.problem)
+        else:
+            open_fn = functools.partial(_open_content, each.content)
+        size = len(each.content or b"")
+        yield Member(_member_name(each.name), size, None, open_fn)
+
+
+def _open_content(content: bytes) -> io.BufferedReader:
+    return io.BufferedReader(io.BytesIO(content))  # type: ignore[arg-type]
+
+
 def _open_in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> io.BufferedReader:
+    if info.flag_bits & _ENCRYPTED:
+        raise errors.UserError("encrypted; decrypt the archive with its password first")
     try:
         return files.guard(archive.open(info), info.filename)
     except Exception as error:
-        # Encrypted, or compressed in a way that zipfile does not know: each raises an
-        # exception of another kind.
-        raise errors.UserError(f"{info.filename!r}: {error}") from error
+        # Compressed in a way that zipfile does not know, or a header that contradicts
+        # the directory: each raises an exception of another kind.
+        raise errors.UserError(str(error)) from error
 
 
 def _tar_members(path: pathlib.Path) -> Iterator[Member]:
@@ -183,7 +240,26 @@ def _tar_members(path: pathlib.Path) -> Iterator[Member]:
         except Exception as error:
             raise _not_readable(path, error) from error
         stack.enter_context(archive)
-        while (info := _next_in_tar(archive, path)) is not None:
+        damage = None
+        num_damages = 0
+        while True:
+            offset = archive.offset
+            try:
+                info = _next_in_tar(archive, path)
+            except files.DamagedError:
+                raise
+            except ValueError as error:
+                # The next header that is one is looked for.
+                damage = damage or error
+                num_damages += 1
+                if num_damages > _MAX_TAR_DAMAGES:
+                    break
+                archive.ignore_zeros = True
+                archive.offset = offset + _TAR_BLOCK_BYTES
+                continue
+            if info is None:
+                _compare_checksum(file)
+                break
             if info.isreg():
                 yield Member(
                     _member_name(info.name),
@@ -191,6 +267,18 @@ def _tar_members(path: pathlib.Path) -> Iterator[Member]:
                     None,
                     functools.partial(_open_in_tar, archive, info),
                 )
+        if damage is not None:
+            raise damage
+
+
+def _compare_checksum(file: io.BufferedReader) -> None:
+    """Reads to the end, where compressed data have it; what is read is wrong else."""
+    try:
+        while file.read(MAX_FILE_BYTES):
+            pass
+    except files.DamagedError as error:
+        if not error.is_cut:
+            raise
 
 
 def _next_in_tar(
@@ -201,10 +289,10 @@ def _next_in_tar(
     offset = archive.offset
     try:
         info = archive.next()
-        if info is None:
+        if info is None and not archive.ignore_zeros:
             _require_tar_end(archive)
         # A negative size would lead back to where we came from, for ever.
-        elif info.size < 0 or archive.offset < offset:
+        elif info is not None and (info.size < 0 or archive.offset < offset):
             raise errors.UserError(f"member {info.name!r} of {info.size} bytes")
     except files.DamagedError:
         raise
@@ -229,7 +317,7 @@ def _open_in_tar(archive: tarfile.TarFile, info: tarfile.TarInfo) -> io.Buffered
     try:
         file = archive.extractfile(info)
     except tarfile.TarError as error:
-        raise errors.UserError(f"{info.name!r}: {error}") from error
+        raise errors.UserError(str(error)) from error
     assert file is not None
     return io.BufferedReader(_TarFileReader(file))
 
@@ -272,7 +360,7 @@ class _TarInput:
 
 
 def _member_name(name: str) -> str:
-    return files.encodable(name).removeprefix("./")
+    return names.encodable(name).removeprefix("./")
 
 
 def _not_readable(path: pathlib.Path, error: Exception) -> ValueError:

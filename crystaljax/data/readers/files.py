@@ -25,7 +25,17 @@ _BUFFER_BYTES = 2**18
 
 
 class DamagedError(errors.UserError):
-    """Compressed data that end early or contradict themselves."""
+    """Compressed data that end early or contradict themselves.
+
+    Attributes:
+        is_cut: whether they end early, so that what came before is good; of data that
+            contradict themselves nobody knows where they are wrong.
+    """
+
+    def __init__(self, message: str, *, is_cut: bool = False):
+        """Keeps both."""
+        super().__init__(message)
+        self.is_cut = is_cut
 
 
 def require_file(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -79,14 +89,6 @@ def suffix_without_compression(name: str) -> str:
     return path.suffix
 
 
-def encodable(text: str) -> str:
-    """The text with what UTF-8 cannot hold written out as an escape sequence.
-
-    Names on disk and strings in JSON may have such characters; a table may not.
-    """
-    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
-
-
 class _Guarded(io.RawIOBase):
     def __init__(self, source: Any, name: str | os.PathLike[str]):
         super().__init__()
@@ -106,16 +108,24 @@ class _Guarded(io.RawIOBase):
         return self._source.tell()
 
     def readinto(self, buffer: Any) -> int:
-        return self._call(self._source.readinto, buffer)
+        if not hasattr(self._source, "read1"):
+            return self._call(self._source.readinto, buffer)
+        # One piece at a time: what comes before the end of a file that is cut off would
+        # else be lost with the error.
+        data = self._call(self._source.read1, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def close(self) -> None:
         self._source.close()
         super().close()
 
-    def _call(self, fn: Any, *arguments: Any) -> int:
+    def _call(self, fn: Any, *arguments: Any) -> Any:
         try:
             return fn(*arguments)
-        except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+        except EOFError as error:
+            raise self._damaged(error, is_cut=True) from error
+        except (zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             raise self._damaged(error) from error
         except OSError as error:
             # bz2 and gzip raise it without a number; the system's own have one.
@@ -123,7 +133,8 @@ class _Guarded(io.RawIOBase):
                 raise
             raise self._damaged(error) from error
 
-    def _damaged(self, error: Exception) -> DamagedError:
+    def _damaged(self, error: Exception, *, is_cut: bool = False) -> DamagedError:
         return DamagedError(
-            f"{self._name} ends early or is damaged ({error}); download it again"
+            f"{self._name} ends early or is damaged ({error}); download it again",
+            is_cut=is_cut,
         )

@@ -19,6 +19,7 @@ MAX_ITEM_CHARACTERS = 2**25
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 _CHUNK_CHARACTERS = 2**20
+_PIECE_CHARACTERS = 2**10
 _BLANKS = " \t\r\n"
 _DECODER = json.JSONDecoder()
 
@@ -58,7 +59,9 @@ def read_items(
                 yield item
                 num_items += 1
     except files.DamagedError as error:
-        raise errors.UserError(f"{error} ({num_items} items read)") from error
+        raise files.DamagedError(
+            f"{error} ({num_items} items read)", is_cut=error.is_cut
+        ) from error
     except ValueError as error:
         raise errors.UserError(
             f"{path} is damaged or ends early, after {num_items} items: {error}; "
@@ -104,6 +107,7 @@ class _Scanner:
         self._text = ""
         self._position = 0
         self._is_at_end = False
+        self._damage: files.DamagedError | None = None
 
     def peek(self) -> str:
         """The next character that is not blank; nothing at the end of the file."""
@@ -146,6 +150,7 @@ class _Scanner:
                 return value, text
             num_characters = len(self._text) - self._position
             if self._is_at_end:
+                self._require_whole()
                 raise errors.UserError("a value that is cut off or malformed")
             if num_characters > MAX_ITEM_CHARACTERS:
                 raise errors.UserError(
@@ -175,6 +180,8 @@ class _Scanner:
     def _expect(self, *characters: str) -> str:
         character = self._take()
         if character not in characters:
+            if not character:
+                self._require_whole()
             found = repr(character) if character else "the end"
             raise errors.UserError(
                 f"{found} where {' or '.join(characters)} was expected"
@@ -182,10 +189,25 @@ class _Scanner:
         return character
 
     def _read_on(self, at_least: int = 0) -> None:
-        more = self._file.read(max(_CHUNK_CHARACTERS, at_least))
-        self._is_at_end = not more
-        self._text = self._text[self._position :] + more
+        pieces = [self._text[self._position :]]
+        missing = max(_CHUNK_CHARACTERS, at_least)
+        # In small pieces: one is lost where compressed data end early.
+        while missing > 0 and not self._is_at_end:
+            try:
+                piece = self._file.read(_PIECE_CHARACTERS)
+            except files.DamagedError as error:
+                if not error.is_cut:
+                    raise
+                self._damage, piece = error, ""
+            pieces.append(piece)
+            missing -= len(piece)
+            self._is_at_end = not piece
+        self._text = "".join(pieces)
         self._position = 0
+
+    def _require_whole(self) -> None:
+        if self._damage is not None:
+            raise self._damage
 
 
 def _skip_blanks(text: str, position: int) -> int:

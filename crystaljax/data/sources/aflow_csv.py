@@ -42,19 +42,22 @@ class AflowCsv:
     energy_column: str = ENERGY_COLUMN
     space_group_column: str | None = SPACE_GROUP_COLUMN
 
-    def read_rows(self) -> Iterator[tuple[str | None, ...]]:
+    def read_rows(self) -> Iterator[tuple[str, ...] | record.Failure]:
         """Yields the cells of the columns that are used; see `record.Source`."""
         columns = [ID_COLUMN, self.energy_column, *_CRYSTAL_COLUMNS]
         if self.space_group_column is not None:
             columns.append(self.space_group_column)
-        return csv_rows.read_rows(self.path, columns)
+        rows = csv_rows.read_rows(self.path, columns)
+        return record.until_damaged(rows, self.path)
 
-    def parse_row(self, row: tuple[str | None, ...]) -> record.Record | record.Failure:
+    def parse_row(
+        self, row: tuple[str, ...] | record.Failure
+    ) -> record.Record | record.Failure:
         """See `record.Source`."""
+        if isinstance(row, record.Failure):
+            return row
         id, energy, *cells = row
         formula, geometry, positions = cells[:3]
-        if id is None or formula is None or geometry is None or positions is None:
-            return record.Failure("", "row with missing or superfluous cells")
         return record.build_record(
             id,
             functools.partial(parse_crystal, formula, geometry, positions),

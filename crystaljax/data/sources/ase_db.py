@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import ase
 import numpy as np
 
-from crystaljax.crystals import bridge, structure
+from crystaljax.crystals import bridge, names, structure
 from crystaljax.data.readers import files, json_items
 from crystaljax.data.sources import labels, record
 from crystaljax.system import errors
@@ -59,7 +59,7 @@ class AseDb:
     space_group_key: str | None = None
     id_key: str | None = None
 
-    def read_rows(self) -> Iterator[AseRow]:
+    def read_rows(self) -> Iterator[AseRow | record.Failure]:
         """Yields rows as they are stored, by number; see `record.Source`."""
         path = pathlib.Path(self.path)
         if path.suffix not in SUFFIXES:
@@ -70,8 +70,10 @@ class AseDb:
         files.require_file(path)
         return _read_sqlite(path) if path.suffix == ".db" else _read_json(path)
 
-    def parse_row(self, row: AseRow) -> record.Record | record.Failure:
+    def parse_row(self, row: AseRow | record.Failure) -> record.Record | record.Failure:
         """See `record.Source`."""
+        if isinstance(row, record.Failure):
+            return row
         try:
             decoded = (
                 json.loads(row.content)
@@ -83,7 +85,7 @@ class AseDb:
             return record.Failure(row.id, "row not readable", str(error))
         id = labels.find_value(mappings, self.id_key) if self.id_key else None
         return record.build_record(
-            row.id if id is None else files.encodable(str(id)),
+            row.id if id is None else names.encodable(str(id)),
             functools.partial(_crystal, decoded),
             self._label(mappings, self.space_group_key),
             self._label(mappings, self.energy_key),
@@ -100,7 +102,7 @@ class AseDb:
         return "missing" if value is None else value
 
 
-def _read_sqlite(path: pathlib.Path) -> Iterator[AseRow]:
+def _read_sqlite(path: pathlib.Path) -> Iterator[AseRow | record.Failure]:
     # Joblib asks for rows from threads of its own, one at a time.
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False
@@ -126,14 +128,18 @@ def _read_sqlite(path: pathlib.Path) -> Iterator[AseRow]:
             ) from error
 
 
-def _read_json(path: pathlib.Path) -> Iterator[AseRow]:
-    for key, text in json_items.read_items(path):
+def _read_json(path: pathlib.Path) -> Iterator[AseRow | record.Failure]:
+    for item in record.until_damaged(json_items.read_items(path), path):
+        if isinstance(item, record.Failure):
+            yield item
+            continue
+        key, text = item
         if key is None:
             raise errors.UserError(
                 f"{path} is a list; expected an ASE database in JSON"
             )
         if key not in _OTHER_KEYS:
-            yield AseRow(files.encodable(key), text)
+            yield AseRow(names.encodable(key), text)
 
 
 def _decode_columns(columns: tuple[Any, ...]) -> dict[str, Any]:

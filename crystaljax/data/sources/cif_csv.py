@@ -29,7 +29,7 @@ class CifCsv:
     id_column: str = "material_id"
     cif_column: str = "cif"
 
-    def read_rows(self) -> Iterator[tuple[int, dict[str, str | None]]]:
+    def read_rows(self) -> Iterator[tuple[int, dict[str, str]] | record.Failure]:
         """Yields row number and cells by role; see `record.Source`."""
         columns = {
             "cif": self.cif_column,
@@ -40,21 +40,22 @@ class CifCsv:
         if self.id_column in csv_rows.read_header(self.path):
             columns["id"] = self.id_column
         rows = csv_rows.read_rows(self.path, list(columns.values()))
-        for number, cells in enumerate(rows):
-            yield number, dict(zip(columns, cells, strict=True))
+        for number, cells in enumerate(record.until_damaged(rows, self.path)):
+            if isinstance(cells, record.Failure):
+                yield cells
+            else:
+                yield number, dict(zip(columns, cells, strict=True))
 
     def parse_row(
-        self, row: tuple[int, dict[str, str | None]]
+        self, row: tuple[int, dict[str, str]] | record.Failure
     ) -> record.Record | record.Failure:
         """See `record.Source`."""
+        if isinstance(row, record.Failure):
+            return row
         number, cells = row
-        id = cells.get("id") or str(number)
-        text = cells["cif"]
-        if text is None:
-            return record.Failure(id, "row with missing or superfluous cells")
         return record.build_record(
-            id,
-            functools.partial(cif.parse_cif, text),
+            cells.get("id") or str(number),
+            functools.partial(cif.parse_cif, cells["cif"]),
             cells.get("space_group"),
             cells.get("energy"),
         )

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crystaljax.crystals import elements, structure
+from crystaljax.crystals import elements, names, structure
 from crystaljax.data.readers import files, json_items
 from crystaljax.data.sources import labels, record
 from crystaljax.system import errors
@@ -82,13 +82,24 @@ class EntriesJson:
         """Yields entries as text, with labels; see `record.Source`."""
         table = None
         if self.labels is not None:
+            failures: list[record.Failure] = []
             table = labels.read_labels(
-                self.labels, self.id_column, self.energy_column, self.space_group_column
+                self.labels,
+                self.id_column,
+                self.energy_column,
+                self.space_group_column,
+                failures,
             )
+            yield from labels.as_failures(self.labels, failures)
         number = 0
-        for path in _find_files(self.path):
-            for key, text in json_items.read_items(path, nested_key="entries"):
-                id = str(number) if key is None else files.encodable(key)
+        paths = _find_files(self.path)
+        for path in paths:
+            for item in _read_items(path, is_alone=len(paths) == 1):
+                if isinstance(item, record.Failure):
+                    yield item
+                    continue
+                key, text = item
+                id = str(number) if key is None else names.encodable(key)
                 row = EntryRow(id, key is not None, text, None)
                 yield row if table is None else _join(row, table, self.id_key)
                 number += 1
@@ -168,6 +179,19 @@ def _find_files(path: str | os.PathLike[str]) -> list[pathlib.Path]:
     return found
 
 
+def _read_items(
+    path: pathlib.Path, *, is_alone: bool
+) -> Iterator[tuple[str | None, str] | record.Failure]:
+    """Items of a file; of several files, one that cannot be read costs itself."""
+    items = json_items.read_items(path, nested_key="entries")
+    try:
+        yield from record.until_damaged(items, path)
+    except ValueError as error:
+        if is_alone:
+            raise
+        yield record.Failure(str(path), record.NOT_READABLE, str(error))
+
+
 def _join(
     row: EntryRow, table: Mapping[str, labels.Label], id_key: str | None
 ) -> EntryRow | record.Failure:
@@ -190,7 +214,7 @@ def _find_id(
     for key in _ID_KEYS if id_key is None else (id_key,):
         value = labels.find_value(mappings, key)
         if value is not None:
-            return files.encodable(str(value))
+            return names.encodable(str(value))
     return row.id
 
 

@@ -3,16 +3,15 @@
 import dataclasses
 import functools
 import io
-import itertools
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import ase
-import ase.io
 import numpy as np
 
-from crystaljax.crystals import bridge, structure
+from crystaljax.crystals import bridge, names, structure
+from crystaljax.crystals import extxyz as frames
 from crystaljax.data.readers import archives, files
 from crystaljax.data.sources import record
 from crystaljax.system import errors, text_files
@@ -43,14 +42,8 @@ class ExtXyz:
         if archives.is_archive(self.path):
             yield from _read_archive(self.path)
             return
-        with files.open_text(self.path) as file:
-            try:
-                for number, frame in enumerate(_read_frames(file)):
-                    yield str(number), frame
-            except files.DamagedError:
-                raise
-            except ValueError as error:
-                raise errors.UserError(f"{self.path} is no extxyz: {error}") from error
+        rows = ((str(i), frame) for i, frame in enumerate(_read_file(self.path)))
+        yield from record.until_damaged(rows, self.path)
 
     def parse_row(
         self, row: tuple[str, str] | record.Failure
@@ -60,26 +53,25 @@ class ExtXyz:
             return row
         id, text = row
         try:
-            atoms = _parse_frame(text)
+            frame = frames.parse_frame(text, text_keys=(self.id_key,))
         except ValueError as error:
             return record.Failure(id, "frame not readable", str(error))
         return record.build_record(
-            str(atoms.info.get(self.id_key, id)),
-            functools.partial(_crystal, atoms),
-            self._label(atoms, self.space_group_key),
-            self._label(atoms, self.energy_key),
+            names.encodable(frame.texts.get(self.id_key, id)),
+            functools.partial(_crystal, frame.atoms),
+            self._label(frame, self.space_group_key),
+            self._label(frame, self.energy_key),
         )
 
     def describe(self) -> dict[str, Any]:
         """See `record.Source`."""
         return {"source": "extxyz", **dataclasses.asdict(self)}
 
-    def _label(self, atoms: ase.Atoms, key: str | None) -> object:
+    def _label(self, frame: frames.Frame, key: str | None) -> object:
         if key is None:
             return None
         # ASE takes the keys it knows ("energy") for results of a calculator.
-        results = atoms.calc.results if atoms.calc is not None else {}
-        return atoms.info.get(key, results.get(key, "missing"))
+        return frame.texts.get(key, "missing")
 
 
 def _read_archive(path: str) -> Iterator[tuple[str, str] | record.Failure]:
@@ -87,51 +79,47 @@ def _read_archive(path: str) -> Iterator[tuple[str, str] | record.Failure]:
     num_files = 0
     for member in archives.find_members(path):
         name = pathlib.PurePosixPath(member.name)
-        if name.suffix.lower() not in _SUFFIXES:
+        if not member.is_rest and name.suffix.lower() not in _SUFFIXES:
             continue
         num_files += 1
         try:
-            with text_files.open_text(member.open_fn()) as file:
+            with text_files.open_text(_open(member)) as file:
                 for number, frame in enumerate(_read_frames(file)):
                     yield f"{name.stem}-{number}" if number else name.stem, frame
         except (OSError, ValueError) as error:
-            yield record.Failure(member.name, "file not readable", str(error))
+            yield archives.failure(path, member, error)
     if num_files == 0:
         raise errors.UserError(
             f"no extxyz in {path}; expected {' or '.join(_SUFFIXES)}"
         )
 
 
+def _read_file(path: str) -> Iterator[str]:
+    with files.open_text(path) as file:
+        try:
+            yield from _read_frames(file)
+        except files.DamagedError:
+            raise
+        except ValueError as error:
+            raise errors.UserError(f"{path} is no extxyz: {error}") from error
+
+
+def _open(member: archives.Member) -> io.BufferedReader:
+    """The member, whole if it is small: checksums are compared at the end of a file."""
+    file = member.open_fn()
+    if member.num_bytes > archives.MAX_FILE_BYTES:
+        return file
+    with file:
+        return io.BufferedReader(io.BytesIO(file.read()))  # type: ignore[arg-type]
+
+
 def _read_frames(file: io.TextIOBase) -> Iterator[str]:
-    number = 0
-    while count_line := file.readline():
-        if not count_line.strip():
-            continue
-        # Without the count there is no telling where the next frame begins.
-        if not count_line.strip().isdecimal():
-            raise errors.UserError(
-                f"frame {number} begins with {count_line.strip()[:80]!r}; "
-                "expected its number of atoms"
-            )
-        num_lines = int(count_line) + 1
-        # Comes to an end with the file, whatever the count.
-        lines = list(itertools.islice(iter(file.readline, ""), num_lines))
-        if len(lines) < num_lines:
-            raise errors.UserError(f"ends in the middle of frame {number}")
-        yield count_line + "".join(lines)
-        number += 1
-    if number == 0:
+    num_frames = 0
+    for frame in frames.split_frames(file):
+        yield frame
+        num_frames += 1
+    if num_frames == 0:
         raise errors.UserError("no frame in it")
-
-
-def _parse_frame(text: str) -> ase.Atoms:
-    try:
-        atoms = ase.io.read(io.StringIO(text), format="extxyz")
-    except Exception as error:
-        # ASE's reader raises whatever a malformed line leads to: KeyError, ...
-        raise errors.UserError(f"not readable as extxyz: {error}") from error
-    assert isinstance(atoms, ase.Atoms)
-    return atoms
 
 
 def _crystal(atoms: ase.Atoms) -> structure.Crystal:

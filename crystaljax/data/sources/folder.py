@@ -46,9 +46,15 @@ class Folder:
         """Yields names, texts and labels; see `record.Source`."""
         table = None
         if self.labels is not None:
+            failures: list[record.Failure] = []
             table = labels.read_labels(
-                self.labels, self.id_column, self.energy_column, self.space_group_column
+                self.labels,
+                self.id_column,
+                self.energy_column,
+                self.space_group_column,
+                failures,
             )
+            yield from labels.as_failures(self.labels, failures)
         used: set[str] = set()
         num_files = 0
         for name, text in archives.read_texts(self.path, _is_crystal):

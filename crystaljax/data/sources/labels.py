@@ -2,10 +2,11 @@
 
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from crystaljax.data.readers import csv_rows
+from crystaljax.data.sources import record
 from crystaljax.system import errors
 
 NO_LABEL = "no label for this id"
@@ -28,8 +29,16 @@ def read_labels(
     id_column: str,
     energy_column: str,
     space_group_column: str | None = None,
+    failures: list[record.Failure] | None = None,
 ) -> dict[str, Label]:
     """Reads a CSV of labels, plain or compressed.
+
+    Args:
+        path: the file.
+        id_column: names of the structures, as text.
+        energy_column: formation energy, eV/atom.
+        space_group_column: number; None where there is none.
+        failures: rows that are no whole rows are added to it.
 
     Returns:
         The labels by id. Rows with missing or superfluous cells are left out.
@@ -45,9 +54,12 @@ def read_labels(
     if space_group_column is not None:
         columns.append(space_group_column)
     found: dict[str, Label] = {}
-    for id, energy, *rest in csv_rows.read_rows(path, columns):
-        if id is None or energy is None:
+    for cells in csv_rows.read_rows(path, columns):
+        if isinstance(cells, record.Failure):
+            if failures is not None:
+                failures.append(cells)
             continue
+        id, energy, *rest = cells
         label = Label(energy, rest[0] if rest else None)
         if found.setdefault(id, label) != label:
             raise errors.UserError(
@@ -55,6 +67,15 @@ def read_labels(
                 f"{tuple(label)}; expected one row per id in the column {id_column!r}"
             )
     return found
+
+
+def as_failures(
+    path: str | os.PathLike[str], failures: Iterable[record.Failure]
+) -> Iterator[record.Failure]:
+    """Rows of a table of labels that cannot be used, as rows of what it belongs to."""
+    for each in failures:
+        name = f"{pathlib.Path(path).name}, {each.id}"
+        yield record.Failure(name, f"labels: {each.reason}", each.detail)
 
 
 def find_value(mappings: Iterable[Mapping[str, Any]], key: str) -> Any:

@@ -1,13 +1,16 @@
 """What every source yields: one crystal with its labels, or the reason for none."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from crystaljax.crystals import structure
 from crystaljax.system import errors
+
+Row = TypeVar("Row")
 
 _MAX_ENERGY = float(np.finfo(np.float32).max)
 
@@ -72,6 +75,38 @@ class Source(Protocol):
     def describe(self) -> dict[str, Any]:
         """Where the data come from, as JSON values: kept as provenance."""
         ...
+
+
+# Reasons of failures that stand for a file, or for more than one row of it.
+DAMAGED = "file ends early or is damaged"
+NOT_READABLE = "file not readable"
+NOT_CLOSED = "row with a quoted cell that is not closed"
+DAMAGE = (DAMAGED, NOT_READABLE, NOT_CLOSED, f"labels: {NOT_CLOSED}")
+
+
+def until_damaged(
+    rows: Iterable[Row], name: str | os.PathLike[str]
+) -> Iterator[Row | Failure]:
+    """Rows of a file; where it ends early after some of them, that is one failure.
+
+    Args:
+        rows: raise ValueError where the file cannot be read on.
+        name: of the file.
+
+    Raises:
+        ValueError: none of it can be read, or compressed data contradict themselves, so
+            that nobody knows what else is wrong.
+    """
+    num_rows = 0
+    try:
+        for row in rows:
+            yield row
+            num_rows += 1
+    except ValueError as error:
+        if num_rows == 0 or not getattr(error, "is_cut", True):
+            raise
+        detail = f"{error}; what comes after row {num_rows} is missing"
+        yield Failure(os.fspath(name), DAMAGED, detail)
 
 
 def build_record(

@@ -206,7 +206,9 @@ def _count_reasons(columns: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
         if not reason:
             continue
         for name in {column[row] for column in others} - {"", None}:
-            reason = reason.replace(str(name), "…")
+            # Names stand at the end of a reason; 1 or e would be found all over it.
+            if reason.endswith(f" {name}"):
+                reason = f"{reason.removesuffix(str(name))}…"
         # Words and numbers in turns.
         parts = _NUMBER.split(reason)
         found[stages[row], *parts[::2]].append(parts[1::2])
