@@ -11,7 +11,7 @@ import pytest
 from configs import ddim
 from crystaljax import defaults
 from crystaljax.crystals import structure
-from crystaljax.models import build, initial, processes, scaling
+from crystaljax.models import build, initial, scaling
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import generation
 from crystaljax.sampling.conditions import conditions_of
@@ -352,7 +352,21 @@ def test_network_that_changes_nothing_leaves_the_source_as_it_is(name, answer):
         sample_fn(answer, keys, 16, mask, None)
 
 
-def test_processes_are_processes():
-    for name in SEVEN:
-        process = build.build_process(load(name))
-        assert isinstance(process, processes.Process)
+@pytest.mark.parametrize("name", sorted(SEVEN))
+def test_process_of_a_config_is_that_of_its_method(name):
+    process = build.build_process(load(name))
+    data, source = jax.random.normal(jax.random.key(0), (2, 16, 3))
+    x, t, target = process.corrupt(jax.random.key(1), data, source)
+    if name == "modify_regression":
+        np.testing.assert_array_equal(x, source)
+        np.testing.assert_array_equal(target, data)
+    elif name in ("ddpm", "ddim", "modify_diffusion"):
+        share = process.schedule.alphas_cumprod[int(t)]
+        expected = np.sqrt(share) * data + np.sqrt(1 - share) * target
+        np.testing.assert_allclose(x, expected, atol=1e-5)
+    else:
+        # The target is the velocity: straight on, and at t = 1 at the data.
+        assert 0 < t < 1
+        np.testing.assert_allclose(x + (1 - t) * target, data, atol=1e-5)
+        if name == "modify_cfm":
+            np.testing.assert_allclose(x - t * target, source, atol=1e-5)

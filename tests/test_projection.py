@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 import tiny
 
-from crystaljax.crystals import projection, structure, symmetry_search
+from crystaljax.crystals import (
+    point_groups,
+    projection,
+    structure,
+    symmetrization,
+    symmetry_search,
+)
 from crystaljax.data.sources import emt
 from crystaljax.matching import matcher
 
 RECORDS = list({r.space_group: r for r in emt.load_builtin()}.values())
 # Rotations of the cubic lattice.
-CUBIC = projection._all_rotations()
-CUBIC = CUBIC[projection._strain(np.eye(3), CUBIC) < 1e-9]
+CUBIC = point_groups.load_rotations()
+CUBIC = CUBIC[point_groups.strain(np.eye(3), CUBIC) < 1e-9]
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: str(r.space_group))
@@ -35,7 +41,9 @@ def test_result_is_of_the_group_and_near_or_the_crystal_itself(seed, record, lar
         return
     assert symmetry_search.find_space_group(projected, 1e-3) == record.space_group
     # Where spglib finds the group, its tolerance is what a site may move.
-    assert projection._distance(disturbed, projected) < 2 * largest
+    apart = projected.frac_coords - disturbed.frac_coords
+    apart = (apart - apart.mean(axis=0)) @ projected.lattice
+    assert np.linalg.norm(apart, axis=1).max() < 2 * largest
 
 
 @hypothesis.given(st.integers(0, 10**6), st.sampled_from(RECORDS))
@@ -80,8 +88,8 @@ def test_what_is_no_crystal_comes_back():
 )
 def test_point_groups_are_found_in_the_cubic_lattice(space_group, count):
     assert len(CUBIC) == 48
-    kinds = projection._kinds_of_point_group(space_group)
-    found = projection._find_subgroups(CUBIC.astype(np.int8).tobytes(), kinds)
+    kinds = point_groups.kinds_of_point_group(space_group)
+    found = point_groups.find_subgroups(CUBIC, kinds)
     assert len(found) == count
     for group in found:
         members = {CUBIC[i].tobytes() for i in group}
@@ -94,18 +102,18 @@ def test_point_groups_are_found_in_the_cubic_lattice(space_group, count):
 def test_translations_of_known_operations_are_fitted(seed, record):
     rng = np.random.default_rng(seed)
     crystal = record.crystal
-    rotation = projection._all_rotations()
-    rotation = rotation[projection._strain(crystal.lattice, rotation) < 1e-3]
+    rotation = point_groups.load_rotations()
+    rotation = rotation[point_groups.strain(crystal.lattice, rotation) < 1e-3]
     shift = rng.random(3)
     moved = structure.Crystal(
         crystal.atomic_numbers, crystal.frac_coords + shift, crystal.lattice
     )
     # Wherever the origin is, symmetries bring sites onto sites. What other rotations
     # leave is not compared: sites halfway between others may go to either.
-    _, before = projection._fit_translations(crystal, rotation)
+    _, before = symmetrization.fit_translations(crystal, rotation)
     rotation = rotation[before < 1e-3]
     assert len(rotation) > 0
-    translations, after = projection._fit_translations(moved, rotation)
+    translations, after = symmetrization.fit_translations(moved, rotation)
     np.testing.assert_allclose(after, 0, atol=1e-3)
     for each, translation in zip(rotation, translations, strict=True):
         images = moved.frac_coords @ each.T + translation

@@ -126,16 +126,32 @@ def test_figures(described, tmp_path):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
+def read_picture(path):
+    from matplotlib import image
+
+    return image.imread(path)[..., :3]
+
+
 def test_figures_of_one_structure_and_of_many(described, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "_DOTS_PER_INCH", 30)
     one = report.describe(columns(["Cu1"], [225], [0.0]), np.zeros(1, np.int8))
-    figures.draw(one, tmp_path)
+    few = [read_picture(path) for path in figures.draw(one, tmp_path)]
     histograms = described["histograms"] | {
         "space_groups": {str(number): number**3 for number in range(1, 231)},
         "group_sizes": {"1": 900, "2": 5, "5000": 1},
         "elements": {name: 10**n for n, name in enumerate(elements.SYMBOLS[:7])},
     }
-    figures.draw(described | {"histograms": histograms}, tmp_path)
+    changed = ("space_groups", "group_sizes", "elements")
+    for path, before in zip(
+        figures.draw(described | {"histograms": histograms}, tmp_path), few, strict=True
+    ):
+        after = read_picture(path)
+        assert before.shape == after.shape
+        assert min(np.ptp(before), np.ptp(after)) > 0.5, f"{path.name} is blank"
+        # What is drawn is what was counted; a title tells the number of structures.
+        middle = np.s_[before.shape[0] // 4 :]
+        is_other = bool((after[middle] != before[middle]).any())
+        assert is_other or path.stem not in changed, path.name
 
 
 def test_places_in_the_periodic_table():

@@ -1,6 +1,7 @@
 """Crystals with the symmetry that they nearly have."""
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from crystaljax.crystals import structure, symmetry_search
 
@@ -56,6 +57,40 @@ def average(
         _average_coords(coords, numbers, lattice, rotations, translations),
         symmetric,
     )
+
+
+def fit_translations(
+    crystal: structure.Crystal, rotations: Int[np.ndarray, "rotations 3 3"]
+) -> tuple[Float[np.ndarray, "rotations 3"], Float[np.ndarray, " rotations"]]:
+    """The translation with which each rotation brings sites nearest to sites.
+
+    Returns:
+        translations: fractional.
+        distances: root mean square of what is left between sites and images, Å.
+    """
+    numbers = np.asarray(crystal.atomic_numbers, dtype=int)
+    coords = np.asarray(crystal.frac_coords, dtype=np.float64)
+    metric = np.asarray(crystal.lattice, dtype=np.float64)
+    metric = metric @ metric.T
+    species, counts = np.unique(numbers, return_counts=True)
+    rarest = np.flatnonzero(numbers == species[np.argmin(counts)])
+    images = coords @ np.swapaxes(rotations, 1, 2)
+    # The first site of the rarest species goes to one of them.
+    shifts = coords[rarest] - images[:, rarest[:1]]
+    moved = images[:, None] + shifts[:, :, None]
+    apart = moved[:, :, None] - coords[:, None]
+    apart -= np.round(apart)
+    squares = np.einsum("...i,ij,...j->...", apart, metric, apart)
+    squares = np.where(numbers[:, None] == numbers, squares, np.inf)
+    nearest = np.argmin(squares, axis=-1)
+    apart = np.take_along_axis(apart, nearest[..., None, None], axis=-2)[..., 0, :]
+    # What all images are beside their sites is of the translation.
+    mean = apart.mean(axis=2)
+    apart -= mean[:, :, None]
+    squares = np.einsum("...i,ij,...j->...", apart, metric, apart).mean(axis=-1)
+    best = np.argmin(squares, axis=1)
+    each = np.arange(len(rotations))
+    return (shifts - mean)[each, best], np.sqrt(squares[each, best])
 
 
 def _symmetrize_supercell(
