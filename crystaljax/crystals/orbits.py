@@ -16,9 +16,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from crystaljax.crystals import space_groups, standard_groups, structure
+from crystaljax.system import errors
 
 # Squarings and terms of the exponential of a strain: float32 precision up to norm 8.
 _NUM_SQUARINGS = 5
@@ -215,7 +216,7 @@ def encode(crystals: Sequence[OrbitCrystal], num_orbits: int) -> OrbitBatch:
     for row, crystal in enumerate(crystals):
         count = crystal.num_orbits
         if count > num_orbits:
-            raise ValueError(
+            raise errors.UserError(
                 f"crystal {row} has {count} orbits, more than num_orbits={num_orbits}; "
                 "use a larger number or leave the crystal out"
             )
@@ -246,14 +247,18 @@ def decode(batch: OrbitBatch) -> list[OrbitCrystal]:
 
 
 def count_sites(
-    tables: OrbitTables, space_group: Int[Array, " batch"], positions: Any
-) -> Int[Array, " batch"]:
+    tables: OrbitTables,
+    space_group: Integer[Array | np.ndarray, " batch"],
+    positions: Any,
+) -> Integer[Array, " batch"]:
     """Sites of the primitive cells; compare with the ``num_sites`` of a layout."""
     return _of_positions(tables.multiplicity, space_group, positions).sum(axis=-1)
 
 
 def free_mask(
-    tables: OrbitTables, space_group: Int[Array, " batch"], positions: Any
+    tables: OrbitTables,
+    space_group: Integer[Array | np.ndarray, " batch"],
+    positions: Any,
 ) -> Float[Array, "batch orbits 3"]:
     """1 where a position has a free parameter; polar directions are counted in."""
     freedom = _of_positions(tables.freedom, space_group, positions)
@@ -262,7 +267,7 @@ def free_mask(
 
 def lay_out(
     tables: OrbitTables,
-    space_group: Int[Array, " batch"],
+    space_group: Integer[Array | np.ndarray, " batch"],
     positions: Any,
     num_sites: int,
 ) -> SiteLayout:
@@ -295,23 +300,24 @@ def lay_out(
 
 
 def expand_sites(
-    layout: SiteLayout, parameters: Float[Array, "batch orbits 3"]
+    layout: SiteLayout, parameters: Float[Array | np.ndarray, "batch orbits 3"]
 ) -> Float[Array, "batch sites 3"]:
     """Fractional coordinates, not wrapped: they move smoothly with the parameters."""
     orbit = jnp.maximum(layout.orbit, 0)[..., None]
-    of_site = jnp.take_along_axis(parameters, orbit, axis=1)
+    of_site = jnp.take_along_axis(jnp.asarray(parameters), orbit, axis=1)
     return jnp.einsum("bsij,bsj->bsi", layout.linear, of_site) + layout.offset
 
 
 def expand_lattice(
     tables: OrbitTables,
-    space_group: Int[Array, " batch"],
-    strain: Float[Array, "batch 6"],
+    space_group: Integer[Array | np.ndarray, " batch"],
+    strain: Float[Array | np.ndarray, "batch 6"],
 ) -> Float[Array, "batch 3 3"]:
     """Coefficients of strains → lattice rows, Å, in standard orientation."""
     strains = jnp.asarray(tables.strains)[space_group]
     root = jnp.asarray(tables.root)[space_group]
     # The first is a volume: apart from the others, it needs no series.
+    strain = jnp.asarray(strain)
     shape = jnp.einsum("bk,bkij->bij", strain[:, 1:], strains[:, 1:])
     # A metric is a square: half of the strain, multiplied with itself in the end.
     half = _exponential(shape / 2) @ root

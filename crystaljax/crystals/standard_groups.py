@@ -36,6 +36,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from crystaljax.crystals import space_groups
+from crystaljax.system import errors
 
 # Translations are stored as integers: every one is a multiple of 1/24.
 TRANSLATION_DENOMINATOR = 24
@@ -125,6 +126,10 @@ class Group:
     Attributes:
         number: 1-230.
         hall_number: of the conventional setting, as spglib counts.
+        spglib_hall_number: of the setting that spglib takes by itself: the same but for
+            groups with two origins, where it is the other one.
+        spglib_shift: (3,); x in spglib's setting is ``x + spglib_shift`` in ours, both
+            in the primitive basis.
         rotations: (operations, 3, 3), integers; the identity is first.
         translations: (operations, 3), in [0, 1).
         num_polar: directions along which the origin is free, 0 to 3.
@@ -138,6 +143,8 @@ class Group:
 
     number: int
     hall_number: int
+    spglib_hall_number: int
+    spglib_shift: np.ndarray
     rotations: np.ndarray
     translations: np.ndarray
     num_polar: int
@@ -166,7 +173,7 @@ def load_group(space_group: int) -> Group:
         ValueError: the number is not in 1-230.
     """
     if not 1 <= space_group <= space_groups.NUM_SPACE_GROUPS:
-        raise ValueError(
+        raise errors.UserError(
             f"space group {space_group} does not exist; expected a number from 1 to "
             f"{space_groups.NUM_SPACE_GROUPS}"
         )
@@ -179,6 +186,8 @@ def load_group(space_group: int) -> Group:
     return Group(
         number=int(space_group),
         hall_number=int(table["hall_numbers"][row]),
+        spglib_hall_number=int(table["spglib_hall_numbers"][row]),
+        spglib_shift=_fractions(table["spglib_shifts"][row]),
         rotations=_read_only(rotations),
         translations=translations,
         num_polar=int(table["num_polar"][row]),

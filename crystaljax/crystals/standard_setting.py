@@ -14,6 +14,7 @@ import spglib
 from jaxtyping import Float, Int
 
 from crystaljax.crystals import orbits, standard_groups, structure, validity
+from crystaljax.system import errors
 
 # Å. Tried in this order until the space group is the labelled one.
 SYMPRECS = (0.1, 0.05, 0.01, 0.2, 0.3)
@@ -61,17 +62,18 @@ def standardise(
     """
     problem = validity.find_cell_problem(crystal)
     if problem:
-        raise ValueError(f"crystal has no standard setting: {problem}")
+        raise errors.UserError(f"crystal has no standard setting: {problem}")
     cell = (
         np.asarray(crystal.lattice, dtype=np.float64),
         np.asarray(crystal.frac_coords, dtype=np.float64),
         np.asarray(crystal.atomic_numbers, dtype=int),
     )
-    group, found, symprec = _search(cell, space_group, symprecs)
+    found, symprec = _search(cell, space_group, symprecs)
+    group = standard_groups.load_group(found.number)
     numbers, coords, metric = _primitive_cell(group, found)
     num_cells, rest = divmod(crystal.num_sites, len(numbers))
     if rest:
-        raise ValueError(
+        raise errors.UserError(
             f"{crystal.num_sites} sites are no multiple of the {len(numbers)} of the "
             f"primitive cell that spglib finds at symprec {symprec}; expected a cell "
             "in which all sites are apart"
@@ -88,42 +90,35 @@ def _search(
     cell: tuple[np.ndarray, np.ndarray, np.ndarray],
     space_group: int | None,
     symprecs: Sequence[float],
-) -> tuple[standard_groups.Group, Any, float]:
-    """The group that is taken, spglib's dataset in its setting, and the symprec."""
-    if space_group is not None:
-        group = standard_groups.load_group(space_group)
-        for symprec in symprecs:
-            found = _find_symmetry(cell, symprec, group.hall_number)
-            if found is not None and found.number == space_group:
-                return group, found, symprec
+) -> tuple[Any, float]:
+    """What of spglib is taken, and the symprec."""
+    first = None
     for symprec in symprecs:
         found = _find_symmetry(cell, symprec)
         if found is None:
             continue
-        group = standard_groups.load_group(found.number)
-        if found.hall_number != group.hall_number:
-            found = _find_symmetry(cell, symprec, group.hall_number)
-        if found is not None:
-            return group, found, symprec
-    raise ValueError(
+        if space_group is None or found.number == space_group:
+            return found, symprec
+        first = first or (found, symprec)
+    if first is not None:
+        return first
+    raise errors.UserError(
         f"spglib finds no symmetry with any symprec of {tuple(symprecs)} Å; expected "
         "sites that are apart"
     )
 
 
 def _find_symmetry(
-    cell: tuple[np.ndarray, np.ndarray, np.ndarray],
-    symprec: float,
-    hall_number: int = 0,
+    cell: tuple[np.ndarray, np.ndarray, np.ndarray], symprec: float
 ) -> Any:
-    """What spglib finds, an object with attributes; None if it finds nothing."""
+    """What spglib finds, an object with attributes; None if it finds nothing.
+
+    It is not asked for a setting: with one of another group than the crystal's it
+    searches for up to a minute.
+    """
     # Releases of spglib differ in how they fail: None, or an exception of their own.
     try:
-        return spglib.get_symmetry_dataset(
-            cell,  # type: ignore[arg-type]
-            symprec,
-            hall_number=hall_number,
-        )
+        return spglib.get_symmetry_dataset(cell, symprec)  # type: ignore[arg-type]
     except Exception:
         return None
 
@@ -134,14 +129,16 @@ def _primitive_cell(
     Int[np.ndarray, " sites"], Float[np.ndarray, "sites 3"], Float[np.ndarray, "3 3"]
 ]:
     """Species, coordinates and metric of the primitive cell in the standard setting."""
+    assert found.hall_number == group.spglib_hall_number
     centring = group.centring
     first = np.unique(found.std_mapping_to_primitive, return_index=True)[1]
     coords = found.std_positions[first] @ np.linalg.inv(centring).T
+    coords = coords + group.spglib_shift
     lattice = centring.T @ found.std_lattice
     metric = lattice @ lattice.T
     images = group.rotations.swapaxes(1, 2) @ metric @ group.rotations
     if np.abs(images - metric).max() > _MAX_STRAIN * np.trace(metric):
-        raise ValueError(
+        raise errors.UserError(
             f"spglib's lattice is not that of space group {group.number}; expected "
             "one that all of its rotations leave alone"
         )
@@ -179,7 +176,7 @@ def find_orbits(
         apart = images[:, None] - coords[same]
         distances = np.linalg.norm((apart - np.round(apart)) @ lattice, axis=-1)
         if distances.min(axis=1).max() > tolerance:
-            raise ValueError(
+            raise errors.UserError(
                 f"an operation of space group {group.number} brings site {site} where "
                 f"no site of its species is within {tolerance} Å; expected a crystal "
                 "of this group in its standard setting"
@@ -222,7 +219,7 @@ def _locate(
             u[position.freedom :] = 0
             best = (float(distances[nearest]), index, u)
     if best[1] < 0:
-        raise ValueError(
+        raise errors.UserError(
             f"an orbit of {len(coords)} sites is on no Wyckoff position of space group "
             f"{group.number} within {tolerance} Å; expected a crystal of this group in "
             "its standard setting"

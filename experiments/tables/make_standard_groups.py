@@ -37,18 +37,20 @@ VECTORS = np.array([v for v in itertools.product(range(-3, 4), repeat=3) if any(
 
 
 # ------------------------------------------------------------------------- operations
-def hall_numbers() -> dict[int, int]:
-    """Group → Hall number of ITA's setting.
+def hall_numbers() -> tuple[dict[int, int], dict[int, int]]:
+    """Group → Hall number of ITA's setting, and of the one that spglib takes by itself.
 
     Origin choice 2, hexagonal axes, unique axis b with cell choice 1: the settings to
     which pyxtal's letters belong.
     """
     found: dict[int, int] = {}
+    first: dict[int, int] = {}
     for hall_number in range(1, 531):
         kind = spglib.get_spacegroup_type(hall_number)
+        first.setdefault(kind.number, hall_number)
         if kind.number not in found or kind.choice in ("2", "H"):
             found[kind.number] = hall_number
-    return found
+    return found, first
 
 
 def primitive_operations(hall_number: int, centring: np.ndarray):
@@ -291,6 +293,17 @@ def origin_shifts(group: Group, linear: np.ndarray) -> np.ndarray:
     return points
 
 
+def spglib_shift(group: Group, hall_number: int) -> np.ndarray:
+    """The p for which ``x + p`` is in our setting if x is in that of a Hall number."""
+    rotations, shifts = primitive_operations(hall_number, group.centring)
+    np.testing.assert_array_equal(rotations, group.rotations)
+    points = GRID
+    for rotation, theirs, ours in zip(rotations, shifts, group.shifts, strict=True):
+        left = (points @ (IDENTITY - rotation).T - (ours - theirs)) % UNIT
+        points = points[(left == 0).all(axis=1)]
+    return points[0]
+
+
 def pure_shifts(group: Group) -> list[np.ndarray]:
     """Origin shifts of the normaliser modulo lattice vectors and polar shifts."""
     basis = np.array(extend(group.polar, np.eye(3), group.metric)).T
@@ -314,11 +327,13 @@ def normaliser(group: Group):
 # ------------------------------------------------------------------------------ table
 def main() -> None:
     """Makes the table."""
-    halls = hall_numbers()
+    halls, default_halls = hall_numbers()
     table = collections.defaultdict(list)
     for number in NUMBERS:
         group = Group(number, halls[number])
         table["hall_numbers"].append(halls[number])
+        table["spglib_hall_numbers"].append(default_halls[number])
+        table["spglib_shifts"].append(spglib_shift(group, default_halls[number]))
         table["num_operations"].append(len(group.rotations))
         table["rotations"] += list(group.rotations)
         table["translations"] += list(group.shifts)
