@@ -18,13 +18,12 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-from absl import flags
 
 from crystaljax import command_line
 from crystaljax.system import errors
+from crystaljax.system import options as options_lib
 
 # pymatgen takes seconds to import, and --help does without it.
 if TYPE_CHECKING:
@@ -34,31 +33,40 @@ if TYPE_CHECKING:
 _NUM_SHOWN = 30
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@options_lib.frozen
 class CollectOptions:
-    """What to collect; see the flags of the command.
+    """What to collect."""
 
-    Attributes:
-        runs: folder with runs of VASP.
-        output: the folder to write.
-        hull: see `convex_hull.load_hull`; None for formation energies alone.
-        hull_energy_model: of the hull, in the words of the user; what it says if None.
-        references: CSV with the columns element and energy (total energy, eV/atom); the
-            elements' own runs if None.
-        tolerance: eV/atom above the hull up to which a candidate holds. 0.05 is within
-            reach of temperature and of DFT's own error; 0 asks for the ground state.
-        num_workers: processes; all CPUs if None.
-        overwrite: replace what an earlier call wrote.
-    """
-
-    runs: str
-    output: str
-    hull: str | None = None
-    hull_energy_model: str | None = None
-    references: str | None = None
-    tolerance: float = 0.05
-    num_workers: int | None = None
-    overwrite: bool = False
+    runs: str = options_lib.option("Folder with runs of VASP.")
+    output: str = options_lib.option("Folder to write.")
+    hull: str | None = options_lib.option(
+        "Known entries: FILE.csv, FILE.json, dataset:PATH, aflow:B-Ta-W or aflow; "
+        "their energies must be of the runs' energy model. Formation energies alone "
+        "if not given.",
+        default=None,
+    )
+    hull_energy_model: str | None = options_lib.option(
+        "What computed the hull's energies, in your words, such as 'VASP PBE'; what "
+        "the hull says if not given.",
+        default=None,
+    )
+    references: str | None = options_lib.option(
+        "CSV with the columns element and energy (total energy, eV/atom); the "
+        "elements' own runs if not given.",
+        default=None,
+    )
+    # 0.05 is within reach of temperature and of DFT's own error.
+    tolerance: float = options_lib.option(
+        "Energy above the hull, eV/atom, up to which a candidate holds; 0 asks for the "
+        "ground state.",
+        default=0.05,
+    )
+    num_workers: int | None = options_lib.option(
+        "Processes; all CPUs if not given.", default=None, lower=1
+    )
+    overwrite: bool = options_lib.option(
+        "Replace what an earlier call wrote to the output folder.", default=False
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -221,51 +229,21 @@ def _format_row(row: Mapping[str, Any]) -> str:
     return line + (f"\n  ! {row['problem']}" if row["problem"] else "")
 
 
-def main() -> None:
-    """Command line."""
-    defaults = CollectOptions(runs="", output="")
-    values = {
-        "runs": flags.DEFINE_string("runs", None, "Folder with runs of VASP."),
-        "output": flags.DEFINE_string("output", None, "Folder to write."),
-        "hull": flags.DEFINE_string(
-            "hull",
-            None,
-            "Known entries: FILE.csv, FILE.json, dataset:PATH, aflow:B-Ta-W or aflow; "
-            "their energies must be of the runs' energy model.",
-        ),
-        "hull_energy_model": flags.DEFINE_string(
-            "hull_energy_model",
-            None,
-            "What computed the hull's energies, in your words, such as 'VASP PBE'.",
-        ),
-        "references": flags.DEFINE_string(
-            "references",
-            None,
-            "CSV with the columns element and energy (total energy, eV/atom); the "
-            "elements' own runs if not given.",
-        ),
-        "tolerance": flags.DEFINE_float(
-            "tolerance",
-            defaults.tolerance,
-            "Energy above the hull, eV/atom, up to which a candidate holds.",
-        ),
-        "num_workers": flags.DEFINE_integer(
-            "num_workers", None, "Processes; all CPUs if not given.", 1
-        ),
-        "overwrite": flags.DEFINE_bool(
-            "overwrite", False, "Replace what an earlier call wrote to --output."
-        ),
-    }
-    flags.mark_flags_as_required(["runs", "output"])
+def _run(chosen: CollectOptions) -> None:
+    collection = collect(chosen, show_progress=True)
+    write(collection, chosen)
+    print(report(collection, chosen))
+    print(f"written to {chosen.output}")
 
-    def command():
-        options = CollectOptions(**{name: flag.value for name, flag in values.items()})
-        collection = collect(options, show_progress=True)
-        write(collection, options)
-        print(report(collection, options))
-        print(f"written to {options.output}")
 
-    command_line.run(command, uses_devices=False)
+COMMAND = command_line.Command(
+    "collect", __doc__, (CollectOptions,), _run, uses_devices=False
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; ``arguments`` are those of the process if None."""
+    command_line.run(COMMAND, arguments)
 
 
 if __name__ == "__main__":

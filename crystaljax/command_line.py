@@ -1,191 +1,386 @@
-"""What the commands share: flags of sampling, quiet logs, errors as one line.
+"""Command lines: flags made of the options, errors as one line, quiet logs.
 
 Imports nothing that takes long, so that --help can be quick.
 """
 
 import dataclasses
+import importlib.util
+import os
+import pathlib
+import re
 import sys
-from collections.abc import Callable
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from crystaljax.system import errors
+from crystaljax.system import errors, options
 
 # What the package raises for bad input; anything else is a bug and keeps its traceback.
-USER_ERRORS = (FileExistsError, FileNotFoundError, FloatingPointError, ValueError)
+USER_ERRORS = (
+    errors.UserError,
+    errors.MissingPackageError,
+    FileExistsError,
+    FileNotFoundError,
+    FloatingPointError,
+)
+
+# In a wheel they are part of the package; a checkout has them at its top level.
+_CONFIGS = (
+    pathlib.Path(__file__).parent / "configs",
+    pathlib.Path(__file__).parents[1] / "configs",
+)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SamplingOptions:
-    """Which run is sampled, and how: what all commands with a sampler have.
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command of the package.
 
     Attributes:
-        workdir: the run directory.
-        seed: of the samples, and of what else is drawn.
-        preset: "fast" for the fewest network evaluations that cost nothing; None: as
-            in the run's config. What follows changes it.
-        sampler: name of the sampler; as in the run's config if None.
-        num_steps: network evaluations; as in the run's config if None.
-        eta: of DDIM; as in the run's config if None.
-        candidates: crystals made for each sample, of which the best is picked; as in
-            the run's config if None.
-        batch_size: samples at a time; "auto" for the most that fit into memory, as in
-            the run's config if None.
-        checkpoint: step; the newest if None.
-    """
-
-    workdir: str
-    seed: int = 0
-    preset: str | None = None
-    sampler: str | None = None
-    num_steps: int | None = None
-    eta: float | None = None
-    candidates: int | None = None
-    batch_size: int | str | None = None
-    checkpoint: int | None = None
-
-
-def run(command: Callable[[], None], *, uses_devices: bool = True) -> None:
-    """Parses the flags, then runs ``command``; call it after defining the flags.
-
-    Errors in what the user gave end the program with one line instead of a traceback.
-
-    Args:
-        command: what to run.
+        name: its verb.
+        doc: what --help says before the flags.
+        options: classes of options (`options.frozen`); their fields are the flags.
+        run: called with one instance of each of them.
         uses_devices: whether it computes with JAX; if so, other processes are joined
             and programs compiled before are found.
     """
 
-    def main(argv):
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments {argv[1:]}")
-        if not flags.FLAGS["verbosity"].present:
-            # Orbax reports every file that it touches.
-            logging.set_verbosity(logging.ERROR)
-        try:
-            if uses_devices:
-                from crystaljax.system import startup
-
-                startup.initialize_processes()
-                startup.enable_compilation_cache()
-            command()
-        except OSError as error:
-            text = errors.describe_disk_error(error)
-            if text is None and not isinstance(error, USER_ERRORS):
-                raise
-            raise SystemExit(f"error: {text or error}") from error
-        except USER_ERRORS as error:
-            raise SystemExit(f"error: {error}") from error
-
-    # --help shows the flags of the main module; those defined here are as much its own.
-    for flag in flags.FLAGS.flags_by_module_dict().get(__name__, []):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main)
+    name: str
+    doc: str | None
+    options: tuple[type, ...]
+    run: Callable[..., None]
+    uses_devices: bool = True
 
 
-def define_output_flags(
-    default: str | None = None,
-) -> tuple[flags.FlagHolder, dict[str, flags.FlagHolder]]:
-    """Flags of the commands that make crystals: --output, and by name the others.
+def run(command: Command, arguments: Sequence[str] | None = None) -> None:
+    """Runs a command with its arguments; may be called any number of times.
 
     Args:
-        default: what --output is where it is not given, in words; None: required.
+        command: which one.
+        arguments: without the name of the program; those of this process if None.
+
+    Raises:
+        SystemExit: with one line, where the flags or what they name cannot be used.
     """
-    text = "Folder to write" + (f"; {default} by default." if default else ".")
-    text += " The same command again goes on with what is there."
-    return flags.DEFINE_string("output", None, text), {
-        "cifs": flags.DEFINE_enum(
-            "cifs", "folder", ["folder", "zip", "none"], "How CIFs are written."
-        ),
-        "shard_size": flags.DEFINE_integer(
-            "shard_size",
-            None,
-            "Samples of a shard: more of them are written as several files, as they "
-            "are made; 10,000 by default.",
-            1,
-        ),
-        "overwrite": flags.DEFINE_bool(
-            "overwrite", False, "Remove samples of another request in --output."
-        ),
-    }
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    if not debug:
+        # Orbax reports every file that it touches.
+        logging.set_verbosity(logging.ERROR)
+    try:
+        given = parse(command, arguments)
+        if given is None:
+            print(help_text(command))
+            return
+        if command.uses_devices:
+            from crystaljax.system import startup
+
+            startup.initialize_processes()
+            startup.enable_compilation_cache()
+        command.run(*given)
+    except (*USER_ERRORS, OSError) as error:
+        text = errors.describe_disk_error(error) if isinstance(error, OSError) else None
+        if debug or (text is None and not isinstance(error, USER_ERRORS)):
+            raise
+        text = _with_flags(text or str(error), command)
+        raise SystemExit(f"error: {text}") from error
 
 
-def define_request_flags(
-    space_groups: str, num_samples: int, seed: int
-) -> dict[str, flags.FlagHolder]:
-    """Flags of both commands that make crystals, by name; arguments are defaults."""
-    return {
-        "space_groups": flags.DEFINE_string(
-            "space_groups",
-            space_groups,
-            "Of the samples: 'all' (1-230), 'seen' (those of the training structures), "
-            "or numbers and symbols such as 221,P4/mmm.",
-        ),
-        "num_samples": flags.DEFINE_integer(
-            "num_samples", num_samples, "Samples of each combination.", 1
-        ),
-        "seed": flags.DEFINE_integer("seed", seed, "Seed of the samples.", 0),
-    }
+def parse(command: Command, arguments: Sequence[str]) -> list[Any] | None:
+    """Arguments → an instance of each class of options; None where help is wanted.
+
+    Raises:
+        UserError: an unknown or missing flag, or a value that it cannot have.
+        FileNotFoundError: there is no such config.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_bool("help", False, "", flag_values=values)
+    flags.DEFINE_bool("debug", False, "", flag_values=values)
+    for name in ("helpfull", "helpshort"):
+        flags.DEFINE_alias(name, "help", flag_values=values)
+    arguments = values.read_flags_from_files(list(arguments))
+    configs = {}
+    see = "--help shows all flags"
+    for flag in _flags(command):
+        if flag.about.is_config:
+            configs[flag.flag], arguments = _take_config(flag.flag, arguments)
+        else:
+            _define_flag(flag, values)
+    try:
+        for name, config in configs.items():
+            if config is not None:
+                _define_config(name, config, arguments, values)
+        left = values([command.name, *arguments])[1:]
+    except flags.Error as error:
+        raise errors.UserError(f"{' '.join(str(error).split())}; {see}") from error
+    # What ml_collections raises for keys that are not there, and values of other types.
+    except (AttributeError, KeyError, TypeError) as error:
+        reason = error
+        while reason.args and isinstance(reason.args[0], Exception):
+            reason = reason.args[0]
+        text = " ".join(str(reason.args[0] if reason.args else reason).split())
+        raise errors.UserError(f"no such key in the config: {text}") from error
+    if values["help"].value:
+        return None
+    if left:
+        raise errors.UserError(f"unexpected arguments {' '.join(left)}; {see}")
+    missing = [
+        f"--{flag.flag}"
+        for flag in _flags(command)
+        if flag.is_required
+        and (configs if flag.about.is_config else values.flag_values_dict())[flag.flag]
+        is None
+    ]
+    if missing:
+        raise errors.UserError(f"give {' and '.join(missing)}; {see}")
+    return [_build(kind, values, configs) for kind in command.options]
 
 
-class _BatchSizeParser(flags.ArgumentParser):
-    """A positive integer, or "auto"."""
+@dataclasses.dataclass(frozen=True)
+class _Flag:
+    """A flag, the field that it sets, and what it says of it."""
 
-    syntactic_help = "a positive integer or 'auto'"
+    flag: str
+    kind: Any
+    default: Any
+    about: options.About
+    is_required: bool = False
 
-    def parse(self, argument):
-        """Returns what the flag says."""
-        if argument == "auto":
-            return argument
-        try:
-            size = int(argument)
-        except ValueError:
-            size = 0
-        if size < 1:
-            raise errors.UserError(
-                f"expected a positive integer or 'auto', got {argument!r}"
+
+def _flags(command: Command) -> Iterator[_Flag]:
+    """All flags of a command, in the order of the options."""
+    for kind in command.options:
+        yield from _flags_of(kind)
+
+
+def _flags_of(kind: type) -> Iterator[_Flag]:
+    kinds = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        about = options.about(field)
+        is_required = field.default is dataclasses.MISSING
+        default = None if is_required else field.default
+        if about.presets is None:
+            yield _Flag(field.name, kinds[field.name], default, about, is_required)
+            continue
+        names = tuple(about.presets)
+        chosen = dataclasses.replace(about, choices=names, presets=None)
+        yield _Flag(about.preset_flag, str, names[0], chosen)
+        for inner in _flags_of(type(about.presets[names[0]])):
+            text = f"{inner.about.help} --{about.preset_flag} says it if not given."
+            yield dataclasses.replace(
+                inner,
+                default=None,
+                about=dataclasses.replace(inner.about, help=text),
+                is_required=False,
             )
-        return size
 
 
-def define_sampler_flags() -> dict[str, flags.FlagHolder]:
-    """Flags that every command with a sampler has, by name."""
-    return {
-        "preset": flags.DEFINE_enum(
-            "preset",
-            None,
-            ["fast"],
-            "Sampler and network evaluations: 'fast' takes the fewest that cost "
-            "neither match rate nor accuracy where it was measured.",
-        ),
-        # Not an enum: which names there are depends on the run, and is checked there.
-        "sampler": flags.DEFINE_string(
-            "sampler",
-            None,
-            "The config's by default. For diffusion ddpm, ddim or dpm_solver, for flow "
-            "matching euler or heun, for regression regression.",
-        ),
-        "num_steps": flags.DEFINE_integer(
-            "num_steps", None, "Network evaluations; the config's by default.", 1
-        ),
-        "eta": flags.DEFINE_float(
-            "eta", None, "Noise of DDIM, 0 to 1; the config's by default.", 0, 1
-        ),
-        "candidates": flags.DEFINE_integer(
-            "candidates",
-            None,
-            "Crystals made for each sample, of which the one that fits best what was "
-            "asked for is picked; the config's by default.",
-            1,
-        ),
-        "batch_size": flags.DEFINE(
-            _BatchSizeParser(),
-            "batch_size",
-            None,
-            "Samples at a time, 'auto' for the most that fit into memory; the config's "
-            "by default.",
-        ),
-        "checkpoint": flags.DEFINE_integer(
-            "checkpoint", None, "Step of the checkpoint; the newest by default."
-        ),
-    }
+def _build(kind: type, values: flags.FlagValues, configs: dict[str, Any]) -> Any:
+    """The options that the flags say."""
+    given: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        about = options.about(field)
+        if about.is_config:
+            given[field.name] = configs[field.name]
+        elif about.presets is not None:
+            preset = about.presets[str(values[about.preset_flag].value)]
+            changes = {
+                each.flag: values[each.flag].value for each in _flags_of(type(preset))
+            }
+            changes = {name: v for name, v in changes.items() if v is not None}
+            given[field.name] = dataclasses.replace(preset, **changes)
+        else:
+            value = values[field.name].value
+            if isinstance(value, list):
+                value = tuple(value) if value or field.default == () else None
+            if about.zero_is_none and value == 0:
+                value = None
+            given[field.name] = value
+    return kind(**given)
+
+
+class _Parser(flags.ArgumentParser):
+    """Parses by a function."""
+
+    def __init__(self, parse_fn: Callable[[str], Any]):
+        super().__init__()
+        self._parse_fn = parse_fn
+
+    def parse(self, argument: Any) -> Any:
+        """Returns what the flag says."""
+        return self._parse_fn(argument)
+
+
+def _define_flag(flag: _Flag, values: flags.FlagValues) -> None:
+    about, name, default = flag.about, flag.flag, flag.default
+    kinds = _kinds(flag.kind)
+    parser: flags.ArgumentParser
+    if about.parse is not None:
+        parser = _Parser(about.parse)
+    elif choices := _choices(flag):
+        parser = flags.EnumParser(choices)
+    elif bool in kinds:
+        flags.DEFINE_bool(name, default, "", flag_values=values)
+        return
+    elif str in kinds:
+        parser = flags.ArgumentParser()
+    elif float in kinds:
+        parser = flags.FloatParser(about.lower, about.upper)
+    elif int in kinds:
+        parser = flags.IntegerParser(_integer(about.lower), _integer(about.upper))
+    else:
+        parser = flags.ListParser()
+        default = default and list(default)
+    flags.DEFINE(parser, name, default, "", flag_values=values)
+
+
+def _integer(limit: float | int | None) -> int | None:
+    return None if limit is None else int(limit)
+
+
+def _kinds(kind: Any) -> tuple[Any, ...]:
+    """The types that a value may have."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return typing.get_args(kind)
+    return (kind,)
+
+
+def _choices(flag: _Flag) -> tuple[str, ...]:
+    for kind in _kinds(flag.kind):
+        if typing.get_origin(kind) is typing.Literal:
+            return typing.get_args(kind)
+    return flag.about.choices
+
+
+# ------------------------------------------------------------------------------ configs
+def _take_config(name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
+    """The config that arguments name, None without one, and the other arguments."""
+    left: list[str] = []
+    spec = None
+    rest = iter(arguments)
+    for argument in rest:
+        match = re.fullmatch(rf"--?{name}(=.*)?", argument, re.DOTALL)
+        if match is None:
+            left.append(argument)
+        else:
+            spec = match.group(1)[1:] if match.group(1) else next(rest, "")
+    return None if spec is None else load_config(spec), left
+
+
+def _define_config(
+    name: str, config: Any, arguments: Sequence[str], values: flags.FlagValues
+) -> None:
+    """Defines flags for the keys of a config, which change it as they are parsed."""
+    # Takes a while to import, and most commands do without.
+    from ml_collections import config_flags
+
+    config_flags.DEFINE_config_dict(
+        name, config, flag_values=values, sys_argv=["", *arguments]
+    )
+
+
+def load_config(spec: str) -> Any:
+    """The config that a --config names.
+
+    Args:
+        spec: name of a config of the package, or a Python file with ``get_config``;
+            then a colon and a variant, if wanted: best:smoke, configs/ddim.py.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it has no such variant, or the file holds no config.
+    """
+    name, colon, variant = spec.partition(":")
+    path = find_config(name)
+    found = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise errors.UserError(f"{path} has no function get_config; expected a config")
+    return module.get_config(variant) if colon else module.get_config()
+
+
+def find_config(name: str) -> pathlib.Path:
+    """File of a config; see `load_config`."""
+    packaged = {path.stem: path for path in _packaged_configs()}
+    if os.sep not in name and not name.endswith(".py"):
+        if name in packaged:
+            return packaged[name]
+        raise FileNotFoundError(
+            f"no config {name!r}; expected one of {', '.join(packaged)}, or a file "
+            "such as configs/ddim.py"
+        )
+    path = pathlib.Path(name)
+    if path.is_file():
+        return path
+    stem = path.stem
+    hint = f"; the package has its own: `config={stem}`" if stem in packaged else ""
+    raise FileNotFoundError(f"no config file {name}{hint}")
+
+
+def _packaged_configs() -> list[pathlib.Path]:
+    for folder in _CONFIGS:
+        if folder.is_dir():
+            return sorted(folder.glob("[a-z]*.py"))
+    return []
+
+
+# --------------------------------------------------------------------------------- text
+_ARGUMENT = re.compile(r"`([a-z_]\w*(?:\.\w+)*)=([^`]*)`")
+
+
+def _with_flags(text: str, command: Command) -> str:
+    """Arguments that a message names as `name=value`, as flags of the command."""
+    names = {flag.flag for flag in _flags(command)}
+    prefixes = tuple(
+        f"{flag.flag}." for flag in _flags(command) if flag.about.is_config
+    )
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if name not in names and not name.startswith(prefixes):
+            return match.group()
+        if value in ("", "True"):
+            return f"--{name}"
+        if value == "False":
+            return f"--no{name}"
+        quotes = "'\""
+        return f"--{name}={value.strip(quotes)}"
+
+    return _ARGUMENT.sub(flag, text)
+
+
+def help_text(command: Command) -> str:
+    """What --help prints."""
+    lines = [(command.doc or "").strip(), "", "Flags:"]
+    for flag in _flags(command):
+        lines += _describe(flag)
+    lines += ["  --debug", "      Show the traceback of every error, and all logs."]
+    return _with_flags("\n".join(lines), command)
+
+
+def _describe(flag: _Flag) -> list[str]:
+    kinds, about = _kinds(flag.kind), flag.about
+    notes = []
+    if flag.is_required:
+        notes.append("required")
+    elif flag.default not in (None, "", (), False):
+        notes.append(f"default: {flag.default}")
+    if about.lower is not None and not isinstance(flag.default, bool):
+        notes.append(f"at least {about.lower}")
+    if about.upper is not None:
+        notes.append(f"at most {about.upper}")
+    name = f"--{flag.flag}"
+    if bool in kinds:
+        name = f"--[no]{flag.flag}"
+    elif choices := _choices(flag):
+        name += f"={'|'.join(choices)}"
+    else:
+        name += "=…"
+    if notes:
+        name += f" ({'; '.join(notes)})"
+    return [f"  {name}", textwrap.indent(textwrap.fill(about.help, 82), "      ")]

@@ -11,11 +11,11 @@ validity and space groups found, and writes a table with one row per sample.
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 
 from crystaljax import command_line
 from crystaljax.crystals import structure, structure_files, validity
@@ -24,31 +24,40 @@ from crystaljax.data import pairs
 from crystaljax.models import build
 from crystaljax.sampling import batch_sizes, evaluation, generation
 from crystaljax.sampling import build as build_sampling
+from crystaljax.sampling import options as sampling_options
 from crystaljax.system import atomic_files, errors, sharding
+from crystaljax.system import options as options_lib
 from crystaljax.training import checkpoints
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(command_line.SamplingOptions):
-    """What to evaluate; see the flags of the command.
+@options_lib.frozen
+class EvaluateOptions(sampling_options.SamplingOptions):
+    """What to evaluate."""
 
-    Attributes:
-        split: "train", "val" or "test".
-        dataset: dataset directory; that of the run if None.
-        num_structures: structures (modification: pairs), drawn with the seed; all if
-            None.
-        pairs_per_group: modification: structures of each cell formula that are
-            modified, drawn with the seed; all if None.
-        num_workers: processes; all CPUs if None.
-        output: folder for the table; ``workdir/evaluation_<split>`` if None.
-    """
-
-    split: str = "val"
-    dataset: str | None = None
-    num_structures: int | None = None
-    pairs_per_group: int | None = 1
-    num_workers: int | None = None
-    output: str | None = None
+    split: str = options_lib.option(
+        "Structures to ask for.", default="val", choices=datasets.SPLITS
+    )
+    dataset: str | None = options_lib.option(
+        "Dataset directory; that of the run by default.", default=None
+    )
+    num_structures: int | None = options_lib.option(
+        "Structures (modification: pairs), drawn with the seed; all by default.",
+        default=None,
+        lower=1,
+    )
+    pairs_per_group: int | None = options_lib.option(
+        "Modification: structures of each cell formula that are modified, drawn with "
+        "the seed; 0: all.",
+        default=1,
+        lower=0,
+        zero_is_none=True,
+    )
+    num_workers: int | None = options_lib.option(
+        "Processes that match; all CPUs by default.", default=None, lower=1
+    )
+    output: str | None = options_lib.option(
+        "Folder to write; <workdir>/evaluation_<split> by default.", default=None
+    )
 
 
 def evaluate(
@@ -228,54 +237,20 @@ def _write(
     )
 
 
-def main() -> None:
-    """Command line."""
-    defaults = EvaluateOptions(workdir="")
-    values = {
-        "workdir": flags.DEFINE_string("workdir", None, "Run directory to evaluate."),
-        "split": flags.DEFINE_enum(
-            "split", defaults.split, datasets.SPLITS, "Structures to ask for."
-        ),
-        "dataset": flags.DEFINE_string(
-            "dataset", None, "Dataset directory; that of the run by default."
-        ),
-        "num_structures": flags.DEFINE_integer(
-            "num_structures",
-            None,
-            "Structures (modification: pairs), drawn with the seed; all by default.",
-            1,
-        ),
-        "pairs_per_group": flags.DEFINE_integer(
-            "pairs_per_group",
-            defaults.pairs_per_group,
-            "Modification: structures of each cell formula that are modified, drawn "
-            "with the seed; 0 takes all.",
-            0,
-        ),
-        "seed": flags.DEFINE_integer(
-            "seed", defaults.seed, "Seed of the draw and of the samples.", 0
-        ),
-        "num_workers": flags.DEFINE_integer(
-            "num_workers", None, "Processes that match; all CPUs by default.", 1
-        ),
-        "output": flags.DEFINE_string(
-            "output", None, "Folder to write; <workdir>/evaluation_<split> by default."
-        ),
-    }
-    values |= command_line.define_sampler_flags()
-    flags.mark_flag_as_required("workdir")
+def _run(chosen: EvaluateOptions) -> None:
+    is_first = sharding.is_first_process()
+    result, folder = evaluate(chosen, show_progress=is_first)
+    if is_first:
+        print(report(result, chosen))
+        print(f"per structure: {folder / 'structures.csv'}")
 
-    def command():
-        chosen = {name: flag.value for name, flag in values.items()}
-        chosen["pairs_per_group"] = chosen["pairs_per_group"] or None
-        options = EvaluateOptions(**chosen)
-        is_first = sharding.is_first_process()
-        result, folder = evaluate(options, show_progress=is_first)
-        if is_first:
-            print(report(result, options))
-            print(f"per structure: {folder / 'structures.csv'}")
 
-    command_line.run(command)
+COMMAND = command_line.Command("evaluate", __doc__, (EvaluateOptions,), _run)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; ``arguments`` are those of the process if None."""
+    command_line.run(COMMAND, arguments)
 
 
 if __name__ == "__main__":

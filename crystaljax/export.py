@@ -1,4 +1,4 @@
-"""Hands candidates over to DFT: input folders for VASP or pw.x, or structure files.
+"""Writes inputs for DFT (VASP, pw.x) or structure files of candidates.
 
     python -m crystaljax.export --candidates=screening --top=50 --format=vasp \
         --output=dft
@@ -19,13 +19,12 @@ reference structure ASE knows, ``--references=PATH`` takes crystals of your own.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-from absl import flags
 
 from crystaljax import command_line
 from crystaljax.system import environment, errors
+from crystaljax.system import options as options_lib
 
 # pymatgen and ASE take seconds to import, and --help does without them.
 if TYPE_CHECKING:
@@ -39,41 +38,54 @@ _OUR_NAMES += ("manifest.csv", "export.json")
 _OUR_SUFFIXES = (".cif", ".vasp", ".extxyz")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@options_lib.frozen
 class ExportOptions:
-    """What to hand over; see the flags of the command.
+    """What to hand over."""
 
-    Attributes:
-        candidates: folder of a screening, or anything `inputs.read_candidates`
-            reads.
-        output: the folder to make.
-        format: one of ``FORMATS``.
-        top: how many, best first; all if None.
-        structures: "relaxed", "symmetrized" (the symmetry found within 0.1 Å) or
-            "as_generated" (before the relaxation of a screening).
-        max_above_hull: leave out what lies higher, eV/atom; no limit if None.
-        new_only: leave out what is known already (``known_as``).
-        preset: of `vasp.PRESETS`, for VASP.
-        incar: ``TAG=value`` texts that replace tags of the preset.
-        pseudopotentials: for pw.x, see `vasp.load_potentials`.
-        espresso: ``name=value`` texts that replace entries of pw.x's namelists.
-        references: "elements", or crystals of the elements; none if None.
-        overwrite: replace an export that is there, unless it holds results.
-    """
-
-    candidates: str
-    output: str
-    format: str = "vasp"
-    top: int | None = 50
-    structures: str = "relaxed"
-    max_above_hull: float | None = None
-    new_only: bool = False
-    preset: str = "paper"
-    incar: tuple[str, ...] = ()
-    pseudopotentials: str = "{element}.upf"
-    espresso: tuple[str, ...] = ()
-    references: str | None = None
-    overwrite: bool = False
+    candidates: str = options_lib.option(
+        "Folder of a screening, or crystals in other files."
+    )
+    output: str = options_lib.option("Folder to make.")
+    format: str = options_lib.option("What to write.", default="vasp", choices=FORMATS)
+    top: int | None = options_lib.option(
+        "How many, best first; 0: all.", default=50, lower=0, zero_is_none=True
+    )
+    structures: str = options_lib.option(
+        "As relaxed in the screening, with the symmetry that they nearly have (0.1 Å), "
+        "or as they were before.",
+        default="relaxed",
+        choices=("relaxed", "symmetrized", "as_generated"),
+    )
+    max_above_hull: float | None = options_lib.option(
+        "Leave out what lies higher, eV/atom.", default=None
+    )
+    new_only: bool = options_lib.option(
+        "Leave out crystals that are known.", default=False
+    )
+    preset: str = options_lib.option(
+        "vasp: 'paper' (PBE, 500 eV, EDIFF 1e-5, EDIFFG -0.01) or 'mp' (pymatgen's "
+        "MPRelaxSet).",
+        default="paper",
+    )
+    incar: tuple[str, ...] = options_lib.option(
+        "INCAR tags instead of the preset's, such as ENCUT=600,ISPIN=1.", default=()
+    )
+    pseudopotentials: str = options_lib.option(
+        "qe: file names by a pattern with {element}, or a JSON file that maps symbols "
+        "to file names (the SSSP library's has cutoffs too).",
+        default="{element}.upf",
+    )
+    espresso: tuple[str, ...] = options_lib.option(
+        "qe: entries instead of the defaults, such as ecutwfc=80.", default=()
+    )
+    references: str | None = options_lib.option(
+        "Write reference structures of the elements too: 'elements' (those that ASE "
+        "knows), or crystals of your own.",
+        default=None,
+    )
+    overwrite: bool = options_lib.option(
+        "Replace an export in the output folder that holds no results.", default=False
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,75 +260,18 @@ def report(manifest: Mapping[str, list[Any]], options: ExportOptions) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Command line."""
-    defaults = ExportOptions(candidates="", output="")
-    values = {
-        "candidates": flags.DEFINE_string(
-            "candidates", None, "Folder of a screening, or crystals in other files."
-        ),
-        "output": flags.DEFINE_string("output", None, "Folder to make."),
-        "format": flags.DEFINE_enum(
-            "format", defaults.format, FORMATS, "What to write."
-        ),
-        "top": flags.DEFINE_integer(
-            "top", defaults.top, "How many, best first; 0: all.", 0
-        ),
-        "structures": flags.DEFINE_enum(
-            "structures",
-            defaults.structures,
-            ["relaxed", "symmetrized", "as_generated"],
-            "As relaxed in the screening, with the symmetry that they nearly have "
-            "(0.1 Å), or as they were before.",
-        ),
-        "max_above_hull": flags.DEFINE_float(
-            "max_above_hull", None, "Leave out what lies higher, eV/atom."
-        ),
-        "new_only": flags.DEFINE_bool(
-            "new_only", defaults.new_only, "Leave out crystals that are known."
-        ),
-        # Not an enum of dft.PRESETS: that brings pymatgen.
-        "preset": flags.DEFINE_string(
-            "preset",
-            defaults.preset,
-            "vasp: 'paper' (PBE, 500 eV, EDIFF 1e-5, EDIFFG -0.01) or 'mp' "
-            "(pymatgen's MPRelaxSet).",
-        ),
-        "incar": flags.DEFINE_list(
-            "incar",
-            [],
-            "INCAR tags instead of the preset's, such as ENCUT=600,ISPIN=1.",
-        ),
-        "pseudopotentials": flags.DEFINE_string(
-            "pseudopotentials",
-            defaults.pseudopotentials,
-            "qe: file names by a pattern with {element}, or a JSON file that maps "
-            "symbols to file names (the SSSP library's has cutoffs too).",
-        ),
-        "espresso": flags.DEFINE_list(
-            "espresso", [], "qe: entries instead of the defaults, such as ecutwfc=80."
-        ),
-        "references": flags.DEFINE_string(
-            "references",
-            None,
-            "Write reference structures of the elements too: 'elements' (those that "
-            "ASE knows), or crystals of your own.",
-        ),
-        "overwrite": flags.DEFINE_bool(
-            "overwrite", False, "Replace an export at --output that holds no results."
-        ),
-    }
-    flags.mark_flags_as_required(["candidates", "output"])
+def _run(chosen: ExportOptions) -> None:
+    print(report(export(chosen), chosen))
 
-    def command():
-        chosen = {name: flag.value for name, flag in values.items()}
-        chosen["top"] = chosen["top"] or None
-        for name in ("incar", "espresso"):
-            chosen[name] = tuple(chosen[name])
-        options = ExportOptions(**chosen)
-        print(report(export(options), options))
 
-    command_line.run(command, uses_devices=False)
+COMMAND = command_line.Command(
+    "export", __doc__, (ExportOptions,), _run, uses_devices=False
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; ``arguments`` are those of the process if None."""
+    command_line.run(COMMAND, arguments)
 
 
 if __name__ == "__main__":

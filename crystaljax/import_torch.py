@@ -19,13 +19,11 @@ which in that code is the order of a set of pymatgen's. It is kept as a table of
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
-from ml_collections import config_flags
 
 from crystaljax import command_line, defaults
 from crystaljax.crystals import elements, structure
@@ -34,6 +32,7 @@ from crystaljax.models import build, scaling, torch_weights
 from crystaljax.models.networks import crystal_unet
 from crystaljax.sampling import build as build_sampling
 from crystaljax.system import atomic_files, errors
+from crystaljax.system import options as options_lib
 from crystaljax.training import checkpoints, runs
 
 # Keys under which training scripts keep the state dict among other things.
@@ -58,22 +57,25 @@ _PAPER_VOCABULARY = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@options_lib.frozen
 class ImportOptions:
-    """What to import; see the flags of the command.
+    """What to import."""
 
-    Attributes:
-        checkpoint: file of ``torch.save``, with tensors only.
-        workdir: the run directory to write.
-        config: of how the network was trained; the paper's diffusion if None.
-        dataset: directory of the structures that it was trained on; the paper's
-            selection is assumed if None.
-    """
-
-    checkpoint: str
-    workdir: str
-    config: Any = None
-    dataset: str | None = None
+    checkpoint: str = options_lib.option(
+        "File of torch.save with model.state_dict(), with tensors only."
+    )
+    workdir: str = options_lib.option("Run directory to write.")
+    config: Any = options_lib.option(
+        "Config with the task, process and sampler of the network, such as "
+        "cfm_uniform or configs/cfm_uniform.py; the paper's diffusion by default.",
+        default=None,
+        is_config=True,
+    )
+    dataset: str | None = options_lib.option(
+        "Dataset directory of its training structures; the paper's are assumed by "
+        "default.",
+        default=None,
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,7 +146,7 @@ def load_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError as error:
-        raise ImportError(
+        raise errors.MissingPackageError(
             f"reading {path} needs PyTorch, which is not installed; a CPU build is "
             "enough: see https://pytorch.org/get-started"
         ) from error
@@ -298,42 +300,24 @@ def _next_command(imported: Imported) -> str:
     )
 
 
-def main() -> None:
-    """Command line."""
-    checkpoint = flags.DEFINE_string(
-        "checkpoint", None, "File of torch.save with model.state_dict()."
+def _run(chosen: ImportOptions) -> None:
+    imported = import_checkpoint(chosen)
+    for note in imported.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(
+        f"{imported.num_params:,} parameters of {chosen.checkpoint} in "
+        f"{imported.workdir}; next:\n  {_next_command(imported)}"
     )
-    workdir = flags.DEFINE_string("workdir", None, "Run directory to write.")
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "Config file with the task, process and sampler of the network, such as "
-        "configs/cfm_uniform.py; diffusion by default.",
-    )
-    dataset = flags.DEFINE_string(
-        "dataset",
-        None,
-        "Dataset directory of its training structures; the paper's are assumed by "
-        "default.",
-    )
-    flags.mark_flags_as_required(["checkpoint", "workdir"])
 
-    def command():
-        options = ImportOptions(
-            str(checkpoint.value), str(workdir.value), flags.FLAGS.config, dataset.value
-        )
-        try:
-            imported = import_checkpoint(options)
-        except ImportError as error:
-            raise SystemExit(f"error: {error}") from error
-        for note in imported.notes:
-            print(f"note: {note}", file=sys.stderr)
-        print(
-            f"{imported.num_params:,} parameters of {options.checkpoint} in "
-            f"{imported.workdir}; next:\n  {_next_command(imported)}"
-        )
 
-    command_line.run(command, uses_devices=False)
+COMMAND = command_line.Command(
+    "import-torch", __doc__, (ImportOptions,), _run, uses_devices=False
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; ``arguments`` are those of the process if None."""
+    command_line.run(COMMAND, arguments)
 
 
 if __name__ == "__main__":

@@ -17,41 +17,57 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from absl import flags
-
 from crystaljax import command_line
 from crystaljax.crystals import elements, inputs, structure, structure_files
 from crystaljax.data import reading
 from crystaljax.models import build
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import conditions, requested_energies
+from crystaljax.sampling import options as sampling_options
 from crystaljax.sampling import requests as samples_lib
 from crystaljax.system import errors, sharding
+from crystaljax.system import options as options_lib
 from crystaljax.training import runs
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModifyOptions(command_line.SamplingOptions):
-    """What to modify; see the flags of the command.
+@options_lib.frozen
+class ModifyOptions(sampling_options.SamplingOptions):
+    """What to modify."""
 
-    Attributes:
-        input: a file with a crystal or several, or a folder of them.
-        energy_difference: formation energies of the result less that of the input,
-            eV/atom: values and ranges start:stop:step.
-        space_groups: of the results: "all", "seen", or numbers and symbols,
-            comma-separated.
-        formula: of the cell that the inputs are expected to have; any if None.
-        num_samples: samples of each combination.
-        infeasible: what to do with space groups that an input's formula cannot have:
-            "mark", "drop" or "keep"; see `conditions.judge_feasibility`.
-    """
+    input: str = options_lib.option(
+        f"A crystal, or a folder of them: {inputs.FORMATS}."
+    )
+    energy_difference: str = options_lib.option(
+        "Formation energy of the result less that of the input, eV/atom, negative for "
+        "a more stable one: values and ranges start:stop:step.",
+        default="-0.05",
+    )
+    space_groups: str = options_lib.option(
+        sampling_options.SPACE_GROUPS, default="seen"
+    )
+    formula: str | None = options_lib.option(
+        "Cell formula that the inputs must have; others are left out.", default=None
+    )
+    num_samples: int = options_lib.option(
+        "Samples of each combination.", default=1, lower=1
+    )
+    infeasible: str = options_lib.option(
+        "Space groups whose Wyckoff positions an input's sites cannot fill: 'mark' "
+        "samples and marks them, 'drop' leaves them out, 'keep' does not look.",
+        default="mark",
+        choices=conditions.INFEASIBLE,
+    )
 
-    input: str
-    energy_difference: str = "-0.05"
-    space_groups: str = "seen"
-    formula: str | None = None
-    num_samples: int = 1
-    infeasible: str = "mark"
+
+@options_lib.frozen
+class _Output(sampling_options.OutputOptions):
+    """Where and how samples are written."""
+
+    output: str | None = options_lib.option(
+        "Folder to write; <input>_modified by default. The same command again goes on "
+        "with what is there.",
+        default=None,
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -238,54 +254,27 @@ def write_inputs(
             shutil.copyfile(path, target)
 
 
-def main() -> None:
-    """Command line."""
-    defaults = ModifyOptions(workdir="", input="")
-    values = {
-        "workdir": flags.DEFINE_string(
-            "workdir", None, "Run directory of a model that modifies crystals."
-        ),
-        "input": flags.DEFINE_string(
-            "input", None, f"A crystal, or a folder of them: {inputs.FORMATS}."
-        ),
-        "energy_difference": flags.DEFINE_string(
-            "energy_difference",
-            defaults.energy_difference,
-            "Formation energy of the result less that of the input, eV/atom, negative "
-            "for a more stable one: values and ranges start:stop:step.",
-        ),
-        "formula": flags.DEFINE_string(
-            "formula",
-            None,
-            "Cell formula that the inputs must have; others are left out.",
-        ),
-        "infeasible": flags.DEFINE_enum(
-            "infeasible",
-            defaults.infeasible,
-            list(conditions.INFEASIBLE),
-            "Space groups whose Wyckoff positions an input's sites cannot fill: 'mark' "
-            "samples and marks them, 'drop' leaves them out, 'keep' does not look.",
-        ),
-    }
-    values |= command_line.define_request_flags(
-        defaults.space_groups, defaults.num_samples, defaults.seed
+def _run(chosen: ModifyOptions, output: _Output) -> None:
+    folder = output.output or f"{pathlib.Path(chosen.input).stem}_modified"
+    request, usable, _ = build_request(chosen)
+    samples_lib.write_request(
+        request,
+        folder,
+        cifs=output.cifs,
+        shard_size=output.shard_size,
+        overwrite=output.overwrite,
     )
-    values |= command_line.define_sampler_flags()
-    output, written = command_line.define_output_flags("<input>_modified")
-    flags.mark_flags_as_required(["workdir", "input"])
+    if sharding.is_first_process():
+        # The folder is this request's: what is there of them is the same.
+        write_inputs(usable, folder, overwrite=True)
 
-    def command():
-        chosen = {name: flag.value for name, flag in values.items()}
-        folder = output.value or f"{pathlib.Path(chosen['input']).stem}_modified"
-        request, usable, _ = build_request(ModifyOptions(**chosen))
-        samples_lib.write_request(
-            request, folder, **{name: flag.value for name, flag in written.items()}
-        )
-        if sharding.is_first_process():
-            # The folder is this request's: what is there of them is the same.
-            write_inputs(usable, folder, overwrite=True)
 
-    command_line.run(command)
+COMMAND = command_line.Command("modify", __doc__, (ModifyOptions, _Output), _run)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; ``arguments`` are those of the process if None."""
+    command_line.run(COMMAND, arguments)
 
 
 if __name__ == "__main__":

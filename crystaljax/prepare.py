@@ -1,4 +1,4 @@
-"""Makes a data set from crystals in files, from a data base, or the built-in alloys.
+"""Makes a data set: crystals in files, a data base, the built-in alloys.
 
     python -m crystaljax.prepare --source=builtin --output=data/alloys
     python -m crystaljax.prepare --source=cif_csv --input=val.csv.gz \
@@ -12,15 +12,14 @@ goes on where it was when the same command is given again.
 """
 
 import dataclasses
-import functools
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import spglib
-from absl import flags
 
 from crystaljax import command_line
 from crystaljax.crystals import canonical, elements
@@ -30,36 +29,49 @@ from crystaljax.data import report as reports
 from crystaljax.data import split as splits
 from crystaljax.data.sources import building
 from crystaljax.system import errors
+from crystaljax.system import options as options_lib
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@options_lib.frozen
 class PrepareOptions(building.SourceOptions):
-    """What to prepare; see the flags of the command.
+    """What to prepare."""
 
-    Attributes:
-        output: the data set directory to make.
-        symprec: distance tolerance of spglib, Å.
-        origin: see `canonical.canonical_crystal`.
-        primitive: go to the primitive cell (within ``symprec``) first.
-        rules: what to drop.
-        val_fraction: share of structures for validation.
-        test_fraction: share of structures for the test.
-        energy_model: what the energies were computed with; as the source says if None.
-        figures: draw the histograms of the report.
-        overwrite: replace a data set at ``output``, and forget what an interrupted run
-            has read for it.
-    """
-
-    output: str | os.PathLike
-    symprec: float = 0.1
-    origin: canonical.Origin = "mendeleev"
-    primitive: bool = False
-    rules: selection.Rules = dataclasses.field(default_factory=selection.Rules)
-    val_fraction: float = 0.05
-    test_fraction: float = 0.05
-    energy_model: str | None = None
-    figures: bool = True
-    overwrite: bool = False
+    output: str | os.PathLike = options_lib.option("Data set directory to make.")
+    symprec: float = options_lib.option(
+        "Distance tolerance of spglib, Å.", default=0.1, lower=0
+    )
+    origin: canonical.Origin = options_lib.option(
+        "Put a site of the rarest species at the origin (of equally rare ones the "
+        "first by Mendeleev number, or by name: site), or keep the input's origin.",
+        default="mendeleev",
+    )
+    primitive: bool = options_lib.option(
+        "Go to the primitive cell (within `symprec=`) first.", default=False
+    )
+    rules: selection.Rules = options_lib.option(
+        "Which rules to begin with.",
+        default=selection.Rules(),
+        presets=selection.PRESETS,
+        preset_flag="rules",
+    )
+    val_fraction: float = options_lib.option(
+        "Share for validation.", default=0.05, lower=0, upper=1
+    )
+    test_fraction: float = options_lib.option(
+        "Share for the test.", default=0.05, lower=0, upper=1
+    )
+    energy_model: str | None = options_lib.option(
+        "What the energies were computed with; as the source says if not given.",
+        default=None,
+    )
+    figures: bool = options_lib.option(
+        "Draw the histograms of the report.", default=True
+    )
+    overwrite: bool = options_lib.option(
+        "Replace a data set in the output directory, and forget what an interrupted "
+        "run has read for it.",
+        default=False,
+    )
 
 
 def prepare(options: PrepareOptions, *, show_progress: bool = False) -> dict[str, Any]:
@@ -218,126 +230,19 @@ def _plain(options: PrepareOptions) -> dict[str, Any]:
     return plain
 
 
-def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines the flags of the command; their names are those of the options."""
-    text, integer, number, boolean, choice = (
-        functools.partial(define, flag_values=values)
-        for define in (
-            flags.DEFINE_string,
-            flags.DEFINE_integer,
-            flags.DEFINE_float,
-            flags.DEFINE_bool,
-            flags.DEFINE_enum,
-        )
-    )
-    names = functools.partial(flags.DEFINE_list, flag_values=values)
-    switch = functools.partial(flags.DEFINE_bool, flag_values=values)
-    choice("source", None, building.SOURCES, "Where the structures come from.")
-    text("output", None, "Data set directory to make.")
-    text("input", None, "File to read (gzip, bzip2 and xz too), or folder or archive.")
-    text("labels", None, "CSV with energies by id, for folder and entries_json.")
-    text("energy_column", None, "Column or key of the formation energy, eV/atom.")
-    text(
-        "space_group_column",
-        None,
-        "Column or key of the space-group number; found by spglib if not given.",
-    )
-    text("id_column", None, "Column or key of the structure's name.")
-    names("species", None, "aflow: elements that structures are made of, as W,B,Ta.")
-    text("natoms", None, "aflow: atoms per cell, as 4:60, its default.")
-    text("nspecies", None, "aflow: number of elements, as 2:4.")
-    names(
-        "functionals", None, "aflow: values of dft_type to keep; PAW_PBE if not given."
-    )
-    switch("allow_hubbard_u", None, "aflow: keep what was computed with a Hubbard U.")
-    text(
-        "server", None, "optimade: oqmd, alexandria, mp or an address; aflow: address."
-    )
-    text("filter", None, "optimade: what to ask for, in its filter language.")
-    integer("page_size", None, "aflow, optimade: entries asked for at once.", 1)
-    switch("verify_tls", None, "aflow, optimade: check the server's certificate.")
-    text("cache", None, "aflow, optimade: keeps pages; OUTPUT.download if not given.")
-    text("energy_model", None, "What the energies were computed with.")
-    number("symprec", 0.1, "Distance tolerance of spglib, Å.", 0)
-    choice(
-        "origin",
-        "mendeleev",
-        canonical.ORIGINS,
-        "Put a site of the rarest species at the origin (of equally rare ones the "
-        "first by Mendeleev number, or by name: site), or keep the input's origin.",
-    )
-    boolean("primitive", False, "Go to the primitive cell.")
-    choice("rules", "none", ("none", "paper"), "Which rules to begin with.")
-    integer("min_sites", None, "Fewest atoms of a cell.")
-    integer("max_sites", None, "Most atoms of a cell.")
-    number("min_energy", None, "Energies must lie above, eV/atom.")
-    number("max_energy", None, "Energies must lie below, eV/atom.")
-    boolean("drop_duplicates", True, "Drop what equals an earlier structure.")
-    integer("min_group_size", None, "Fewest members of a polymorph group.")
-    integer("max_group_size", None, "Most members of a polymorph group.")
-    number(
-        "min_element_share",
-        None,
-        "Drop structures with an element found in a smaller share of all (0.01: 1 %).",
-    )
-    number(
-        "min_space_group_share",
-        None,
-        "Drop structures with a space group found in a smaller share of all.",
-    )
-    number("val_fraction", 0.05, "Share for validation.", 0, 1)
-    number("test_fraction", 0.05, "Share for the test.", 0, 1)
-    integer("seed", 0, "Of the split, and of structures that are made.")
-    integer("num_structures", None, "How many to make (emt); all if not given.", 1)
-    integer("num_workers", None, "Processes; all CPUs if not given.", 1)
-    boolean("figures", True, "Draw the histograms of the report.")
-    boolean("overwrite", False, "Replace a data set at --output.")
-    flags.mark_flags_as_required(["source", "output"], flag_values=values)
+def _run(chosen: PrepareOptions) -> None:
+    print(reports.format_report(prepare(chosen, show_progress=True)))
+    print(f"written to {chosen.output}")
 
 
-def options_from_flags(values: flags.FlagValues) -> PrepareOptions:
-    """Parsed flags → options."""
-    given = values.flag_values_dict()
-    for name in ("natoms", "nspecies"):
-        given[name] = _parse_range(name, given[name])
-    for name in ("species", "functionals"):
-        given[name] = tuple(given[name]) if given[name] else None
-    rules = selection.PAPER_RULES if given["rules"] == "paper" else selection.Rules()
-    limits = {
-        field.name: given[field.name]
-        for field in dataclasses.fields(selection.Rules)
-        if given[field.name] is not None
-    }
-    names = {field.name for field in dataclasses.fields(PrepareOptions)} - {"rules"}
-    return PrepareOptions(
-        rules=dataclasses.replace(rules, **limits),
-        **{name: given[name] for name in names},
-    )
+COMMAND = command_line.Command(
+    "prepare", __doc__, (PrepareOptions,), _run, uses_devices=False
+)
 
 
-def _parse_range(name: str, text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    least, _, most = text.partition(":")
-    try:
-        return int(least), int(most or least)
-    except ValueError as error:
-        raise errors.UserError(
-            f"--{name}={text} is no range; expected one such as 4:60, or one number"
-        ) from error
-
-
-def main() -> None:
-    """Command line."""
-    define_flags()
-
-    def command():
-        options = options_from_flags(flags.FLAGS)
-        report = prepare(options, show_progress=True)
-        print(reports.format_report(report))
-        print(f"written to {options.output}")
-
-    command_line.run(command, uses_devices=False)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; ``arguments`` are those of the process if None."""
+    command_line.run(COMMAND, arguments)
 
 
 if __name__ == "__main__":

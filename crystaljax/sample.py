@@ -1,4 +1,4 @@
-"""Samples crystals with a wanted composition, space group and formation energy.
+"""Samples crystals of given composition, space group, formation energy.
 
     python -m crystaljax.sample --workdir=runs/smoke --formulas=Cu3Au1,Ni2Pt2 \
         --space_groups=seen --energies=-0.05:0.05:0.01 --num_samples=4 \
@@ -34,12 +34,13 @@ again goes on where it was interrupted.
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
-
 from crystaljax import command_line
+from crystaljax.sampling import options as sampling_options
 from crystaljax.system import errors
+from crystaljax.system import options as options_lib
 
 # JAX takes a second to import, and --help does without it.
 if TYPE_CHECKING:
@@ -49,35 +50,60 @@ if TYPE_CHECKING:
     import crystaljax.sampling.requests
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SampleOptions(command_line.SamplingOptions):
-    """What to sample; see the flags of the command.
+@options_lib.frozen
+class SampleOptions(sampling_options.SamplingOptions):
+    """What to sample."""
 
-    Attributes:
-        formulas: of the cells, such as ("Cu3Au1",).
-        chemical_systems: such as ("Ta-W-B",), beside the formulas or in their place.
-        formula_units: such as "1,2" or "1:4"; see `formulas.expand_formulas`.
-        max_atoms: of the cells of chemical systems.
-        space_groups: "all", "seen", or numbers and symbols, comma-separated.
-        energies: formation energies in eV/atom: values and ranges start:stop:step,
-            relative to the hull as in "hull-0.2:hull:0.01".
-        hull: where the hull's entries are; see `entries.read_entries`.
-        hull_energy_model: what computed their energies, where they do not say.
-        num_samples: samples of each combination.
-        infeasible: what to do with combinations of formula and space group that cannot
-            exist: "mark", "drop" or "keep"; see `conditions.judge_feasibility`.
-    """
+    formulas: tuple[str, ...] = options_lib.option(
+        "Formulas of the cells, such as Cu3Au1,NiPt.", default=()
+    )
+    chemical_systems: tuple[str, ...] = options_lib.option(
+        "All cells with exactly these elements, such as Ta-W-B, up to `max_atoms=`.",
+        default=(),
+    )
+    formula_units: str = options_lib.option(
+        "Formula units of a cell, such as 1,2 or 1:4; 1 by default, and all that "
+        "`max_atoms=` allows for chemical systems.",
+        default="",
+    )
+    max_atoms: int | None = options_lib.option(
+        "Atoms of the cells of chemical systems, at most.", default=None, lower=1
+    )
+    space_groups: str = options_lib.option(
+        sampling_options.SPACE_GROUPS, default="seen"
+    )
+    energies: str = options_lib.option(
+        "Formation energies, eV/atom: values and ranges start:stop:step (both ends "
+        "included), such as -0.3,-0.05:0.05:0.01; relative to `hull=` such as "
+        "hull+0.05,hull-0.2:hull:0.01.",
+        default="0",
+    )
+    hull: str | None = options_lib.option(
+        "Entries of the hull: FILE.csv (formula, formation_energy), pymatgen's "
+        "FILE.json, dataset:PATH, builtin or aflow.",
+        default=None,
+    )
+    hull_energy_model: str | None = options_lib.option(
+        "What computed the energies of `hull=`, where it does not say.", default=None
+    )
+    num_samples: int = options_lib.option(
+        "Samples of each combination.", default=1, lower=1
+    )
+    infeasible: str = options_lib.option(
+        "Formulas whose sites cannot fill Wyckoff positions of a space group: 'mark' "
+        "samples and marks them, 'drop' leaves them out, 'keep' does not look.",
+        default="mark",
+        choices=("mark", "drop", "keep"),
+    )
 
-    formulas: tuple[str, ...] = ()
-    chemical_systems: tuple[str, ...] = ()
-    formula_units: str = ""
-    max_atoms: int | None = None
-    space_groups: str = "seen"
-    energies: str = "0"
-    hull: str | None = None
-    hull_energy_model: str | None = None
-    num_samples: int = 1
-    infeasible: str = "mark"
+
+@options_lib.frozen
+class _Output(sampling_options.OutputOptions):
+    """Where and how samples are written."""
+
+    output: str = options_lib.option(
+        "Folder to write. The same command again goes on with what is there."
+    )
 
 
 def sample(
@@ -182,82 +208,31 @@ def _ask(
 
 def _wording(options: SampleOptions) -> dict[str, Any]:
     """What was asked for, as the user said it."""
-    shared = {each.name for each in dataclasses.fields(command_line.SamplingOptions)}
+    shared = {
+        each.name for each in dataclasses.fields(sampling_options.SamplingOptions)
+    }
     asked = dataclasses.asdict(options)
     return {name: value for name, value in asked.items() if name not in shared}
 
 
-def main() -> None:
-    """Command line."""
-    defaults = SampleOptions(workdir="")
-    values = {
-        "workdir": flags.DEFINE_string(
-            "workdir", None, "Run directory to sample from."
-        ),
-        "formulas": flags.DEFINE_list(
-            "formulas", [], "Formulas of the cells, such as Cu3Au1,NiPt."
-        ),
-        "chemical_systems": flags.DEFINE_list(
-            "chemical_systems",
-            [],
-            "All cells with exactly these elements, such as Ta-W-B, up to --max_atoms.",
-        ),
-        "formula_units": flags.DEFINE_string(
-            "formula_units",
-            defaults.formula_units,
-            "Formula units of a cell, such as 1,2 or 1:4; 1 by default, and all that "
-            "--max_atoms allows for chemical systems.",
-        ),
-        "max_atoms": flags.DEFINE_integer(
-            "max_atoms", None, "Atoms of the cells of chemical systems, at most.", 1
-        ),
-        "energies": flags.DEFINE_string(
-            "energies",
-            defaults.energies,
-            "Formation energies, eV/atom: values and ranges start:stop:step (both ends "
-            "included), such as -0.3,-0.05:0.05:0.01; relative to --hull such as "
-            "hull+0.05,hull-0.2:hull:0.01.",
-        ),
-        "hull": flags.DEFINE_string(
-            "hull",
-            None,
-            "Entries of the hull: FILE.csv (formula, formation_energy), pymatgen's "
-            "FILE.json, dataset:PATH, builtin or aflow.",
-        ),
-        "hull_energy_model": flags.DEFINE_string(
-            "hull_energy_model",
-            None,
-            "What computed the energies of --hull, where it does not say.",
-        ),
-        "infeasible": flags.DEFINE_enum(
-            "infeasible",
-            defaults.infeasible,
-            ["mark", "drop", "keep"],
-            "Formulas whose sites cannot fill Wyckoff positions of a space group: "
-            "'mark' samples and marks them, 'drop' leaves them out, 'keep' does not "
-            "look.",
-        ),
-    }
-    values |= command_line.define_request_flags(
-        defaults.space_groups, defaults.num_samples, defaults.seed
+def _run(chosen: SampleOptions, output: _Output) -> None:
+    from crystaljax.sampling import requests
+
+    requests.write_request(
+        build_request(chosen),
+        output.output,
+        cifs=output.cifs,
+        shard_size=output.shard_size,
+        overwrite=output.overwrite,
     )
-    values |= command_line.define_sampler_flags()
-    output, written = command_line.define_output_flags()
-    flags.mark_flags_as_required(["workdir", "output"])
 
-    def command():
-        from crystaljax.sampling import requests
 
-        chosen = {name: flag.value for name, flag in values.items()}
-        for name in ("formulas", "chemical_systems"):
-            chosen[name] = tuple(chosen[name])
-        requests.write_request(
-            build_request(SampleOptions(**chosen)),
-            output.value,
-            **{name: flag.value for name, flag in written.items()},
-        )
+COMMAND = command_line.Command("sample", __doc__, (SampleOptions, _Output), _run)
 
-    command_line.run(command)
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; ``arguments`` are those of the process if None."""
+    command_line.run(COMMAND, arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Screens crystals: checks, relaxes, puts them on the convex hull and ranks them.
+"""Screens crystals: checks, relaxes and ranks them by energy above hull.
 
     python -m crystaljax.screen --samples=samples --calculator=emt --hull=builtin \
         --output=screening
@@ -15,12 +15,12 @@ import dataclasses
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-from absl import flags
 
 from crystaljax import command_line
 from crystaljax.system import errors
+from crystaljax.system import options as options_lib
 
 # These bring pymatgen, ASE and JAX, and --help does without.
 if TYPE_CHECKING:
@@ -33,58 +33,100 @@ if TYPE_CHECKING:
 NONE = "none"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@options_lib.frozen
 class ScreenOptions:
-    """What to screen; see the flags of the command.
+    """What to screen."""
 
-    Attributes:
-        samples: folder or file of crystals; see `inputs.read_candidates`.
-        calculator: see `calculators.build_calculator`.
-        hull: see `convex_hull.load_hull`; "none" for no hull.
-        output: the folder to write.
-        energy_model: of the calculator, in the words of the user; its own if None.
-        hull_energy_model: of the hull, likewise; what it says if None.
-        references: file or folder, see `references.load_references`; ASE's tables if
-            None.
-        known: data set directory; "none"; that of the samples' run if None.
-        preset: of `ase_ase_relaxation.PRESETS`. What follows changes it.
-        fmax: eV/Å.
-        max_steps: of each relaxation.
-        relax_cell: or sites only.
-        optimizer: of `ase_relaxation.OPTIMIZERS`.
-        timeout: seconds per crystal.
-        relaxation: "auto", "ase" or "batched".
-        min_distance_ratio: see `funnel.ScreeningOptions`.
-        tolerance: of what counts as equal: ltol/stol/angle_tol of StructureMatcher.
-        relax_duplicates: see `funnel.ScreeningOptions`.
-        num_workers: processes; all CPUs if None.
-        dask: address of a Dask scheduler; None: this machine.
-        report: write report.html.
-        overwrite: replace the screening of another request.
-    """
-
-    samples: str
-    calculator: str
-    hull: str
-    output: str
-    energy_model: str | None = None
-    hull_energy_model: str | None = None
-    references: str | None = None
-    known: str | None = None
-    preset: str = "default"
-    fmax: float | None = None
-    max_steps: int | None = None
-    relax_cell: bool | None = None
-    optimizer: str | None = None
-    timeout: float | None = None
-    relaxation: str = "auto"
-    min_distance_ratio: float = 0.5
-    tolerance: str = "0.1/0.15/3"
-    relax_duplicates: bool = False
-    num_workers: int | None = None
-    dask: str | None = None
-    report: bool = True
-    overwrite: bool = False
+    samples: str = options_lib.option(
+        "Crystals: an output folder of `crystaljax sample` or `crystaljax modify`; an "
+        "extxyz, CIF or POSCAR file; a folder or zip archive of those."
+    )
+    calculator: str = options_lib.option(
+        "What relaxes: emt (alloys of Al, Ni, Cu, Pd, Ag, Pt, Au), matgl:NAME with a "
+        "pretrained potential's name or local path, or module:function, a function "
+        "that returns an ASE calculator."
+    )
+    hull: str = options_lib.option(
+        "Known compounds: FILE.csv (formula, formation_energy in eV/atom), FILE.json "
+        "(pymatgen's entries), dataset:PATH, builtin, aflow; or none, which ranks "
+        "within compositions."
+    )
+    output: str = options_lib.option(
+        "Folder to write. The same command again goes on with what is there."
+    )
+    energy_model: str | None = options_lib.option(
+        "Energy model of the calculator, where it was made to reproduce that of the "
+        "hull. That the two can be compared is your claim: nothing here can check it.",
+        default=None,
+    )
+    hull_energy_model: str | None = options_lib.option(
+        "What the hull's energies were computed with, where the file does not say.",
+        default=None,
+    )
+    references: str | None = options_lib.option(
+        "Elements that formation energies are measured against: FILE.csv (element, "
+        "energy: total energies of the calculator, eV/atom), or crystals of the "
+        "elements in a file or folder, which are relaxed. By default the structures of "
+        "ASE's tables, for elements that are fcc, bcc, hcp, diamond or sc.",
+        default=None,
+    )
+    known: str | None = options_lib.option(
+        "Data set of known crystals, or none; by default that of the samples' run.",
+        default=None,
+    )
+    preset: str = options_lib.option(
+        "Settings of the relaxations: default (LBFGS, fmax 0.05, 500 steps) or paper "
+        "(what the paper relaxed with: pymatgen's defaults, FIRE, fmax 0.1, 500 "
+        "steps). The cell relaxes in both.",
+        default="default",
+    )
+    fmax: float | None = options_lib.option(
+        "Force at which a relaxation has converged, eV/Å; preset's.", default=None
+    )
+    max_steps: int | None = options_lib.option(
+        "Steps of a relaxation at most; the preset's.", default=None
+    )
+    relax_cell: bool | None = options_lib.option(
+        "Relax the cell too, or sites only; as in the preset.", default=None
+    )
+    optimizer: str | None = options_lib.option(
+        "LBFGS, FIRE or BFGS; the preset's by default.", default=None
+    )
+    timeout: float | None = options_lib.option(
+        "Seconds that a crystal may take to relax; 600 by default.", default=None
+    )
+    relaxation: str = options_lib.option(
+        "ase: one at a time, on all cores. batched: many at once on the devices, for "
+        "emt and TensorNets of matgl. auto: batched where it can be and there are more "
+        "than 32 crystals.",
+        default="auto",
+    )
+    min_distance_ratio: float = options_lib.option(
+        "Crystals with atoms closer than this share of the sum of their covalent radii "
+        "are not relaxed: bonds have 0.8 and more, and far below potentials answer "
+        "with anything.",
+        default=0.5,
+    )
+    tolerance: str = options_lib.option(
+        "What counts as the same crystal: ltol/stol/angle_tol of pymatgen's "
+        "StructureMatcher, whose own 0.2/0.3/5 takes some polymorphs for one.",
+        default="0.1/0.15/3",
+    )
+    relax_duplicates: bool = options_lib.option(
+        "Relax crystals too that equal an earlier or a known one as they are.",
+        default=False,
+    )
+    num_workers: int | None = options_lib.option(
+        "Processes; all CPUs by default.", default=None, lower=1
+    )
+    dask: str | None = options_lib.option(
+        "Address of a Dask scheduler whose workers relax, such as tcp://10.0.0.1:8786.",
+        default=None,
+    )
+    report: bool = options_lib.option("Write report.html.", default=True)
+    overwrite: bool = options_lib.option(
+        "Replace the screening of another request in the output folder.", default=False
+    )
 
 
 # What has no say in what the results are.
@@ -292,148 +334,28 @@ def _request(
     }
 
 
-def _define_flags(defaults: ScreenOptions) -> dict[str, flags.FlagHolder]:
-    """One flag for each option, by name; which are known is checked where it is."""
-    return {
-        "samples": flags.DEFINE_string(
-            "samples",
-            None,
-            "Crystals: an output folder of crystaljax.sample or crystaljax.modify; an "
-            "extxyz, CIF or POSCAR file; a folder or zip archive of those.",
-        ),
-        "calculator": flags.DEFINE_string(
-            "calculator",
-            None,
-            "What relaxes: emt (alloys of Al, Ni, Cu, Pd, Ag, Pt, Au), matgl:NAME with "
-            "a pretrained potential's name or local path, or module:function, a "
-            "function that returns an ASE calculator.",
-        ),
-        "hull": flags.DEFINE_string(
-            "hull",
-            None,
-            "Known compounds: FILE.csv (formula, formation_energy in eV/atom), "
-            "FILE.json (pymatgen's entries), dataset:PATH, builtin, aflow; or none, "
-            "which ranks within compositions.",
-        ),
-        "output": flags.DEFINE_string(
-            "output",
-            None,
-            "Folder to write. The same command again goes on with what is there.",
-        ),
-        "energy_model": flags.DEFINE_string(
-            "energy_model",
-            None,
-            "Energy model of the calculator, where it was made to reproduce that of "
-            "the hull. That the two can be compared is your claim: nothing here can "
-            "check it.",
-        ),
-        "hull_energy_model": flags.DEFINE_string(
-            "hull_energy_model",
-            None,
-            "What the hull's energies were computed with, where the file does not say.",
-        ),
-        "references": flags.DEFINE_string(
-            "references",
-            None,
-            "Elements that formation energies are measured against: FILE.csv (element, "
-            "energy: total energies of the calculator, eV/atom), or crystals of the "
-            "elements in a file or folder, which are relaxed. By default the "
-            "structures of ASE's tables, for elements that are fcc, bcc, hcp, diamond "
-            "or sc.",
-        ),
-        "known": flags.DEFINE_string(
-            "known",
-            None,
-            "Data set of known crystals, or none; by default that of the samples' run.",
-        ),
-        "preset": flags.DEFINE_string(
-            "preset",
-            defaults.preset,
-            "Settings of the relaxations: default (LBFGS, fmax 0.05, 500 steps) or "
-            "paper (what the paper relaxed with: pymatgen's defaults, FIRE, fmax 0.1, "
-            "500 steps). The cell relaxes in both.",
-        ),
-        "fmax": flags.DEFINE_float(
-            "fmax", None, "Force at which a relaxation has converged, eV/Å; preset's."
-        ),
-        "max_steps": flags.DEFINE_integer(
-            "max_steps", None, "Steps of a relaxation at most; the preset's."
-        ),
-        "relax_cell": flags.DEFINE_bool(
-            "relax_cell", None, "Relax the cell too, or sites only; as in the preset."
-        ),
-        "optimizer": flags.DEFINE_string(
-            "optimizer", None, "LBFGS, FIRE or BFGS; the preset's by default."
-        ),
-        "timeout": flags.DEFINE_float(
-            "timeout", None, "Seconds that a crystal may take to relax; 600 by default."
-        ),
-        "relaxation": flags.DEFINE_string(
-            "relaxation",
-            defaults.relaxation,
-            "ase: one at a time, on all cores. batched: many at once on the devices, "
-            "for emt and TensorNets of matgl. auto: batched where it can be and there "
-            "are more than 32 crystals.",
-        ),
-        "min_distance_ratio": flags.DEFINE_float(
-            "min_distance_ratio",
-            defaults.min_distance_ratio,
-            "Crystals with atoms closer than this share of the sum of their covalent "
-            "radii are not relaxed: bonds have 0.8 and more, and far below potentials "
-            "answer with anything.",
-        ),
-        "tolerance": flags.DEFINE_string(
-            "tolerance",
-            defaults.tolerance,
-            "What counts as the same crystal: ltol/stol/angle_tol of pymatgen's "
-            "StructureMatcher, whose own 0.2/0.3/5 takes some polymorphs for one.",
-        ),
-        "relax_duplicates": flags.DEFINE_bool(
-            "relax_duplicates",
-            defaults.relax_duplicates,
-            "Relax crystals too that equal an earlier or a known one as they are.",
-        ),
-        "num_workers": flags.DEFINE_integer(
-            "num_workers", None, "Processes; all CPUs by default.", 1
-        ),
-        "dask": flags.DEFINE_string(
-            "dask",
-            None,
-            "Address of a Dask scheduler whose workers relax, such as "
-            "tcp://10.0.0.1:8786.",
-        ),
-        "report": flags.DEFINE_bool("report", defaults.report, "Write report.html."),
-        "overwrite": flags.DEFINE_bool(
-            "overwrite", False, "Replace the screening of another request in --output."
-        ),
-    }
+def _run(chosen: ScreenOptions) -> None:
+    from crystaljax.system import startup
+
+    startup.enable_compilation_cache()
+    start = time.perf_counter()
+    try:
+        result, table = screen(chosen, show_progress=True)
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; the same command goes on from here") from None
+    print(report(result, table))
+    print(f"\n{chosen.output}/ after {time.perf_counter() - start:.0f} s")
 
 
-def main() -> None:
-    """Command line."""
-    values = _define_flags(ScreenOptions(samples="", calculator="", hull="", output=""))
-    flags.mark_flags_as_required(["samples", "calculator", "hull", "output"])
+# One process: those of the relaxations are its own.
+COMMAND = command_line.Command(
+    "screen", __doc__, (ScreenOptions,), _run, uses_devices=False
+)
 
-    def command():
-        from crystaljax.system import startup
 
-        startup.enable_compilation_cache()
-        start = time.perf_counter()
-        options = ScreenOptions(**{name: flag.value for name, flag in values.items()})
-        try:
-            result, table = screen(options, show_progress=True)
-        except ImportError as error:
-            # An extra that is not installed; all else is a bug.
-            if "pip install 'crystaljax[" not in str(error):
-                raise
-            raise SystemExit(f"error: {error}") from error
-        except KeyboardInterrupt:
-            raise SystemExit("stopped; the same command goes on from here") from None
-        print(report(result, table))
-        print(f"\n{options.output}/ after {time.perf_counter() - start:.0f} s")
-
-    # One process: those of the relaxations are its own.
-    command_line.run(command, uses_devices=False)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; ``arguments`` are those of the process if None."""
+    command_line.run(COMMAND, arguments)
 
 
 if __name__ == "__main__":

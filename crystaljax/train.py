@@ -9,13 +9,12 @@ bit.
 
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import tqdm
-from absl import flags
-from ml_collections import config_flags
 
 from crystaljax import command_line
 from crystaljax.crystals import structure
@@ -25,6 +24,7 @@ from crystaljax.models import build, scaling
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import estimation, generation
 from crystaljax.system import errors, saved_requests, sharding
+from crystaljax.system import options as options_lib
 from crystaljax.training import build as build_training
 from crystaljax.training import checkpoints, runs, train_step
 from crystaljax.training import examples as examples_lib
@@ -285,19 +285,32 @@ def _require_fits(dataset: datasets.Dataset, rows: int) -> None:
         )
 
 
-def main() -> None:
-    """Command line."""
-    config_flags.DEFINE_config_file(
-        "config", None, "Config file, such as configs/ddim.py or configs/ddim.py:smoke."
+@options_lib.frozen
+class TrainOptions:
+    """What the command trains."""
+
+    config: Any = options_lib.option(
+        "Name of a config of the package, such as best or best:smoke, or a file such "
+        "as configs/ddim.py or configs/ddim.py:smoke. Any value in it has a flag of "
+        "its own: --config.train.batch_size=64.",
+        is_config=True,
     )
-    workdir = flags.DEFINE_string("workdir", None, "Run directory to write.")
-    resume = flags.DEFINE_bool("resume", False, "Go on with the run in --workdir.")
-    flags.mark_flags_as_required(["config", "workdir"])
+    workdir: str = options_lib.option("Run directory to write.")
+    resume: bool = options_lib.option(
+        "Go on with the run in the run directory.", default=False
+    )
 
-    def command():
-        train(flags.FLAGS.config, str(workdir.value), resume=resume.value)
 
-    command_line.run(command)
+def _run(chosen: TrainOptions) -> None:
+    train(chosen.config, chosen.workdir, resume=chosen.resume)
+
+
+COMMAND = command_line.Command("train", __doc__, (TrainOptions,), _run)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; ``arguments`` are those of the process if None."""
+    command_line.run(COMMAND, arguments)
 
 
 if __name__ == "__main__":

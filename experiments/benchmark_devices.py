@@ -27,7 +27,7 @@ from throughput import command, ours, timing
 
 from crystaljax.crystals import structure
 from crystaljax.sampling import generation
-from crystaljax.system import sharding
+from crystaljax.system import errors, sharding
 from crystaljax.training import train_step
 
 AXIS = "devices"
@@ -109,7 +109,9 @@ def measure(
     }
     losses = {name: program.call() for name, program in programs.items()}
     if not np.isclose(losses["ours"], losses["pmap"], rtol=1e-2):
-        raise ValueError(f"the first losses differ, {losses}; expected the same steps")
+        raise errors.UserError(
+            f"the first losses differ, {losses}; expected the same steps"
+        )
     seconds = timing.take_turns(
         {name: program.run for name, program in programs.items()},
         repeats=values.repeats,

@@ -22,6 +22,7 @@ from throughput import command, ours, timing
 from crystaljax import defaults
 from crystaljax.data import dataset as datasets
 from crystaljax.models import build
+from crystaljax.system import errors
 from crystaljax.training import examples as examples_lib
 
 
@@ -40,7 +41,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> dict[str, Any]:
     """Measures, prints and writes the record."""
     if values.dataset is None:
-        raise ValueError("--dataset is missing; give a folder made by prepare")
+        raise errors.UserError("--dataset is missing; give a folder made by prepare")
     config = command.adjust_config(
         values, values.config or defaults.paper("generation")
     )

@@ -46,7 +46,9 @@ def imported(tensors, tmp_path_factory):
     for name, state_dict in tensors.items():
         torch.save(state_dict, folder / f"{name}.pt")
         found[name] = import_torch.import_checkpoint(
-            import_torch.ImportOptions(str(folder / f"{name}.pt"), str(folder / name))
+            import_torch.ImportOptions(
+                checkpoint=str(folder / f"{name}.pt"), workdir=str(folder / name)
+            )
         )
     return found
 
@@ -56,7 +58,9 @@ def import_into(folder, content, **options):
     torch.save(content, folder / "model.pt")
     return import_torch.import_checkpoint(
         import_torch.ImportOptions(
-            str(folder / "model.pt"), str(folder / "run"), **options
+            checkpoint=str(folder / "model.pt"),
+            workdir=str(folder / "run"),
+            **options,
         )
     )
 
@@ -328,7 +332,9 @@ def test_existing_folders_are_refused_before_the_checkpoint_is_read(imported, tm
     ):
         with pytest.raises(FileExistsError, match=message):
             import_torch.import_checkpoint(
-                import_torch.ImportOptions("nowhere.pt", str(workdir))
+                import_torch.ImportOptions(
+                    checkpoint="nowhere.pt", workdir=str(workdir)
+                )
             )
 
 

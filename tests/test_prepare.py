@@ -11,10 +11,9 @@ import aflux_server
 import numpy as np
 import pytest
 import test_aflow
-from absl import flags
 from pymatgen.core import Lattice, Structure
 
-from crystaljax import prepare
+from crystaljax import command_line, prepare
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import report as reports
@@ -265,10 +264,8 @@ def test_records_that_are_made_are_counted_too(tmp_path, monkeypatch):
 
 
 def test_flags_are_the_options():
-    values = flags.FlagValues()
-    prepare.define_flags(values)
-    values(["prepare", "--source=builtin", "--output=x", "--max_sites=20"])
-    assert prepare.options_from_flags(values) == prepare.PrepareOptions(
+    given = parse_flags("--source=builtin", "--max_sites=20")
+    assert given == prepare.PrepareOptions(
         source="builtin", output="x", rules=selection.Rules(max_sites=20)
     )
 
@@ -354,10 +351,7 @@ def test_options_reach_their_source(given, source):
 
 
 def parse_flags(*arguments):
-    values = flags.FlagValues()
-    prepare.define_flags(values)
-    values(["prepare", "--output=x", *arguments])
-    return prepare.options_from_flags(values)
+    return command_line.parse(prepare.COMMAND, ["--output=x", *arguments])[0]
 
 
 def test_flags_of_services():

@@ -318,7 +318,7 @@ def test_help_of_sample_is_quick():
     text, loaded = run_help("sample")
     assert not {"jax", "flax", "orbax", "numpy"} & set(loaded)
     for name in ("formulas", "batch_size", "shard_size", "overwrite"):
-        assert f"--{name}: " in text or f"--[no]{name}: " in text
+        assert f"--{name}=" in text or f"--[no]{name}" in text
     for names in defaults.SAMPLERS.values():
         assert all(name in text for name in names)
 

@@ -6,7 +6,6 @@ them one after the other. No function copies the sites of all structures: tables
 millions of structures, in memory or in memory maps, are read block by block.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +14,10 @@ from jaxtyping import Bool, Int
 
 from crystaljax.crystals import elements
 from crystaljax.data import columnar, duplicates
+from crystaljax.system import options as options_lib
 
 
-@dataclasses.dataclass(frozen=True)
+@options_lib.frozen
 class Rules:
     """What to drop. Rules apply in the order of these fields; None: no such rule.
 
@@ -25,30 +25,35 @@ class Rules:
     end. Dropping a rare space group takes members out of groups, so group sizes come
     last here: they hold in what is left. Shares, in turn, are those before groups are
     dropped.
-
-    Attributes:
-        min_sites: fewest sites of a cell.
-        max_sites: most sites of a cell.
-        min_energy: formation energies must lie above it, eV/atom.
-        max_energy: formation energies must lie below it, eV/atom.
-        drop_duplicates: drop what an earlier structure equals.
-        min_element_share: drop structures with an element found in a smaller share of
-            all structures, counted once, before this and the next rule.
-        min_space_group_share: drop structures with a space group found in a smaller
-            share of all structures, counted at the same time.
-        min_group_size: fewest members of a polymorph group (same cell formula).
-        max_group_size: most members of a polymorph group; larger ones go as a whole.
     """
 
-    min_sites: int | None = None
-    max_sites: int | None = None
-    min_energy: float | None = None
-    max_energy: float | None = None
-    drop_duplicates: bool = True
-    min_element_share: float | None = None
-    min_space_group_share: float | None = None
-    min_group_size: int | None = None
-    max_group_size: int | None = None
+    min_sites: int | None = options_lib.option("Fewest atoms of a cell.", default=None)
+    max_sites: int | None = options_lib.option("Most atoms of a cell.", default=None)
+    min_energy: float | None = options_lib.option(
+        "Energies must lie above, eV/atom.", default=None
+    )
+    max_energy: float | None = options_lib.option(
+        "Energies must lie below, eV/atom.", default=None
+    )
+    drop_duplicates: bool = options_lib.option(
+        "Drop what equals an earlier structure.", default=True
+    )
+    min_element_share: float | None = options_lib.option(
+        "Drop structures with an element found in a smaller share of all structures "
+        "(0.01: 1 %), counted once, before this and the next rule.",
+        default=None,
+    )
+    min_space_group_share: float | None = options_lib.option(
+        "Drop structures with a space group found in a smaller share of all "
+        "structures, counted at the same time.",
+        default=None,
+    )
+    min_group_size: int | None = options_lib.option(
+        "Fewest members of a polymorph group (same cell formula).", default=None
+    )
+    max_group_size: int | None = options_lib.option(
+        "Most members of a polymorph group; larger ones go as a whole.", default=None
+    )
 
 
 # Section 2.1; the energy window is that of the authors' code.
@@ -63,6 +68,10 @@ PAPER_RULES = Rules(
     min_group_size=7,
     max_group_size=71,
 )
+
+
+# By the names that users know them by; the first is the default.
+PRESETS = {"none": Rules(), "paper": PAPER_RULES}
 
 
 def group_sizes(

@@ -126,7 +126,7 @@ def _load_matgl_potential(model: str) -> Any:
         import matgl  # type: ignore[import-not-found]
         import matgl.ext.ase  # type: ignore[import-not-found]
     except ImportError as error:
-        raise ImportError(
+        raise errors.MissingPackageError(
             f"'matgl:{model}' needs matgl, which is not installed; install the "
             "'relax' extra: pip install 'crystaljax[relax]'"
         ) from error

@@ -1,4 +1,8 @@
-"""What the package raises for what its user gave, and for what the disk refuses."""
+"""What the package raises for what its user gave, and for what the disk refuses.
+
+Messages name arguments as `name=value` in backticks; the command line shows these as
+its flags.
+"""
 
 import contextlib
 import errno
@@ -32,6 +36,10 @@ class UserError(ValueError):
     The command line shows the text alone. Any other ValueError is a bug, and keeps its
     traceback.
     """
+
+
+class MissingPackageError(ImportError):
+    """A package that only some uses need is not installed; the text says how."""
 
 
 class DiskError(OSError, UserError):

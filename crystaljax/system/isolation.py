@@ -333,7 +333,7 @@ def _import_distributed() -> Any:
     try:
         import distributed
     except ImportError as error:
-        raise ImportError(
+        raise errors.MissingPackageError(
             "a cluster needs Dask, which is not installed; install the 'cluster' "
             "extra: pip install 'crystaljax[cluster]'"
         ) from error

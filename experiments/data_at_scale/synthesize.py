@@ -23,10 +23,10 @@ import time
 import numpy as np
 import planning
 import templates
-from absl import flags
 
 from crystaljax import command_line
 from crystaljax.crystals import elements, structure
+from crystaljax.system import options as options_lib
 
 HEADER = (
     "auid,pretty_formula,elements,nsites,enthalpy_formation_atom,spacegroup_relax,"
@@ -272,36 +272,38 @@ def summarise(library: templates.Library, plan: planning.Plan) -> dict:
     }
 
 
-def main() -> None:
-    """Command line."""
-    flags.DEFINE_integer("num_structures", 2_100_000, "Rows of the file.", 1)
-    flags.DEFINE_string("output", None, "File to write; gzip if it ends in .gz.")
-    flags.DEFINE_integer("seed", 0, "Of everything.", 0)
-    flags.DEFINE_bool("overwrite", False, "Replace --output.")
-    flags.mark_flag_as_required("output")
+@options_lib.frozen
+class Options:
+    """What to make."""
 
-    def command():
-        values = flags.FLAGS
-        path = pathlib.Path(values.output)
-        if path.exists() and not values.overwrite:
-            raise FileExistsError(f"{path} exists; replace it with --overwrite")
-        start = time.perf_counter()
-        library = templates.build_library(values.seed)
-        built = time.perf_counter()
-        plan = planning.make_plan(library, values.num_structures, values.seed)
-        write_rows(path, library, plan, values.seed)
-        seconds = time.perf_counter() - built
-        summary = summarise(library, plan) | {
-            "templates": len(library.space_group),
-            "bytes": path.stat().st_size,
-            "seconds_templates": round(built - start, 1),
-            "seconds_rows": round(seconds, 1),
-            "rows_per_second": round(values.num_structures / seconds),
-        }
-        print(json.dumps(summary, indent=2))
+    num_structures: int = options_lib.option(
+        "Rows of the file.", default=2_100_000, lower=1
+    )
+    output: str = options_lib.option("File to write; gzip if it ends in .gz.")
+    seed: int = options_lib.option("Of everything.", default=0, lower=0)
+    overwrite: bool = options_lib.option("Replace the output.", default=False)
 
-    command_line.run(command)
+
+def run(options: Options) -> None:
+    """Writes the file, and prints what it holds."""
+    path = pathlib.Path(options.output)
+    if path.exists() and not options.overwrite:
+        raise FileExistsError(f"{path} exists; replace it with `overwrite=True`")
+    start = time.perf_counter()
+    library = templates.build_library(options.seed)
+    built = time.perf_counter()
+    plan = planning.make_plan(library, options.num_structures, options.seed)
+    write_rows(path, library, plan, options.seed)
+    seconds = time.perf_counter() - built
+    summary = summarise(library, plan) | {
+        "templates": len(library.space_group),
+        "bytes": path.stat().st_size,
+        "seconds_templates": round(built - start, 1),
+        "seconds_rows": round(seconds, 1),
+        "rows_per_second": round(options.num_structures / seconds),
+    }
+    print(json.dumps(summary, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(command_line.Command("synthesize", __doc__, (Options,), run))

@@ -17,7 +17,7 @@ from crystaljax.crystals import structure
 from crystaljax.models import build, initial, scaling
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import generation, requests
-from crystaljax.system import sharding
+from crystaljax.system import errors, sharding
 from crystaljax.training import build as build_training
 from crystaljax.training import train_step
 
@@ -101,7 +101,7 @@ def widen(
     config.sampler.num_steps = num_steps or config.sampler.num_steps
     more = (rows or config.data.rows) - config.data.rows
     if more < 0:
-        raise ValueError(
+        raise errors.UserError(
             f"rows is {rows}, but the crystals have {config.data.rows}; expected as "
             "many at least"
         )

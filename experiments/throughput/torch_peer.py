@@ -23,6 +23,7 @@ from torch.nn import functional
 from crystaljax.crystals import space_groups, structure
 from crystaljax.models import processes, scaling, torch_weights
 from crystaljax.models.networks import crystal_unet, encoders
+from crystaljax.system import errors
 from crystaljax.training import train_step
 
 Batch = dict[str, torch.Tensor | None]
@@ -340,7 +341,7 @@ def find_device(platform: str) -> torch.device:
     if platform == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ValueError(
+        raise errors.UserError(
             f"JAX runs on {platform!r}, and this PyTorch ({torch.__version__}) sees no "
             "GPU; install a build of PyTorch with CUDA, or leave out --peer"
         )
@@ -634,7 +635,7 @@ def build_scheduler(config: Any) -> Any:
                 **settings, use_lu_lambdas=True
             )
         case name:
-            raise ValueError(f"diffusers has no counterpart of sampler {name!r}")
+            raise errors.UserError(f"diffusers has no counterpart of sampler {name!r}")
 
 
 def sample(
@@ -685,7 +686,7 @@ def sample(
         case "regression":
             return predict(x, at(0.0)) * mask
         case name:
-            raise ValueError(f"no counterpart of sampler {name!r}")
+            raise errors.UserError(f"no counterpart of sampler {name!r}")
 
 
 class Sampler:
@@ -813,7 +814,7 @@ def build_contender(
     """
     network = workload.config.model.network
     if network != "unet":
-        raise ValueError(
+        raise errors.UserError(
             f"model.network is {network!r}, and only the paper's UNet is written in "
             "PyTorch here; measure without --peer, or a config with the UNet"
         )
@@ -851,7 +852,7 @@ def build_contender(
                 compile_network=compile_network,
             )
         case _:
-            raise ValueError(
+            raise errors.UserError(
                 f"unknown task {task!r}; expected 'training', 'forward' or 'sampling'"
             )
     seconds = choose_threads(run) if device.type == "cpu" else {}

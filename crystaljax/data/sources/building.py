@@ -17,6 +17,7 @@ from crystaljax.data.sources import (
     record,
 )
 from crystaljax.system import errors
+from crystaljax.system import options as options_lib
 
 # Sources that make their records, read a file or folder, ask a service.
 _EMT_SOURCES = ("builtin", "emt")
@@ -75,52 +76,82 @@ _SOURCES: dict[str, tuple[Callable[..., record.Source] | None, dict[str, str]]] 
 SOURCES = tuple(_SOURCES)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SourceOptions:
-    """Where the structures come from; None: as the source has it.
+def parse_range(text: str) -> tuple[int, int]:
+    """Text such as "4:60", or one number, → the least and the greatest.
 
-    Attributes:
-        source: one of ``SOURCES``.
-        input: the file, folder or archive, for sources that read one.
-        labels: CSV with energies by id, for folders and for JSON without energies.
-        energy_column: column, key or property of the formation energy, eV/atom.
-        space_group_column: column, key or property of the space group; found by spglib
-            where neither this nor the source says it.
-        id_column: column or key of the structure's name.
-        species: elements that structures may have (aflow).
-        natoms: fewest and most atoms of the cell (aflow).
-        nspecies: fewest and most elements (aflow).
-        functionals: values of dft_type that are wanted (aflow).
-        allow_hubbard_u: keep what was computed with a Hubbard U (aflow).
-        filter: in OPTIMADE's language (optimade).
-        server: address of AFLUX; provider or address (optimade).
-        page_size: entries asked for at once (aflow, optimade).
-        verify_tls: refuse servers whose certificate cannot be verified.
-        cache: directory of the pages that were downloaded (aflow, optimade).
-        num_structures: how many to make (emt); all there are if None.
-        num_workers: processes; all CPUs if None.
-        seed: of structures that are made.
+    Raises:
+        UserError: neither.
     """
+    least, _, most = text.partition(":")
+    try:
+        return int(least), int(most or least)
+    except ValueError as error:
+        raise errors.UserError(
+            f"{text} is no range; expected one such as 4:60, or one number"
+        ) from error
 
-    source: str
-    input: str | None = None
-    labels: str | None = None
-    energy_column: str | None = None
-    space_group_column: str | None = None
-    id_column: str | None = None
-    species: tuple[str, ...] | None = None
-    natoms: tuple[int, int] | None = None
-    nspecies: tuple[int, int] | None = None
-    functionals: tuple[str, ...] | None = None
-    allow_hubbard_u: bool | None = None
-    filter: str | None = None
-    server: str | None = None
-    page_size: int | None = None
-    verify_tls: bool | None = None
-    cache: str | None = None
-    num_structures: int | None = None
-    num_workers: int | None = None
-    seed: int = 0
+
+@options_lib.frozen
+class SourceOptions:
+    """Where the structures come from; None: as the source has it."""
+
+    source: str = options_lib.option("Where the structures come from.", choices=SOURCES)
+    input: str | None = options_lib.option(
+        "File to read (gzip, bzip2 and xz too), or folder or archive.", default=None
+    )
+    labels: str | None = options_lib.option(
+        "CSV with energies by id, for folder and entries_json.", default=None
+    )
+    energy_column: str | None = options_lib.option(
+        "Column, key or property of the formation energy, eV/atom.", default=None
+    )
+    space_group_column: str | None = options_lib.option(
+        "Column, key or property of the space-group number; found by spglib where "
+        "neither this nor the source says it.",
+        default=None,
+    )
+    id_column: str | None = options_lib.option(
+        "Column or key of the structure's name.", default=None
+    )
+    species: tuple[str, ...] | None = options_lib.option(
+        "aflow: elements that structures are made of, as W,B,Ta.", default=None
+    )
+    natoms: tuple[int, int] | None = options_lib.option(
+        "aflow: atoms per cell, as 4:60, its default.", default=None, parse=parse_range
+    )
+    nspecies: tuple[int, int] | None = options_lib.option(
+        "aflow: number of elements, as 2:4.", default=None, parse=parse_range
+    )
+    functionals: tuple[str, ...] | None = options_lib.option(
+        "aflow: values of dft_type to keep; PAW_PBE if not given.", default=None
+    )
+    allow_hubbard_u: bool | None = options_lib.option(
+        "aflow: keep what was computed with a Hubbard U.", default=None
+    )
+    filter: str | None = options_lib.option(
+        "optimade: what to ask for, in its filter language.", default=None
+    )
+    server: str | None = options_lib.option(
+        "optimade: oqmd, alexandria, mp or an address; aflow: address.", default=None
+    )
+    page_size: int | None = options_lib.option(
+        "aflow, optimade: entries asked for at once.", default=None, lower=1
+    )
+    verify_tls: bool | None = options_lib.option(
+        "aflow, optimade: check the server's certificate.", default=None
+    )
+    cache: str | None = options_lib.option(
+        "aflow, optimade: keeps pages; OUTPUT.download if not given.", default=None
+    )
+    num_structures: int | None = options_lib.option(
+        "How many to make (emt); all if not given.", default=None, lower=1
+    )
+    num_workers: int | None = options_lib.option(
+        "Processes; all CPUs if not given.", default=None, lower=1
+    )
+    seed: int = options_lib.option(
+        "Of the split, and of structures that are made.", default=0
+    )
 
 
 def build_source(
