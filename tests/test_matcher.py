@@ -173,3 +173,12 @@ def test_match_many_of_nothing():
 def test_match_many_wants_one_target_each():
     with pytest.raises(ValueError, match="one target per prediction"):
         matching.match_many([triclinic()], [])
+
+
+def test_sites_far_outside_the_cell_match_as_those_within():
+    crystal = triclinic()
+    shift = np.zeros((4, 3))
+    shift[0], shift[2, 1] = [1e6 - 2, 0, -70], -345
+    far = dataclasses.replace(crystal, frac_coords=crystal.frac_coords + shift)
+    (rms,) = matching.match(far, crystal, [matching.Tolerance(0.1, 0.01, 1.0)]).rms
+    assert rms == pytest.approx(0, abs=1e-6)

@@ -307,3 +307,16 @@ def test_tensornet_is_asked_only_for_elements_it_has(tensornet_path):
     silver = bridge.from_ase(ase.build.bulk("Ag"))
     with pytest.raises(ValueError, match="no parameters for Ag"):
         batches.relax_many([silver], f"matgl:{tensornet_path}")
+
+
+def test_sites_far_outside_the_cell_cost_nothing():
+    (alloy,) = alloys(1)
+    shift = np.zeros((alloy.num_sites, 3))
+    shift[0], shift[1, 1] = [1e6 - 1, 0, -7], -345
+    far = dataclasses.replace(alloy, frac_coords=alloy.frac_coords + shift)
+    settings = ase_relaxation.RelaxationSettings(fmax=0.05, max_steps=50)
+    one, other = relax_each([alloy, far], settings)
+    assert other.energy == pytest.approx(one.energy, abs=1e-5)
+    assert np.abs(other.crystal.frac_coords).max() < 2
+    by_ase_too = ase_relaxation.relax(far, "emt", fmax=0.05, max_steps=50)
+    assert by_ase_too.energy == pytest.approx(one.energy, abs=1e-3)

@@ -151,3 +151,23 @@ def test_each_crystal_has_the_fewest_rows_that_hold_it():
     assert rows.tolist() == [16, 16, 32, 32, 64, 64]
     with pytest.raises(ValueError, match="61 sites does not fit into 64 rows"):
         structure.rows_of(np.array([61]), (16, 64))
+
+
+# ------------------------------------------------------------ far outside the cell
+
+
+def test_sites_are_wrapped_and_unknown_ones_left_alone():
+    coords = np.array([[1e6, -7.3, 0.25], [1.0, -1e-20, 3.0], [1e7, np.nan, np.inf]])
+    wrapped = structure.wrap_sites(coords)
+    np.testing.assert_allclose(wrapped[:2], [[0, 0.7, 0.25], [0, 0, 0]], atol=1e-9)
+    assert np.all(wrapped[:2] < 1) and np.all(wrapped[:2] >= 0)
+    np.testing.assert_array_equal(wrapped[2], coords[2])
+
+
+def test_sites_near_the_cell_stay_to_the_last_bit_where_far_ones_are_wrapped():
+    lattice = np.diag([3.0, 4.0, 5.0])
+    near = structure.Crystal(np.array([1]), np.array([[-0.1, 1.3, 0.5]]), lattice)
+    assert structure.wrapped_if_far(near) is near
+    far = structure.Crystal(np.array([1]), np.array([[-0.1, 1e6, 0.5]]), lattice)
+    found = structure.wrapped_if_far(far).frac_coords
+    np.testing.assert_allclose(found, [[0.9, 0, 0.5]])

@@ -23,7 +23,7 @@ def to_pymatgen(crystal: structure.Crystal) -> Structure:
 
 
 def from_pymatgen(pymatgen_structure: Structure) -> structure.Crystal:
-    """Pymatgen Structure → crystal, sites in the same order, wrapped into its cell.
+    """Pymatgen Structure → crystal, sites in the same order, cell as it is.
 
     Raises:
         ValueError: a site is disordered, partly occupied, or not an element.
@@ -35,7 +35,7 @@ def from_pymatgen(pymatgen_structure: Structure) -> structure.Crystal:
         )
     return structure.Crystal(
         atomic_numbers=np.array([site.specie.Z for site in pymatgen_structure]),
-        frac_coords=structure.wrap_sites(np.array(pymatgen_structure.frac_coords)),
+        frac_coords=np.array(pymatgen_structure.frac_coords, dtype=float),
         lattice=np.array(pymatgen_structure.lattice.matrix, dtype=float),
     )
 
@@ -56,7 +56,7 @@ def to_ase(crystal: structure.Crystal) -> ase.Atoms:
 
 
 def from_ase(atoms: ase.Atoms) -> structure.Crystal:
-    """ASE Atoms → crystal, sites in the same order, wrapped into their cell.
+    """ASE Atoms → crystal, sites in the same order, cell as it is.
 
     Raises:
         ValueError: the atoms are not periodic in three directions.
@@ -69,7 +69,7 @@ def from_ase(atoms: ase.Atoms) -> structure.Crystal:
         )
     return structure.Crystal(
         atomic_numbers=np.array(atoms.numbers),
-        frac_coords=structure.wrap_sites(atoms.get_scaled_positions(wrap=False)),
+        frac_coords=atoms.get_scaled_positions(wrap=False),
         lattice=np.array(atoms.cell),
     )
 

@@ -30,6 +30,7 @@ NUM_LATTICE_ROWS = 3
 NUM_EXTRA_ROWS = NUM_LATTICE_ROWS + 1
 # Farther from the cell, coordinates have lost the digits that say where in it they are.
 MAX_COORDINATE = 1e6
+_FAR = 10.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -240,6 +241,22 @@ def wrap_sites(
     inside -= np.floor(inside)
     inside[inside >= 1] = 0.0
     return np.where(is_known, inside, coords)
+
+
+def wrapped(crystal: Crystal) -> Crystal:
+    """The same crystal with its sites in the cell; see `wrap_sites`."""
+    return dataclasses.replace(crystal, frac_coords=wrap_sites(crystal.frac_coords))
+
+
+def wrapped_if_far(crystal: Crystal) -> Crystal:
+    """The same crystal, its sites in the cell if one of them was far outside.
+
+    Near ones stay where they are, to the last bit: what is computed from them can be
+    compared with them.
+    """
+    coords = np.asarray(crystal.frac_coords)
+    is_far = coords.size > 0 and np.abs(coords).max() > _FAR
+    return wrapped(crystal) if is_far else crystal
 
 
 def orient(lattice: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3 3"]:

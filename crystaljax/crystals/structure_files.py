@@ -109,7 +109,7 @@ def read_extxyz(
     with text_files.open_text(pathlib.Path(path).open("rb")) as file:
         for text in extxyz.split_frames(file):
             atoms = extxyz.parse_frame(text).atoms
-            crystals.append(bridge.from_ase(atoms))
+            crystals.append(structure.wrapped(bridge.from_ase(atoms)))
             info = dict(atoms.info)
             if atoms.calc is not None:
                 energies = {"energy", "free_energy"} & atoms.calc.results.keys()

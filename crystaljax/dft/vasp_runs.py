@@ -164,7 +164,9 @@ def _to_run(folder: str, vasprun: Any, cut_off: str) -> Run:
     if not vasprun.ionic_steps:
         return dataclasses.replace(run, problem="no ionic step, and so no energy")
     last = vasprun.ionic_steps[-1]
-    crystal = bridge.from_pymatgen(last["structure"] or vasprun.final_structure)
+    crystal = structure.wrapped(
+        bridge.from_pymatgen(last["structure"] or vasprun.final_structure)
+    )
     energy = float(vasprun.final_energy) / crystal.num_sites
     forces = last.get("forces")
     run = dataclasses.replace(

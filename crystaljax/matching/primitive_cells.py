@@ -70,6 +70,7 @@ def reduce_cell(crystal: structure.Crystal) -> ReducedCell:
     Raises:
         Exception: of many kinds, where pymatgen cannot reduce a distorted cell.
     """
+    crystal = structure.wrapped_if_far(crystal)
     numbers = np.asarray(crystal.atomic_numbers).astype(int)
     coords = np.asarray(crystal.frac_coords, dtype=np.float64)
     lattice = Lattice(np.asarray(crystal.lattice, dtype=np.float64))

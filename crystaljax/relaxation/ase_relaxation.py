@@ -251,6 +251,7 @@ def _relax(
     relax_cell: bool,
     optimizer_type: type[Optimizer],
 ) -> Relaxation:
+    crystal = structure.wrapped_if_far(crystal)
     atoms = bridge.to_ase(crystal)
     atoms.calc = ase_calc
     target = _CellFilter(atoms) if relax_cell else atoms

@@ -130,6 +130,8 @@ def relax_each(
         raise errors.UserError(f"batch_size is {batch_size}; expected at least 1")
     potential = build_potential(calculator)
     calculators.require_elements(calculator, crystals)
+    # Neighbours are looked for in as many images of the cell as lie between sites.
+    crystals = [structure.wrapped_if_far(each) for each in crystals]
     return _relax_each(crystals, potential, settings, batch_size, dtype, description)
 
 

@@ -315,7 +315,7 @@ def combine_sources(
     )
     coords = np.zeros((len(sources), sites, 3), np.float32)
     for i, source in enumerate(sources):
-        coords[i, : source.num_sites] = source.frac_coords
+        coords[i, : source.num_sites] = structure.wrap_sites(source.frac_coords)
     lattice = np.array([source.lattice for source in sources], np.float32)
     cells = structure.CellBatch(coords[subject], lattice[subject])
     conditions = Conditions(

@@ -55,7 +55,7 @@ def estimate_many(
         lattice = np.tile(np.eye(3, dtype=np.float32), (_BATCH_SIZE, 1, 1))
         for row, crystal in enumerate(part):
             numbers[row, : crystal.num_sites] = crystal.atomic_numbers
-            coords[row, : crystal.num_sites] = crystal.frac_coords
+            coords[row, : crystal.num_sites] = structure.wrap_sites(crystal.frac_coords)
             lattice[row] = crystal.lattice
         found = np.asarray(estimate_fn(numbers, coords, lattice))
         result[start : start + len(part)] = found[: len(part)]

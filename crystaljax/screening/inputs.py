@@ -185,7 +185,7 @@ def _parse_frames(file: io.TextIOBase, stem: str, place: str) -> Iterator[_Row]:
             continue
         info = {key: _to_python(value) for key, value in frame.atoms.info.items()}
         try:
-            crystal, problem = bridge.from_ase(frame.atoms), ""
+            crystal, problem = structure.wrapped(bridge.from_ase(frame.atoms)), ""
         except Exception as error:
             crystal, problem = structure.NO_CRYSTAL, _one_line(error)
         name = frame.texts.get("name", name)

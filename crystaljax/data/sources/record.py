@@ -132,7 +132,7 @@ def build_record(
     except ValueError as error:
         return Failure(id, "space group missing or not in 1-230", str(error))
     try:
-        return Record(id, parse_crystal(), number, energy)
+        return Record(id, structure.wrapped(parse_crystal()), number, energy)
     except ValueError as error:
         return Failure(id, "crystal not readable", str(error))
 
