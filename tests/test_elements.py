@@ -104,7 +104,16 @@ def test_formula_styles():
         ("Cu-Au", "'-' where"),
         ("Cu²", "'²' where"),
         ("Cu٣", "'٣' where"),
-        ("CuSO4·H2O", "'·' where"),
+        ("CuSO4·", "nothing between its parts"),
+        ("CuSO4··H2O", "nothing between its parts"),
+        ("CuSO4 5H2O", "blank between two digits"),
+        ("CaSO4·0.5H2O", "count '0.5'"),
+        ("Al2O3.2SiO2", "count '3.2'"),
+        ("CaSO4.1/2H2O", "count '4.1'"),
+        ("CuSO4x5H2O", "'x' where"),
+        ("CuSO4.5D2O", "unknown element 'D'"),
+        ("Fe(CN]6", "not opened"),
+        ("Fe3+", "'+' where"),
         ("Cu1000000000", "1000000000 sites"),
     ],
 )
@@ -116,13 +125,69 @@ def test_malformed_formula_is_named(formula, problem):
 
 
 @hypothesis.settings(deadline=None)
-@hypothesis.given(st.text(alphabet="CuAOH()0123. ", max_size=12))
+@hypothesis.given(st.text(alphabet="CuAOH()[]0123. ·*", max_size=12))
 def test_parse_formula_parses_or_raises_value_error(text):
     try:
         counts = elements.parse_formula(text)
     except ValueError:
         return
     assert all(count > 0 for count in counts.values())
+
+
+PENTAHYDRATE = {"Cu": 1, "H": 10, "O": 9, "S": 1}
+
+
+@pytest.mark.parametrize(
+    ("formula", "counts"),
+    [
+        ("CuSO4.5H2O", PENTAHYDRATE),
+        ("CuSO4·5H2O", PENTAHYDRATE),
+        ("CuSO4•5H2O", PENTAHYDRATE),
+        ("CuSO4*5H2O", PENTAHYDRATE),
+        ("CuSO4 . 5 H2O", PENTAHYDRATE),
+        ("CuSO₄·5H₂O", PENTAHYDRATE),
+        ("CuSO4.5(H2O)", PENTAHYDRATE),
+        ("CuSO4.(H2O)5", PENTAHYDRATE),
+        ("5H2O.CuSO4", PENTAHYDRATE),
+        ("Na2CO3.10H2O", {"C": 1, "H": 20, "Na": 2, "O": 13}),
+        ("CuCl2.H2O", {"Cl": 2, "Cu": 1, "H": 2, "O": 1}),
+        ("NaOH.5H2O", {"H": 11, "Na": 1, "O": 6}),
+        ("2CaSO4.H2O", {"Ca": 2, "H": 2, "O": 9, "S": 2}),
+        ("Al2O3·2SiO2·2H2O", {"Al": 2, "H": 4, "O": 9, "Si": 2}),
+        ("K4[Fe(CN)6].3H2O", {"C": 6, "Fe": 1, "H": 6, "K": 4, "N": 6, "O": 3}),
+    ],
+)
+def test_hydrates(formula, counts):
+    assert elements.parse_formula(formula) == counts
+    assert elements.parse_amounts(formula) == counts
+
+
+@pytest.mark.parametrize(
+    ("formula", "amounts"),
+    [
+        ("CaSO4·0.5H2O", {"Ca": 1, "H": 1, "O": 4.5, "S": 1}),
+        ("CaSO4.0.5H2O", {"Ca": 1, "H": 1, "O": 4.5, "S": 1}),
+        ("Cu0.5Au0.5", {"Au": 0.5, "Cu": 0.5}),
+        ("Cu1.5Au2.5", {"Au": 2.5, "Cu": 1.5}),
+        ("Cu1.0Au3", {"Au": 3, "Cu": 1}),
+        ("Cu0.333Au", {"Au": 1, "Cu": 0.333}),
+        ("(CuO)0.5", {"Cu": 0.5, "O": 0.5}),
+        ("Li1.2Mn0.54Ni0.13Co0.13O2", {"Li": 1.2, "Mn": 0.54, "O": 2}),
+    ],
+)
+def test_fractions_of_a_composition(formula, amounts):
+    found = elements.parse_amounts(formula)
+    assert amounts.items() <= found.items()
+    with pytest.raises(ValueError, match="count"):
+        elements.parse_formula(formula)
+
+
+@pytest.mark.parametrize(
+    "formula", ["Al2O3.2SiO2", "Li1.5NiO2", "Cu.5Au.5", "CaSO4.1/2H2O"]
+)
+def test_dot_that_can_mean_two_things_is_refused(formula):
+    with pytest.raises(ValueError, match="can be a decimal point or stand between"):
+        elements.parse_amounts(formula)
 
 
 def test_reference_properties_are_those_of_the_paper():

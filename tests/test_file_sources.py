@@ -769,6 +769,18 @@ def test_names_of_classes_are_never_looked_at(tmp_path):
     assert not target.exists() and module not in sys.modules
 
 
+def test_entry_whose_composition_is_another_is_a_failure(tmp_path):
+    good = entry().as_dict()
+    amounts = good["composition"]
+    wrong = dict(amounts) | {next(iter(amounts)): 7.0}
+    half = {name: amount / 2 for name, amount in amounts.items()}
+    values = [good | {"composition": each} for each in (amounts, half, wrong)]
+    (tmp_path / "x.json").write_text(json.dumps(values))
+    found = parse_all(entries_json.EntriesJson(str(tmp_path / "x.json")))
+    assert reasons(found) == [None, None, "crystal not readable"]
+    assert "composition" in found[2].detail
+
+
 @pytest.mark.parametrize("suffix", COMPRESS)
 def test_of_truncated_json_the_whole_items_are_read(tmp_path, suffix):
     # Each entry with bytes that no compression can leave out.

@@ -6,7 +6,11 @@ import pytest
 from aflux_server import AfluxServer
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Lattice, Structure
-from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
+from pymatgen.entries.computed_entries import (
+    ComputedEntry,
+    ComputedStructureEntry,
+    ConstantEnergyAdjustment,
+)
 from test_aflow import MANNERS, make_entry
 
 from crystaljax import prepare
@@ -98,6 +102,15 @@ def test_file_that_does_not_say_its_energy_model_is_refused(tmp_path):
         ("formula,energy\nCu1Au1\n", "row 1: 1 cells; expected 2"),
         ('formula,energy,id\nCu1,0,a\nAu1,0,"b\n', "row 2: .*never closed by a quote"),
         ("formula,energy\nCu1,-3.7\n", "total energies"),
+        ("formula,energy\nCu1Au1,-0_1\n", "has the energy '-0_1'"),
+        ("formula,energy\nCu1Au1,infinity\n", "has the energy 'infinity'"),
+        ("formula,energy\nCu1Au1,True\n", "has the energy 'True'"),
+        ("formula,energy,id\nNaN,-1,a\n", "entry 'a'.*'NaN'.*missing"),
+        ("formula,energy,id\nnan,-1,a\n", "entry 'a'.*'nan'"),
+        ("formula,energy,id\n29,-1,a\n", "entry 'a'.*'29'"),
+        ("formula,energy,id\nCu1Xx1,-1,a\n", "entry 'a'.*'Xx'"),
+        ("formula,energy,id\nCu1X1,-1,a\n", "entry 'a'.*'X'"),
+        ("formula,energy,id\nAl2O3.2SiO2,-1,a\n", "entry 'a'.*decimal point"),
         ("composition,energy\nCu1,0\n", "no column 'formula'.*composition"),
         ("formula,gap\nCu1,0\n", "no column 'energy'"),
         ("formula,formation_energy,formation_energy_relaxed\n", "asked for"),
@@ -190,6 +203,178 @@ def test_ours_is_read_and_no_class_of_a_file_is_loaded(tmp_path):
 def test_bad_json_is_refused(tmp_path, value, message):
     path = write_json(tmp_path / "entries.json", value)
     with pytest.raises(ValueError, match=message):
+        hull_entries.read_entries(path, energy_model=MODEL)
+
+
+@pytest.mark.parametrize(
+    "formula", ["CuSO4.5H2O", "CuSO4·5H2O", "CuSO4*5H2O", "CuSO4(H2O)5", "Cu1S1O9H10"]
+)
+def test_hydrates_are_read_as_what_they_are(tmp_path, formula):
+    path = write_csv(tmp_path / "known.csv", f"formula,energy\n{formula},-2\n")
+    known = convex_hull.load_hull(path, energy_model=MODEL)
+    above = convex_hull.energy_above_hull(known, ["CuSO4(H2O)5"], [-2.0], MODEL)
+    assert above[0] == pytest.approx(0, abs=1e-9)
+    assert known.entries[0].composition.get_el_amt_dict() == {
+        **{"Cu": 1, "S": 1, "O": 9, "H": 10}
+    }
+
+
+def test_columns_that_say_how_an_energy_was_computed(tmp_path):
+    text = "formula,energy,run_type,id\nCu1Au1,-0.1,GGA,a\nCu3Au1,0.0,R2SCAN,b\n"
+    path = write_csv(tmp_path / "known.csv", text)
+    with pytest.raises(ValueError, match=r"'a' has 'GGA'; 'b' has 'R2SCAN'"):
+        hull_entries.read_entries(path, energy_model=MODEL)
+    path = write_csv(tmp_path / "known.csv", text.replace("R2SCAN", "GGA"))
+    assert hull_entries.read_entries(path, energy_model=MODEL).energy_model == MODEL
+
+
+def iron(formula, energy, name, *, u=0.0, corrections=(), **parameters):
+    """An entry as the Materials Project has it."""
+    hubbards = {"Fe": u, "O": 0.0} if u else {}
+    parameters = {
+        "run_type": "GGA+U" if u else "GGA",
+        "hubbards": hubbards,
+        "is_hubbard": bool(u),
+    } | parameters
+    entry = ComputedEntry(formula, energy, entry_id=name, parameters=parameters)
+    entry.energy_adjustments = [
+        ConstantEnergyAdjustment(-1.0, name=title, cls={"@class": made_by})
+        for title, made_by in corrections
+    ]
+    return entry
+
+
+MP2020 = "MaterialsProject2020Compatibility"
+OXIDE = ("MP2020 anion correction (oxide)", MP2020)
+MIXING = ("MP2020 GGA/GGA+U mixing correction (Fe)", MP2020)
+OLD = ("MP Anion Correction", "MaterialsProjectCompatibility")
+METAL = iron("Fe", -8.3, "Fe")
+OXYGEN = iron("O2", -9.8, "O2")
+
+
+@pytest.mark.parametrize(
+    ("entries", "names"),
+    [
+        # The functional, from the parameters, the data or the id.
+        (
+            [iron("Fe2O3", -40, "x", run_type="R2SCAN")],
+            ("'Fe' has GGA", "'x' has R2SCAN"),
+        ),
+        (
+            [iron("Fe2O3", -40, "x", run_type="r2SCAN")],
+            ("'Fe' has GGA", "'x' has R2SCAN"),
+        ),
+        ([iron("Fe2O3", -40, "x", run_type="HSE06")], ("GGA", "'x' has HSE06")),
+        ([iron("Fe2O3", -40, "x", run_type="LDA")], ("GGA", "'x' has LDA")),
+        ([iron("Fe2O3", -40, "mp-5-R2SCAN", run_type=None)], ("GGA", "R2SCAN")),
+        ([iron("Fe2O3", -40, "x", run_type=None)], ("GGA", "'x' does not say")),
+        # +U.
+        ([iron("Fe2O3", -40, "x", u=5.3)], ("'Fe' has no U", "'x' has U = 5.3 eV")),
+        (
+            [iron("FeO", -14, "y", u=4), iron("Fe2O3", -40, "x", u=5.3)],
+            ("'y' has U = 4 eV", "'x' has U = 5.3 eV"),
+        ),
+        (
+            [
+                iron("FeO", -14, "y", u=4, corrections=[OXIDE, MIXING]),
+                iron("Fe2O3", -40, "x", u=5.3, corrections=[OXIDE, MIXING]),
+            ],
+            ("'y' has U = 4 eV", "'x' has U = 5.3 eV"),
+        ),
+        (
+            [iron("Fe2O3", -40, "x", run_type="GGA+U", is_hubbard=True)],
+            ("'Fe' has no U", "'x' has an unknown U"),
+        ),
+        # Corrections.
+        (
+            [
+                iron("FeO", -14, "y", corrections=[OLD]),
+                iron("Fe2O3", -40, "x", corrections=[OXIDE]),
+            ],
+            ("'y' has MaterialsProjectCompatibility", f"'x' has {MP2020}"),
+        ),
+        (
+            [iron("FeO", -14, "y"), iron("Fe2O3", -40, "x", corrections=[OXIDE])],
+            ("compounds of O", f"'x' has {MP2020}", "'y' has none"),
+        ),
+    ],
+)
+def test_energies_that_do_not_belong_together_are_refused(tmp_path, entries, names):
+    path = write_json(tmp_path / "entries.json", [METAL, OXYGEN, *entries])
+    with pytest.raises(ValueError, match="one hull has one") as error:
+        hull_entries.read_entries(path, energy_model=MODEL)
+    for name in names:
+        assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [METAL, OXYGEN, iron("Fe2O3", -40, "x")],
+        [METAL, OXYGEN, iron("Fe2O3", -40, "x", run_type="PBE")],
+        # As the Materials Project mixes them.
+        [
+            METAL,
+            OXYGEN,
+            iron("Fe2O3", -40, "x", u=5.3, corrections=[OXIDE, MIXING]),
+            iron("Li2O", -14, "y", corrections=[OXIDE]),
+            iron("Li", -2, "Li"),
+            iron("FeLi", -9, "z"),
+        ],
+        # One U throughout; oxygen has none.
+        [iron("Fe", -7, "Fe", u=4), OXYGEN, iron("FeO", -14, "x", u=4)],
+        # Nobody says anything.
+        [PDEntry("Fe", -8.3), PDEntry("O2", -9.8), PDEntry("FeO", -14)],
+    ],
+)
+def test_energies_that_belong_together_are_read(tmp_path, entries):
+    path = write_json(tmp_path / "entries.json", entries)
+    found = hull_entries.read_entries(path, energy_model=MODEL)
+    assert len(found.entries) == len(entries)
+
+
+def test_other_functionals_elsewhere_are_no_matter(tmp_path):
+    others = [iron("W", -12, "W", run_type="R2SCAN")]
+    path = write_json(tmp_path / "entries.json", [METAL, OXYGEN, *others])
+    found = hull_entries.read_entries(path, ["FeO"], energy_model=MODEL)
+    assert [entry.id for entry in found.entries] == ["Fe", "O2"]
+
+
+def test_composition_is_that_of_the_structure(tmp_path):
+    entry = computed_entries()[3].as_dict()
+    others = [each.as_dict() for each in computed_entries()[:3]]
+    for amounts in ({"Ta": 1, "B": 2}, {"Ta": 1, "W": 1}):
+        changed = entry | {"composition": amounts}
+        path = write_json(tmp_path / "entries.json", [*others, changed])
+        with pytest.raises(ValueError, match=r"'mp-TaB'.* but its structure is B1Ta1"):
+            hull_entries.read_entries(path, energy_model=MODEL)
+    # Of a formula unit, or of two.
+    changed = entry | {"composition": {"Ta": 2, "B": 2}, "energy": -40.2}
+    path = write_json(tmp_path / "entries.json", [*others, changed])
+    found = hull_entries.read_entries(path, energy_model=MODEL)
+    expected = hull_entries.read_entries(
+        write_json(tmp_path / "same.json", [*others, entry]), energy_model=MODEL
+    )
+    assert energies(found) == pytest.approx(energies(expected))
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        {"Cu": float("nan")},
+        {"Cu": float("inf")},
+        {"Cu": "one"},
+        {"Cu": True},
+        {"Cu": 1, "X": 1},
+        {"Cu": 1, "Qq": 1},
+        "NaN",
+        "CuX",
+    ],
+)
+def test_compositions_that_are_none_are_refused_by_name(tmp_path, amounts):
+    item = {"composition": amounts, "energy": -1.0, "entry_id": "mine"}
+    path = write_json(tmp_path / "entries.json", [item])
+    with pytest.raises(ValueError, match="'mine' has the composition"):
         hull_entries.read_entries(path, energy_model=MODEL)
 
 

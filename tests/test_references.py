@@ -75,9 +75,17 @@ def test_lowest_of_the_crystals_of_an_element_counts(tmp_path):
         ("symbol,energy\nCu,1\n", "expected element and energy"),
         ("element,energy\nXx,1\n", "unknown element 'Xx'"),
         ("element,energy\nCu,low\n", "Cu has the energy 'low'"),
-        ("element,energy\nCu\n", "Cu has the energy None"),
+        ("element,energy\nCu\n", "row 1: 1 cells .* expected 2"),
         ("element,energy\nCu,nan\n", "Cu has the energy 'nan'"),
         ("element,energy\nCu,1\nCu,2\n", "has Cu twice"),
+        # A decimal comma, and what only Python takes for a number.
+        ("element,energy\nCu,-3,73\n", "row 1: 3 cells"),
+        ("element,energy\nCu,-3_73\n", "Cu has the energy '-3_73'"),
+        ("element,energy\nCu,True\n", "Cu has the energy 'True'"),
+        ("element,energy\nCu,-inf\n", "Cu has the energy '-inf'"),
+        ("element,energy\nNaN,-1\n", "unknown element 'NaN'"),
+        ('element,energy\nCu,"-3.7\n', "no CSV"),
+        ("", "it is empty"),
     ],
 )
 def test_files_that_make_no_sense_are_refused(tmp_path, text, problem):

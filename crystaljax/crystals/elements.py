@@ -13,10 +13,12 @@ import pathlib
 import re
 import string
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Integer, UInt8
 
+from crystaljax.crystals import formula_parts
 from crystaljax.system import errors
 
 # fmt: off
@@ -44,7 +46,9 @@ PROPERTY_FORMS = ("reference", "scaled")
 # should not fill the memory with its sites.
 _MAX_FORMULA_SITES = 10_000
 _ATOMIC_NUMBERS = {name: number for number, name in enumerate(SYMBOLS, start=1)}
-_FORMULA_TOKEN = re.compile(r"([A-Z][a-z]?|[()])([0-9]+(?:\.[0-9]*)?)?")
+_FORMULA_TOKEN = re.compile(r"([A-Z][a-z]?|[()\[\]{}])([0-9]+(?:\.[0-9]*)?)?")
+_PARENTHESES = {"(": ")", "[": "]", "{": "}"}
+_MAX_COUNT_DIGITS = 20
 
 
 def atomic_number(symbol: str) -> int:
@@ -78,19 +82,53 @@ def symbol(number: int) -> str:
 def parse_formula(formula: str) -> dict[str, int]:
     """Cell formula → number of sites per element, in alphabetical order of symbols.
 
-    Parentheses with multipliers are understood: ``Ca(OH)2``. Blanks are ignored.
+    Parentheses with multipliers are understood, ``Ca(OH)2``, and so are parts, as in
+    ``CuSO4·5H2O``; see `formula_parts`. Blanks are ignored.
 
     Raises:
         ValueError: the formula is empty or malformed, names an unknown element, has a
             count that is not a positive integer, or more sites than any model takes.
     """
-    text = "".join(formula.split())
-    if not text:
+    counts = {
+        name: int(count)
+        for name, count in _parse_parts(formula, fractional=False).items()
+    }
+    if sum(counts.values()) > _MAX_FORMULA_SITES:
+        raise errors.UserError(
+            f"formula {formula!r} has {sum(counts.values())} sites; expected the "
+            f"formula of one cell, at most {_MAX_FORMULA_SITES}: check its counts"
+        )
+    return counts
+
+
+def parse_amounts(formula: str) -> dict[str, float]:
+    """Formula of a composition → amount of each element, which may be a fraction.
+
+    Raises:
+        ValueError: the formula is empty or malformed, names an unknown element, or it
+            is not clear whether a dot in it is a decimal point.
+    """
+    amounts = _parse_parts(formula, fractional=True)
+    return {name: float(amount) for name, amount in amounts.items()}
+
+
+def _parse_parts(formula: str, *, fractional: bool) -> dict[str, Any]:
+    amounts: dict[str, Any] = collections.Counter()
+    if not formula.strip():
         raise errors.UserError(
             f"formula {formula!r} is empty; expected one such as 'Cu3Au' or 'Ca(OH)2'"
         )
+    for factor, part in formula_parts.split_parts(formula, fractional=fractional):
+        times = _parse_count(factor or None, formula, fractional)
+        for name, count in _parse_part(part, formula, fractional).items():
+            amounts[name] += count * times
+    return dict(sorted(amounts.items()))
+
+
+def _parse_part(text: str, formula: str, fractional: bool) -> dict[str, Any]:
     # One counter per open parenthesis, the whole formula at the bottom.
-    stack: list[collections.Counter[str]] = [collections.Counter()]
+    stack: list[dict[str, Any]] = [collections.Counter()]
+    opened: list[str] = []
     position = 0
     while position < len(text):
         token = _FORMULA_TOKEN.match(text, position)
@@ -101,7 +139,7 @@ def parse_formula(formula: str) -> dict[str, int]:
             )
         position = token.end()
         name, count_text = token.groups()
-        if name == "(":
+        if name in _PARENTHESES:
             if count_text is not None:
                 raise errors.UserError(
                     f"formula {formula!r} has the count {count_text!r} after an "
@@ -109,10 +147,11 @@ def parse_formula(formula: str) -> dict[str, int]:
                     "'Ca(OH)2'"
                 )
             stack.append(collections.Counter())
+            opened.append(name)
             continue
-        count = _parse_count(count_text, formula)
-        if name == ")":
-            if len(stack) == 1:
+        count = _parse_count(count_text, formula, fractional)
+        if name in _PARENTHESES.values():
+            if not opened or _PARENTHESES[opened.pop()] != name:
                 raise errors.UserError(
                     f"formula {formula!r} closes a parenthesis that was not opened; "
                     "remove it or add the opening one"
@@ -132,29 +171,28 @@ def parse_formula(formula: str) -> dict[str, int]:
                     "symbols from H to Lr: check spelling and capitals"
                 )
             stack[-1][name] += count
-    if len(stack) > 1:
+    if opened:
         raise errors.UserError(
             f"formula {formula!r} has a parenthesis that is not closed; add the ')'"
         )
-    counts = stack[0]
-    if counts.total() > _MAX_FORMULA_SITES:
-        raise errors.UserError(
-            f"formula {formula!r} has {counts.total()} sites; expected the formula of "
-            f"one cell, at most {_MAX_FORMULA_SITES}: check its counts"
-        )
-    return dict(sorted(counts.items()))
+    return stack[0]
 
 
-def _parse_count(text: str | None, formula: str) -> int:
+def _parse_count(text: str | None, formula: str, fractional: bool) -> Any:
+    """An integer, or a float where there may be fractions."""
     if text is None:
         return 1
-    if not text.isdecimal() or int(text) == 0:
-        raise errors.UserError(
-            f"formula {formula!r} has the count {text!r}; expected a positive integer: "
-            "multiply a fractional formula until its counts are whole, and leave out "
-            "elements that are absent"
-        )
-    return int(text)
+    # More digits than int() takes are too many in any case.
+    if len(text) <= _MAX_COUNT_DIGITS:
+        if fractional:
+            return float(text)
+        if text.isdecimal() and int(text) > 0:
+            return int(text)
+    raise errors.UserError(
+        f"formula {formula!r} has the count {text[:40]!r}; expected a positive "
+        "integer: multiply a fractional formula until its counts are whole, and leave "
+        "out elements that are absent"
+    )
 
 
 def format_formula(counts: Mapping[str, int]) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from pymatgen.core import Composition, DummySpecies, Element
+from pymatgen.core import Composition, Element
 
 from crystaljax.crystals import elements
 from crystaljax.system import errors
@@ -13,6 +13,8 @@ from crystaljax.system import errors
 Formula = str | Sequence[int] | np.ndarray
 
 _SYMBOL = re.compile("[A-Z][a-z]?")
+# What pandas writes where there is nothing.
+_MISSING = ("NaN",)
 
 
 def parse_composition(formula: Formula) -> Composition:
@@ -39,21 +41,16 @@ def parse_composition(formula: Formula) -> Composition:
 
 
 def _parse_formula(formula: str) -> Composition:
-    try:
-        composition = Composition(formula)
-    except ValueError as error:
+    if formula.strip() in _MISSING:
         raise errors.UserError(
-            f"formula {formula!r} cannot be read ({error}); expected one such as "
-            "'Cu3Au1'"
-        ) from error
-    # pymatgen takes X and what begins with it for a dummy.
-    dummies = [e for e in composition.elements if isinstance(e, DummySpecies)]
-    if dummies:
-        raise errors.UserError(
-            f"formula {formula!r} has the unknown element {dummies[0].symbol!r}; "
-            "expected one such as 'Cu3Au1'"
+            f"formula {formula!r} is what programs write for a missing one; expected "
+            "one such as 'Cu3Au1' (Na1N1 for sodium and nitrogen)"
         )
-    return composition
+    try:
+        amounts = elements.parse_amounts(formula)
+    except ValueError as error:
+        raise errors.UserError(f"{error} (formulas are such as 'Cu3Au1')") from error
+    return Composition(amounts)
 
 
 def format_composition(composition: Composition) -> str:

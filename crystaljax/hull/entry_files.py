@@ -13,13 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from pymatgen.core import Composition
 
+from crystaljax.crystals import elements
 from crystaljax.data.readers import csv_rows, json_items
-from crystaljax.data.sources import record
-from crystaljax.hull import compositions
-from crystaljax.system import errors
+from crystaljax.data.sources import entries_json, record
+from crystaljax.hull import compositions, energy_schemes
+from crystaljax.system import errors, numbers
 
 # No allotrope lies that far below the reference state; a total energy does.
 _LOWEST_ELEMENT = -1.0  # eV/atom
+
+
+# Columns of a CSV that say how an energy was computed.
+_RUN_TYPES = ("run_type", "functional")
 
 
 class Row(NamedTuple):
@@ -78,9 +83,10 @@ def read_csv(path: str) -> Rows:
         )
     energy_column = "formation_energy" if "formation_energy" in header else "energy"
     csv_rows.require_columns(path, ["formula", energy_column])
-    optional = [name for name in ("id", "energy_model") if name in header]
+    optional = [n for n in ("id", "energy_model", *_RUN_TYPES) if n in header]
     columns = ["formula", energy_column, *optional]
-    rows = []
+    rows: list[Row] = []
+    run_types: list[str] = []
     for number, cells in enumerate(csv_rows.read_rows(path, columns), start=1):
         where = f"{path}, row {number}"
         if isinstance(cells, record.Failure):
@@ -97,6 +103,13 @@ def read_csv(path: str) -> Rows:
             )
         model = row.get("energy_model") or ""
         rows.append(Row(row["formula"], energy, entry_id, model))
+        run_types.append(next((row[n] for n in _RUN_TYPES if row.get(n)), ""))
+    if len(set(run_types)) > 1:
+        # They tell models apart that go by one name, or by none.
+        rows = [
+            row._replace(energy_model=f"{row.energy_model} {run_type}".strip())
+            for row, run_type in zip(rows, run_types, strict=True)
+        ]
     return Rows(rows, "")
 
 
@@ -118,6 +131,7 @@ def read_json(path: str, systems: set[frozenset[str]]) -> Rows:
     model = ""
     ours: list[Row] = []
     totals: list[_Total] = []
+    computed: list[energy_schemes.Computed] = []
     for number, (key, text) in enumerate(json_items.read_items(path, "entries")):
         where = f"{path}, entry {number}" if key is None else key
         try:
@@ -135,6 +149,7 @@ def read_json(path: str, systems: set[frozenset[str]]) -> Rows:
                 "or formula, formation_energy and id"
             )
         entry_id, own_model = _find_id(item, where), _find_model(item)
+        scheme = energy_schemes.read_scheme(item, entry_id)
         if "formation_energy" in item and "formula" in item:
             energy = _parse_energy(item["formation_energy"], entry_id)
             ours.append(Row(str(item["formula"]), energy, entry_id, own_model))
@@ -143,10 +158,12 @@ def read_json(path: str, systems: set[frozenset[str]]) -> Rows:
         symbols = compositions.symbols_of(total.composition)
         if not systems or compositions.is_within(symbols, systems):
             totals.append(total)
+            computed.append(energy_schemes.Computed(entry_id, symbols, scheme))
     if ours and totals:
         raise errors.UserError(
             f"{path} mixes formation energies and total energies; split it in two"
         )
+    energy_schemes.require_one(computed, path)
     return Rows(ours or _formation_energies(totals, path), model)
 
 
@@ -193,16 +210,53 @@ def _parse_computed_entry(
             "sum; write it again with pymatgen's as_dict()"
         )
     try:
-        composition = Composition(amounts).element_composition
+        composition = _parse_composition(amounts)
     except (AttributeError, TypeError, ValueError) as error:
         raise errors.UserError(
             f"entry {entry_id!r} has the composition {amounts!r}: {error}"
         ) from error
     if not composition.num_atoms:
         raise errors.UserError(f"entry {entry_id!r} holds no atom")
+    _require_same_as_structure(composition, item.get("structure"), entry_id)
     energy = _parse_energy(item["energy"], entry_id)
     energy += _parse_energy(item.get("correction") or 0, entry_id)
     return _Total(composition, energy, entry_id, energy_model)
+
+
+def _parse_composition(amounts: dict[str, Any] | str) -> Composition:
+    if isinstance(amounts, str):
+        return compositions.parse_composition(amounts)
+    # Names such as Fe3+ are those of species.
+    for name, amount in amounts.items():
+        if numbers.parse_finite(amount) < 0:
+            raise errors.UserError(f"{amount} of {name}")
+    composition = Composition(amounts).element_composition
+    for element in composition.elements:
+        # A dummy such as X is none.
+        elements.atomic_number(element.symbol)
+    return composition
+
+
+def _require_same_as_structure(
+    composition: Composition, structure: Any, entry_id: str
+) -> None:
+    """Raises ValueError if an entry has a structure of another composition."""
+    if not isinstance(structure, dict):
+        return
+    try:
+        crystal = entries_json.parse_structure(structure)
+    except ValueError:
+        # Disordered, or not a structure at all: the energy does not depend on it.
+        return
+    found = compositions.parse_composition(crystal.atomic_numbers)
+    if not found.fractional_composition.almost_equals(
+        composition.fractional_composition
+    ):
+        raise errors.UserError(
+            f"entry {entry_id!r} has the composition "
+            f"{compositions.format_composition(composition)}, but its structure is "
+            f"{compositions.format_composition(found)}; leave the entry out"
+        )
 
 
 def _formation_energies(totals: Sequence[_Total], path: str) -> list[Row]:

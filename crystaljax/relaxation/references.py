@@ -20,7 +20,7 @@ import numpy as np
 
 from crystaljax.crystals import bridge, elements, inputs, structure
 from crystaljax.relaxation import ase_relaxation, calculators
-from crystaljax.system import errors, text_files
+from crystaljax.system import errors, numbers, text_files
 
 _SIMPLE = ("fcc", "bcc", "hcp", "diamond", "sc")
 # Tighter than for compounds: an error here shifts every formation energy.
@@ -219,24 +219,38 @@ def _read_energies(path: pathlib.Path) -> dict[int, float]:
         raise FileNotFoundError(f"no references at {path}")
     energies: dict[int, float] = {}
     with text_files.open_text(path.open("rb"), newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        if not {"element", "energy"} <= set(reader.fieldnames or ()):
+        try:
+            header, *rows = csv.reader(file, skipinitialspace=True, strict=True)
+        except (csv.Error, ValueError) as error:
+            reason = str(error) if isinstance(error, csv.Error) else "it is empty"
             raise errors.UserError(
-                f"{path} has the columns {reader.fieldnames}; expected element and "
-                "energy (eV/atom)"
+                f"{path} is no CSV ({reason}); expected the columns element and energy"
+            ) from error
+    header = [name.strip() for name in header]
+    if not {"element", "energy"} <= set(header):
+        raise errors.UserError(
+            f"{path} has the columns {header}; expected element and energy (eV/atom)"
+        )
+    for line, cells in enumerate(rows, start=1):
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            # A comma in place of a decimal point makes two cells of one number.
+            raise errors.UserError(
+                f"{path}, row {line}: {len(cells)} cells {cells}; expected "
+                f"{len(header)}"
             )
-        for row in reader:
-            number = elements.atomic_number((row["element"] or "").strip())
-            try:
-                energy = float(row["energy"])
-            except (TypeError, ValueError):
-                energy = math.nan
-            if not math.isfinite(energy):
-                raise errors.UserError(
-                    f"{path}: {row['element']} has the energy {row['energy']!r}; "
-                    "expected a number of eV/atom"
-                )
-            if number in energies:
-                raise errors.UserError(f"{path} has {row['element']} twice")
-            energies[number] = energy
+        row = dict(zip(header, cells, strict=True))
+        symbol = row["element"].strip()
+        number = elements.atomic_number(symbol)
+        try:
+            energy = numbers.parse_finite(row["energy"])
+        except ValueError as error:
+            raise errors.UserError(
+                f"{path}: {symbol} has the energy {row['energy']!r}; expected a number "
+                "of eV/atom"
+            ) from error
+        if number in energies:
+            raise errors.UserError(f"{path} has {symbol} twice")
+        energies[number] = energy
     return energies

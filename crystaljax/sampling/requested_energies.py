@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from crystaljax.system import errors
+from crystaljax.system import errors, numbers
 
 # The hull brings pymatgen, which sampling does without where no hull is asked for.
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _parse_end(end: str, part: str, text: str) -> Energy:
     relative = _RELATIVE.fullmatch(end.strip())
     number = end if relative is None else "".join(relative.groups(default=""))
     try:
-        value = float(number or "0") if relative else float(number)
+        value = numbers.parse_finite(number or ("0" if relative else ""))
     except ValueError:
         value = math.nan
     if not abs(value) <= _MAX_ENERGY:

@@ -4,6 +4,7 @@ An entry is read as plain data. What names a class (``@module``, ``@class``) is 
 looked at, so that no file can have code run.
 """
 
+import collections
 import dataclasses
 import functools
 import json
@@ -111,7 +112,7 @@ class EntriesJson:
         if isinstance(row, record.Failure):
             return row
         try:
-            structure_dict, mappings = _parse_entry(row.text)
+            structure_dict, mappings, amounts = _parse_entry(row.text)
         except ValueError as error:
             return record.Failure(row.id, "entry not readable", str(error))
         if row.label is None:
@@ -125,7 +126,7 @@ class EntriesJson:
             space_group = labels.find_value(mappings, self.space_group_key)
         return record.build_record(
             _find_id(row, mappings, self.id_key),
-            functools.partial(parse_structure, structure_dict),
+            functools.partial(_parse_crystal, structure_dict, amounts),
             space_group,
             energy,
         )
@@ -197,7 +198,7 @@ def _join(
 ) -> EntryRow | record.Failure:
     """The entry with its label, which needs its id and so its content."""
     try:
-        _, mappings = _parse_entry(row.text)
+        _, mappings, _ = _parse_entry(row.text)
     except ValueError as error:
         return record.Failure(row.id, "entry not readable", str(error))
     id = _find_id(row, mappings, id_key)
@@ -218,8 +219,10 @@ def _find_id(
     return row.id
 
 
-def _parse_entry(text: str) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
-    """The structure's dict, and the mappings in which its labels may be."""
+def _parse_entry(
+    text: str,
+) -> tuple[Mapping[str, Any], list[Mapping[str, Any]], object]:
+    """The structure's dict, the mappings in which its labels may be, composition."""
     try:
         outer = json.loads(text)
     except RecursionError as error:
@@ -235,7 +238,32 @@ def _parse_entry(text: str) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]
     if "structure" in entry:
         structure_dict = _mapping(entry, "structure")
     places = (entry.get("data"), entry, outer, structure_dict.get("properties"))
-    return structure_dict, [place for place in places if isinstance(place, dict)]
+    amounts = entry.get("composition") if structure_dict is not entry else None
+    mappings = [place for place in places if isinstance(place, dict)]
+    return structure_dict, mappings, amounts
+
+
+def _parse_crystal(
+    structure_dict: Mapping[str, Any], amounts: object
+) -> structure.Crystal:
+    """The crystal, if it has the composition for which the entry has its energy."""
+    crystal = parse_structure(structure_dict)
+    if isinstance(amounts, dict):
+        wanted: collections.Counter[int] = collections.Counter()
+        for name, amount in amounts.items():
+            wanted[_parse_species(name)] += float(_numbers(amount, ()))
+        found = collections.Counter(crystal.atomic_numbers.tolist())
+        # Per atom: entries may be normalized to a formula unit.
+        scale = crystal.num_sites / sum(wanted.values()) if wanted else 1.0
+        if any(
+            abs(wanted[number] * scale - found[number]) > 1e-3
+            for number in wanted | found
+        ):
+            formula = elements.cell_formula(crystal.atomic_numbers)
+            raise errors.UserError(
+                f"the structure is {formula}, but the entry's composition is {amounts}"
+            )
+    return crystal
 
 
 def _mapping(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from crystaljax.crystals import structure
-from crystaljax.system import errors
+from crystaljax.system import errors, numbers
 
 Row = TypeVar("Row")
 
@@ -143,7 +143,7 @@ def parse_energy(text: object) -> float:
     Raises:
         ValueError: it is not a number, or not one that a data set can hold (float32).
     """
-    value = float(str(text))
+    value = numbers.parse_finite(text)
     if not abs(value) <= _MAX_ENERGY:
         raise errors.UserError(f"formation energy {text!r}; expected a finite number")
     return value
@@ -155,7 +155,7 @@ def parse_space_group(text: object) -> int:
     Raises:
         ValueError: it is not an integer from 1 to 230.
     """
-    value = float(str(text))
+    value = numbers.parse_finite(text)
     if not (value.is_integer() and 1 <= value <= 230):
         raise errors.UserError(f"space group {text!r}; expected a number from 1 to 230")
     return int(value)
