@@ -205,9 +205,9 @@ def report(collection: Collection, options: CollectOptions) -> str:
 
 _HEADER = (
     f"{'name':<24} {'formula':<12} {'formation energy':>19} {'above hull':>19} "
-    f"{'group':>11} {'same':>5} {'holds':>6}\n"
+    f"{'group':>15} {'same':>5} {'holds':>6}\n"
     f"{'':<24} {'':<12} {'predicted → DFT':>19} {'predicted → DFT':>19} "
-    f"{'asked → DFT':>11}"
+    f"{'requested → DFT':>15}"
 )
 
 
@@ -220,11 +220,13 @@ def _format_row(row: Mapping[str, Any]) -> str:
         return f"{predicted} → {dft}"
 
     yes = {True: "yes", False: "no", None: ""}
-    groups = f"{row['space_group_asked'] or '-'} → {row['space_group_dft_0.1'] or '-'}"
+    groups = (
+        f"{row['requested_space_group'] or '-'} → {row['space_group_dft_0.1'] or '-'}"
+    )
     line = (
         f"{row['name'][:24]:<24} {row['formula'][:12]:<12} "
         f"{pair('formation_energy'):>19} {pair('energy_above_hull'):>19} "
-        f"{groups:>11} {yes[row['same_structure']]:>5} {yes[row['holds']]:>6}"
+        f"{groups:>15} {yes[row['same_structure']]:>5} {yes[row['holds']]:>6}"
     )
     return line + (f"\n  ! {row['problem']}" if row["problem"] else "")
 

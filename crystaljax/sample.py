@@ -18,9 +18,9 @@ Every combination of formula, space group and energy is sampled ``--num_samples`
         formation energies, eV/atom: values and ranges with both ends.
     --energies=hull-0.2:hull:0.01 --hull=entries.csv
         relative to the convex hull of these entries at each formula's composition; the
-        column energy_above_hull_asked of the table then says how far above it. A CSV
-        has the columns formula and formation_energy; dataset:PATH, pymatgen's JSON and
-        aflow are read too.
+        column requested_energy_above_hull of the table then says how far above it. A
+        CSV has the columns formula and formation_energy; dataset:PATH, pymatgen's JSON
+        and aflow are read too.
     --infeasible=drop
         leaves out formulas that cannot have a space group, since their sites do not
         fill its Wyckoff positions. By default they are sampled, and the column feasible
@@ -201,7 +201,7 @@ def _ask(
     if resolved.above_hull is not None:
         # One row per combination of formula and space group; energies vary fastest.
         above = resolved.above_hull[wanted.nonzero()[0]].ravel()
-        columns["energy_above_hull_asked"] = above.repeat(num_samples)
+        columns["requested_energy_above_hull"] = above.repeat(num_samples)
     notes = feasibility.notes + resolved.notes
     return asked, columns, notes + conditions.outside_training(asked, vocabulary)
 

@@ -171,8 +171,8 @@ def choose_conditions(
 
 
 def plot(path, table, known_hull, formulas) -> None:
-    """Hull of a binary system among the samples, and requested against obtained."""
-    obtained = np.array(table["formation_energy_relaxed"])
+    """Hull of a binary system among the samples, and requested against relaxed."""
+    obtained = np.array(table["relaxed_formation_energy"])
     binaries = [f for f in formulas if len(elements.parse_formula(f)) == 2]
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     system = tuple(elements.parse_formula((binaries or formulas)[0]))[:2]
@@ -190,8 +190,8 @@ def plot(path, table, known_hull, formulas) -> None:
         mine = np.array(table["formula"]) == elements.format_formula(
             elements.parse_formula(formula)
         )
-        asked = np.array(table["formation_energy"])[mine]
-        axes[1].scatter(asked, obtained[mine], s=14, alpha=0.7, label=formula)
+        requested = np.array(table["requested_formation_energy"])[mine]
+        axes[1].scatter(requested, obtained[mine], s=14, alpha=0.7, label=formula)
     limits = np.array(axes[1].get_xlim())
     axes[1].plot(limits, limits, color="black", linewidth=0.8)
     # A few crystals relax to high energies; they would squeeze all others.
@@ -199,7 +199,7 @@ def plot(path, table, known_hull, formulas) -> None:
     axes[1].set_ylim(limits[0] - margin, limits[1] + margin)
     outside = int(np.sum(np.abs(obtained - limits.mean()) > 1.5 * margin))
     axes[1].set_title(f"{np.isfinite(obtained).sum()} samples, {outside} outside")
-    axes[1].set_xlabel("formation energy asked for (eV/atom)")
+    axes[1].set_xlabel("requested formation energy (eV/atom)")
     axes[1].set_ylabel(f"after relaxation (eV/atom, {known_hull.energy_model})")
     axes[1].legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=150)
@@ -209,12 +209,13 @@ def plot(path, table, known_hull, formulas) -> None:
 def print_results(table, screened) -> None:
     """The ranked table, and how many of the samples got there."""
     counts = screened.counts()
-    obtained = np.array(table["formation_energy_relaxed"])
-    error = np.abs(obtained - np.array(table["formation_energy"]))
+    obtained = np.array(table["relaxed_formation_energy"])
+    error = np.abs(obtained - np.array(table["requested_formation_energy"]))
     print(
         f"     {counts['inputs']} samples, {np.isfinite(obtained).sum()} relaxed, "
         f"{counts['ranked']} distinct, {counts['new']} of them not among the known "
-        f"polymorphs; |obtained - asked| {np.nanmean(error):.3f} eV/atom on average\n"
+        f"polymorphs; |relaxed - requested| {np.nanmean(error):.3f} eV/atom on "
+        "average\n"
     )
     print(screening_result.format_ranking(table, NUM_TOP))
     print(f"     energies: {screened.energy_model}")

@@ -329,9 +329,9 @@ def handed(tmp_path):
         {
             "name": f"n{i}",
             "space_group": 221,
-            "formation_energy_relaxed": -0.05,
-            "energy_model_relaxed": "ASE EMT",
-            "energy_above_hull": 0.01 * i,
+            "relaxed_formation_energy": -0.05,
+            "relaxed_energy_model": "ASE EMT",
+            "relaxed_energy_above_hull": 0.01 * i,
         }
         for i in range(4)
     ]
@@ -365,7 +365,7 @@ def test_results_are_compared_with_what_was_predicted(tmp_path, handed):
     first = rows["001_n0"]
     assert first["name"] == "n0" and first["kind"] == "candidate"
     assert first["same_structure"] and first["structure_rms"] == pytest.approx(0)
-    assert first["space_group_dft_0.1"] == 221 == first["space_group_asked"]
+    assert first["space_group_dft_0.1"] == 221 == first["requested_space_group"]
     assert first["formation_energy_predicted"] == -0.05
     assert first["energy_model_predicted"] == "ASE EMT"
     assert first["energy_above_hull_dft"] == pytest.approx(-0.04)

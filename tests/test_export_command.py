@@ -42,14 +42,14 @@ def screening(folder, names=("a", "b/../c", "d", "D"), broken=()):
     table = {
         "name": list(names),
         "formula": FORMULAS,
-        "space_group": [221, 123, 123, 221],
-        "formation_energy_relaxed": [-0.05, -0.04, -0.03, 0.1],
-        "energy_model_relaxed": ["ASE EMT"] * 4,
-        "energy_above_hull": [0.0, 0.01, 0.02, 0.2],
+        "requested_space_group": [221, 123, 123, 221],
+        "relaxed_formation_energy": [-0.05, -0.04, -0.03, 0.1],
+        "relaxed_energy_model": ["ASE EMT"] * 4,
+        "relaxed_energy_above_hull": [0.0, 0.01, 0.02, 0.2],
         "known_as": ["", "known-7", "", ""],
         "rank": [1, 2, 3, 4],
     }
-    table["space_group_relaxed_0.1"] = table["space_group"]
+    table["relaxed_space_group_0.1"] = table["requested_space_group"]
     for suffix in ("csv", "parquet"):
         structure_files.write_table(folder / f"screening.{suffix}", table)
     infos = [
@@ -104,9 +104,11 @@ def test_vasp_folders_hold_the_candidates_best_first(tmp_path, screened):
     rows = read_manifest(output)
     assert [row["folder"] for row in rows] == folders
     assert [row["name"] for row in rows] == ["a", "b/../c", "d", "D"]
-    assert rows[1]["known_as"] == "known-7" and rows[1]["space_group"] == "123"
-    assert float(rows[3]["energy_above_hull"]) == 0.2
-    assert rows[0]["space_group_relaxed_0.1"] == "221"
+    assert (
+        rows[1]["known_as"] == "known-7" and rows[1]["requested_space_group"] == "123"
+    )
+    assert float(rows[3]["relaxed_energy_above_hull"]) == 0.2
+    assert rows[0]["relaxed_space_group_0.1"] == "221"
     record = json.loads((output / "export.json").read_text())
     assert record["request"]["top"] == 50
     assert record["versions"]["pymatgen"] == importlib.metadata.version("pymatgen")
@@ -124,8 +126,8 @@ def test_what_was_handed_over_is_read_back(tmp_path, screened):
     np.testing.assert_allclose(
         handed[1].crystal.frac_coords, cell(FORMULAS[1], 1).frac_coords, atol=1e-7
     )
-    assert handed[0].row["energy_above_hull"] == 0.0
-    assert handed[3].row["energy_above_hull"] is None
+    assert handed[0].row["relaxed_energy_above_hull"] == 0.0
+    assert handed[3].row["relaxed_energy_above_hull"] is None
     assert handover.read_manifest(tmp_path) == []
     (output / "manifest.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="expected folder, kind"):
@@ -154,7 +156,7 @@ def test_other_formats_are_read_by_other_tools(tmp_path, screened, format):
     crystals, infos = structure_files.read_extxyz(output / "candidates.extxyz")
     assert [info["name"] for info in infos] == ["a", "b/../c", "d", "D"]
     if format == "extxyz":
-        assert infos[3]["energy_above_hull"] == 0.2
+        assert infos[3]["relaxed_energy_above_hull"] == 0.2
         return
     for place, crystal in zip(manifest["folder"], crystals, strict=True):
         path = output / place

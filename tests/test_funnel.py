@@ -96,7 +96,7 @@ def rows(result, *columns):
 def test_every_crystal_keeps_its_row_with_stage_and_reason(everything):
     table = everything.table()
     assert {len(column) for column in table.values()} == {len(CASES)}
-    fell_out = rows(everything, "fell_out_at", "fell_out")
+    rejected_reason = rows(everything, "rejected_stage", "rejected_reason")
     expected = {
         "not finite": ("validity", "not finite"),
         "again": ("duplicates", "equals an earlier one: good"),
@@ -107,10 +107,10 @@ def test_every_crystal_keeps_its_row_with_stage_and_reason(everything):
         "dense": ("relaxation", "volume went to"),
         "unreadable": ("validity", "no crystal in it"),
     }
-    for name, (stage, _) in fell_out.items():
+    for name, (stage, _) in rejected_reason.items():
         assert stage == expected.get(name, ("", ""))[0], name
     for name, (_, reason) in expected.items():
-        assert reason in fell_out[name][1], name
+        assert reason in rejected_reason[name][1], name
     marks = rows(everything, "duplicate_of", "known_as")
     assert marks.pop("again") == ("good", "")
     assert marks.pop("known") == ("", "D0_22:Au-Cu")
@@ -118,7 +118,7 @@ def test_every_crystal_keeps_its_row_with_stage_and_reason(everything):
 
 
 def test_energies_are_those_of_the_known_crystals(everything):
-    found = rows(everything, "formation_energy_relaxed", "energy_above_hull")
+    found = rows(everything, "relaxed_formation_energy", "relaxed_energy_above_hull")
     sources = {"good": "L1_2:Au-Cu", "worse": "L1_3:Au-Cu", "other": "L1_0:Cu-Au"}
     for name, source in sources.items():
         record = RECORDS[source]
@@ -129,7 +129,7 @@ def test_energies_are_those_of_the_known_crystals(everything):
         assert found[name][1] == pytest.approx(above[0], abs=0.002)
     for name in CASES.keys() - sources.keys():
         assert np.isnan(found[name]).all()
-    groups = rows(everything, "space_group_found_0.001", "space_group_relaxed_0.1")
+    groups = rows(everything, "generated_space_group_0.001", "relaxed_space_group_0.1")
     assert groups["good"] == (1, 221)
 
 
@@ -170,7 +170,10 @@ def test_summary_has_a_line_per_stage(everything):
     best = screening_result.format_ranking(table, 2).splitlines()
     assert len(best) == 4
     assert best[2].split()[:2] == ["1", "X"]
-    asked = table | {"space_group": [99] * 10, "formation_energy": [0.25] * 10}
+    asked = table | {
+        "requested_space_group": [99] * 10,
+        "requested_formation_energy": [0.25] * 10,
+    }
     best = screening_result.format_ranking(asked, 2).splitlines()
     assert "99 → 123" in best[2] and "0.250 →" in best[2]
 
@@ -178,11 +181,11 @@ def test_summary_has_a_line_per_stage(everything):
 def test_duplicates_are_found_after_relaxation_if_they_are_to_relax():
     options = dataclasses.replace(OPTIONS, relax_duplicates=True)
     found = screen(["good", "again", "known", "worse"], options)
-    table = rows(found, "fell_out_at", "duplicate_of", "known_as", "rank")
+    table = rows(found, "rejected_stage", "duplicate_of", "known_as", "rank")
     assert table["again"] == ("duplicates", "good", "", 0)
     assert table["known"][2] == "D0_22:Au-Cu"
     assert sorted(each[3] for each in table.values()) == [0, 1, 2, 3]
-    assert "relaxed to the same as another one: good" in found.fell_out
+    assert "relaxed to the same as another one: good" in found.rejected_reason
     assert found.counts()["new"] == 2
     assert found.counts()["distinct"] == 4
 
@@ -227,7 +230,7 @@ def test_batches_give_the_same_energies():
     np.testing.assert_allclose(
         batched.formation_energy, single.formation_energy, atol=2e-3
     )
-    assert batched.fell_out_at == single.fell_out_at
+    assert batched.rejected_stage == single.rejected_stage
 
 
 @pytest.mark.parametrize(
@@ -263,7 +266,7 @@ def test_batch_that_fails_is_relaxed_one_at_a_time(monkeypatch, capsys):
     monkeypatch.setattr(batches, "relax_each", fail)
     found = screen(["good"], dataclasses.replace(OPTIONS, method="batched"))
     assert found.methods == ["ase"]
-    assert found.fell_out == [""]
+    assert found.rejected_reason == [""]
     assert "out of memory on the device" in capsys.readouterr().err
 
 
@@ -330,8 +333,8 @@ def test_matgl_potential_screens_with_references_of_the_user(tmp_path):
         funnel.screen([CASES["good"]], name, known_hull(), (), options)
     found = funnel.screen([CASES["good"], ALUMINIUM_OXIDE], name, None, (), options)
     assert found.energy_model == name.replace(":", " ", 1)
-    assert found.fell_out_at == ["", "energy"]
-    assert "has no parameters for O; " in found.fell_out[1]
+    assert found.rejected_stage == ["", "energy"]
+    assert "has no parameters for O; " in found.rejected_reason[1]
     total = found.relaxations[0].energy
     expected = total - (0.75 * -5.0 + 0.25 * -5.5)
     assert found.formation_energy[0] == pytest.approx(expected, abs=1e-6)

@@ -44,27 +44,27 @@ def screening_table():
     return {
         "name": names,
         "formula": formulas,
-        "space_group": [123, 221, 123, 99, 225, 221],
-        "formation_energy": [-0.05, -0.05, -0.05, -0.08, 0.0, 0.1],
+        "requested_space_group": [123, 221, 123, 99, 225, 221],
+        "requested_formation_energy": [-0.05, -0.05, -0.05, -0.08, 0.0, 0.1],
         "workdir": ["runs/x"] * 6,
         "valid": [True, True, True, True, False, True],
-        "shortest_distance": [2.5, 2.6, 2.7, 2.8, 0.25, 2.6],
-        "volume_per_atom": [14.0, 13.0, 14.5, 15.0, 16.0, 13.0],
-        "space_group_found_0.1": [123, 221, 1, 99, 0, 1],
-        "space_group_found_0.01": [1, 221, 1, 1, 0, 1],
-        "space_group_found_0.001": [1, 1, 1, 1, 0, 1],
+        "generated_shortest_distance": [2.5, 2.6, 2.7, 2.8, 0.25, 2.6],
+        "generated_volume_per_atom": [14.0, 13.0, 14.5, 15.0, 16.0, 13.0],
+        "generated_space_group_0.1": [123, 221, 1, 99, 0, 1],
+        "generated_space_group_0.01": [1, 221, 1, 1, 0, 1],
+        "generated_space_group_0.001": [1, 1, 1, 1, 0, 1],
         "duplicate_of": ["", "", "", "", "", names[1]],
         "known_as": ["AuCu", "", "", "", "", ""],
         "relaxation_converged": [True, True, False, True, False, False],
         "relaxation_steps": [10, 20, 200, 5, 0, 0],
-        "max_force": [0.01, 0.02, 0.3, 0.04, np.nan, np.nan],
-        "formation_energy_relaxed": energies,
-        "energy_model_relaxed": [MODEL] * 6,
-        "energy_above_hull": above.tolist(),
-        "space_group_relaxed_0.1": [123, 221, 123, 1, 0, 0],
-        "space_group_relaxed_0.01": [123, 1, 123, 1, 0, 0],
-        "fell_out_at": ["", "", "", "", "validity", "duplicates"],
-        "fell_out": [
+        "relaxed_max_force": [0.01, 0.02, 0.3, 0.04, np.nan, np.nan],
+        "relaxed_formation_energy": energies,
+        "relaxed_energy_model": [MODEL] * 6,
+        "relaxed_energy_above_hull": above.tolist(),
+        "relaxed_space_group_0.1": [123, 221, 123, 1, 0, 0],
+        "relaxed_space_group_0.01": [123, 1, 123, 1, 0, 0],
+        "rejected_stage": ["", "", "", "", "validity", "duplicates"],
+        "rejected_reason": [
             *[""] * 4,
             "the shortest distance of 0.25 Å is under 0.5 Å",
             f"equals {names[1]}",
@@ -163,11 +163,11 @@ def test_structures_are_those_of_the_candidates(report):
 
 def test_space_groups_that_were_found():
     found = describe()["space_groups"]
-    assert [key[12:] for key in found["columns"]] == [
-        "found_0.1",
-        "found_0.01",
-        "found_0.001",
-        "relaxed_0.1",
+    assert found["headings"] == [
+        "generated, 0.1",
+        "generated, 0.01",
+        "generated, 0.001",
+        "relaxed, 0.1",
     ]
     # Relaxed: of the four with an energy.
     assert found["all"] == [[3, 6], [1, 6], [0, 6], [3, 4]]
@@ -177,7 +177,7 @@ def test_space_groups_that_were_found():
     assert list(by_number) == [99, 123, 221, 225]
 
 
-def test_energies_asked_and_obtained():
+def test_energies_requested_and_relaxed():
     found = describe()["energies"]
     difference = np.array([0.02, -0.01, 0.01, 0.10])
     assert found["count"] == 4
@@ -192,9 +192,9 @@ def test_reasons_that_differ_in_numbers_and_names_are_one():
     table |= {
         "name": names,
         "rank": [0] * 6,
-        "fell_out_at": ["validity"] * 2 + ["duplicates"] * 3 + [""],
+        "rejected_stage": ["validity"] * 2 + ["duplicates"] * 3 + [""],
         "duplicate_of": ["", "", names[0], names[1], names[1], ""],
-        "fell_out": [
+        "rejected_reason": [
             "the shortest distance of 0.25 Å is under 0.5 Å",
             "the shortest distance of 1e-05 Å is under 0.5 Å",
             *(f"equals {names[i]}" for i in (0, 1, 1)),
@@ -213,7 +213,10 @@ def test_reasons_that_differ_in_numbers_and_names_are_one():
 
 def test_reasons_that_are_rare_are_summed_up():
     words = [f"{'a' * length}" for length in range(1, 61)]
-    table = {"fell_out": [*words, "b", "b"], "fell_out_at": ["relaxation"] * 62}
+    table = {
+        "rejected_reason": [*words, "b", "b"],
+        "rejected_stage": ["relaxation"] * 62,
+    }
     reasons = contents.describe({}, table, {}, None)["reasons"]
     assert reasons[0] == {"stage": "relaxation", "reason": "b", "count": 2}
     assert reasons[-1] == {"stage": "", "reason": "11 other reasons", "count": 11}
@@ -221,11 +224,13 @@ def test_reasons_that_are_rare_are_summed_up():
 
 
 def test_conditions_are_listed_where_few_and_counted_where_many():
-    asked = describe()["asked"]
-    assert asked["space_group"]["values"] == [99, 123, 221, 225]
-    assert asked["formation_energy"]["range"] == [-0.08, 0.1]
-    many = {"formation_energy": np.linspace(-1, 1, 41)}
-    asked = contents.describe({}, many, {}, None)["asked"]["formation_energy"]
+    asked = describe()["requested"]
+    assert asked["requested_space_group"]["values"] == [99, 123, 221, 225]
+    assert asked["requested_formation_energy"]["range"] == [-0.08, 0.1]
+    many = {"requested_formation_energy": np.linspace(-1, 1, 41)}
+    asked = contents.describe({}, many, {}, None)["requested"][
+        "requested_formation_energy"
+    ]
     assert (asked["count"], asked["range"]) == (41, [-1, 1])
 
 
@@ -274,7 +279,7 @@ def test_energies_of_two_models_are_in_no_diagram():
     assert described["systems"] == []
     assert "another model" in described["systems_note"]
     table = screening_table() | {
-        "energy_model_relaxed": ["another model", *[MODEL] * 5]
+        "relaxed_energy_model": ["another model", *[MODEL] * 5]
     }
     assert describe(table)["energy_models"] == ["another model", MODEL]
 
@@ -333,11 +338,11 @@ def test_policy_allows_the_script_of_the_page_alone(report):
 @hypothesis.example(name="{{script}}", reason="<!-- <script>")
 @hypothesis.settings(max_examples=30)
 def test_any_name_stays_within_the_data(name, reason):
-    table = {"name": [name, "other"], "rank": [0, 0], "fell_out": [reason, ""]}
+    table = {"name": [name, "other"], "rank": [0, 0], "rejected_reason": [reason, ""]}
     page = html_report.build_report({"calculator": name}, table, {}, None, title=reason)
     data = page_data(page)
     assert column(data, "name") == [name, "other"]
-    assert column(data, "fell_out") == [reason, ""]
+    assert column(data, "rejected_reason") == [reason, ""]
     assert (data["calculator"], data["title"]) == (name, reason)
     # Tags of the page itself and no others.
     plain = html_report.build_report({}, {}, {}, None)
@@ -474,29 +479,31 @@ def test_table_sorts_both_ways(browser, report):
     with opened(browser, report) as page:
         assert cells(page, "rank") == ["1", "2", "3", "4"]
         table = screening_table()
-        expected = sorted(x for x in table["formation_energy_relaxed"] if x == x)
-        header = page.locator("th", has=page.locator("[data-key=energy_above_hull]"))
+        expected = sorted(x for x in table["relaxed_formation_energy"] if x == x)
+        header = page.locator(
+            "th", has=page.locator("[data-key=relaxed_energy_above_hull]")
+        )
         assert header.get_attribute("aria-sort") == "none"
-        page.click("[data-key=formation_energy_relaxed]")
-        ascending = numbers(cells(page, "formation_energy_relaxed"))
+        page.click("[data-key=relaxed_formation_energy]")
+        ascending = numbers(cells(page, "relaxed_formation_energy"))
         assert ascending == pytest.approx(expected, abs=5e-5)
-        page.click("[data-key=formation_energy_relaxed]")
-        assert numbers(cells(page, "formation_energy_relaxed")) == ascending[::-1]
+        page.click("[data-key=relaxed_formation_energy]")
+        assert numbers(cells(page, "relaxed_formation_energy")) == ascending[::-1]
         header = page.locator("th[aria-sort=descending]")
         assert header.locator("button").get_attribute("data-key") == (
-            "formation_energy_relaxed"
+            "relaxed_formation_energy"
         )
         # Keyboards do it too, and what has no energy is last, whichever way.
         page.check("#show-all")
-        page.focus("[data-key=energy_above_hull]")
+        page.focus("[data-key=relaxed_energy_above_hull]")
         for _ in range(2):
             page.keyboard.press("Enter")
-            assert cells(page, "energy_above_hull")[4:] == ["–", "–"]
-        above = numbers(cells(page, "energy_above_hull"))
+            assert cells(page, "relaxed_energy_above_hull")[4:] == ["–", "–"]
+        above = numbers(cells(page, "relaxed_energy_above_hull"))
         assert above == sorted(above, reverse=True)
 
 
-def test_table_filters_and_shows_what_fell_out(browser, report):
+def test_table_filters_and_shows_what_was_rejected(browser, report):
     with opened(browser, report) as page:
         page.fill("#filter", "pd")
         assert cells(page, "formula") == ["AuCuPd"]
@@ -505,10 +512,12 @@ def test_table_filters_and_shows_what_fell_out(browser, report):
         page.fill("#filter", "shortest")
         assert cells(page, "formula") == []
         page.check("#show-all")
-        assert cells(page, "fell_out") == [screening_table()["fell_out"][4]]
+        assert cells(page, "rejected_reason") == [
+            screening_table()["rejected_reason"][4]
+        ]
         page.fill("#filter", "")
         assert page.inner_text("#row-count") == "6 rows"
-        assert cells(page, "fell_out_at")[4:] == ["validity", "duplicates"]
+        assert cells(page, "rejected_stage")[4:] == ["validity", "duplicates"]
         page.click("#table tbody tr:last-child")
         assert "equals 1_Au1Cu3" in page.inner_text("#viewer-message")
         assert not page.is_visible("#canvas")
@@ -655,7 +664,7 @@ def test_dragging_a_box_enlarges_a_diagram(browser, report):
 def test_names_are_text(browser, tmp_path):
     table = screening_table()
     table["name"] = [SCRIPT, *table["name"][1:]]
-    table["fell_out"] = [*table["fell_out"][:4], SCRIPT, SCRIPT]
+    table["rejected_reason"] = [*table["rejected_reason"][:4], SCRIPT, SCRIPT]
     table["known_as"] = [SCRIPT] * 6
     known = convex_hull.build_hull([("Au1Cu1", -0.05, SCRIPT)], MODEL)
     told = summary() | {"hull": SCRIPT, "request": {SCRIPT: SCRIPT}}
@@ -669,7 +678,9 @@ def test_names_are_text(browser, tmp_path):
         for row in range(6):
             page.click(f"#table tbody tr:nth-child({row + 1})")
         assert page.inner_text("h1") == SCRIPT
-        assert SCRIPT in cells(page, "name") and SCRIPT in cells(page, "fell_out")
+        assert SCRIPT in cells(page, "name") and SCRIPT in cells(
+            page, "rejected_reason"
+        )
         assert page.locator("body img").count() == 0
         assert page.evaluate("window.hacked") is None
 
@@ -711,11 +722,14 @@ def test_empty_pages_open(browser, tmp_path):
     pages = {
         "nothing": html_report.build_report({}, {}, {}, None),
         "plain CIFs": html_report.build_report(
-            {}, {"name": ["a.cif", "b.cif"], "fell_out": ["bad", "worse"]}, {}, None
+            {},
+            {"name": ["a.cif", "b.cif"], "rejected_reason": ["bad", "worse"]},
+            {},
+            None,
         ),
         "no hull": html_report.build_report(
             summary() | {"hull": "none"},
-            screening_table() | {"energy_above_hull": [np.nan] * 6},
+            screening_table() | {"relaxed_energy_above_hull": [np.nan] * 6},
             {},
             None,
         ),
@@ -730,10 +744,10 @@ def test_empty_pages_open(browser, tmp_path):
             if name == "plain CIFs":
                 assert "none of which" in page.inner_text("#lead")
                 page.check("#show-all")
-                assert cells(page, "fell_out") == ["bad", "worse"]
+                assert cells(page, "rejected_reason") == ["bad", "worse"]
             if name == "no hull":
                 assert "no hull" in page.inner_text("#facts")
-                assert page.locator("[data-key=energy_above_hull]").count() == 0
+                assert page.locator("[data-key=relaxed_energy_above_hull]").count() == 0
                 assert page.locator("[data-count=below_hull]").count() == 0
             if name == "no crystals":
                 assert "candidates.extxyz" in page.inner_text("#viewer-message")
@@ -745,7 +759,7 @@ def test_rows_are_made_when_they_are_seen(browser, tmp_path):
     table = {
         "name": [f"sample {i}" for i in range(20_000)],
         "formula": ["Au1Cu3"] * 20_000,
-        "energy_above_hull": energies,
+        "relaxed_energy_above_hull": energies,
         "rank": np.argsort(np.argsort(energies)) + 1,
     }
     path = tmp_path / "report.html"

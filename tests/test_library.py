@@ -32,12 +32,12 @@ def test_readme_from_conditions_to_dft_inputs(tmp_path, monkeypatch, capsys):
     # Two formulas, one space group (the only one in training), three energies.
     assert len(found["samples"].crystals) == 6
     table = found["screened"].table()
-    assert len(table["fell_out"]) == 6
+    assert len(table["rejected_reason"]) == 6
     ranked = sum(rank > 0 for rank in table["rank"])
     assert len(found["best"]) == ranked
     assert all(
         bool(reason) or rank
-        for reason, rank in zip(table["fell_out"], table["rank"], strict=True)
+        for reason, rank in zip(table["rejected_reason"], table["rank"], strict=True)
     )
     assert "6" in capsys.readouterr().out
     for folder in pathlib.Path("vasp").glob("*"):

@@ -79,7 +79,7 @@ def test_energies_follow_the_hull_and_the_table_says_how_far_above_it(workdir):
             num_samples=2,
         )
     )
-    above = request.columns["energy_above_hull_asked"]
+    above = request.columns["requested_energy_above_hull"]
     energy = np.asarray(request.conditions.energy)
     assert energy.shape == above.shape == (3 * 2 * 3 * 2,)
     hull_energy = np.repeat([-0.04, -0.06, 0.0], 12)
@@ -143,11 +143,11 @@ def test_tables_and_extxyz_have_the_columns_in_every_shard(workdir, tmp_path):
     assert [row["feasible"] for row in rows] == [True] * 2 + [False] * 2 + [
         True
     ] * 2 + [False] * 2
-    assert [row["energy_above_hull_asked"] for row in rows] == [0.0, 0.1] * 4
+    assert [row["requested_energy_above_hull"] for row in rows] == [0.0, 0.1] * 4
     assert [row["formation_energy"] for row in rows[::4]] == [-0.04, 0.0]
     for row, info in zip(rows, frames, strict=True):
         assert bool(info["feasible"]) == row["feasible"]
-        assert info["energy_above_hull_asked"] == row["energy_above_hull_asked"]
+        assert info["requested_energy_above_hull"] == row["requested_energy_above_hull"]
     whole = requests.make_samples(sample.build_request(asked)).table()
     assert whole["feasible"] == [row["feasible"] for row in rows]
 

@@ -160,7 +160,7 @@ def test_folder_holds_what_it_should(here):
     out = here / "out"
     table = pyarrow.parquet.read_table(out / "screening.parquet").to_pydict()
     assert table["name"] == [f"{i:03d}" for i in range(count)] + ["lost"]
-    assert table["fell_out_at"][-1] == "validity"
+    assert table["rejected_stage"][-1] == "validity"
     assert (out / "screening.csv").read_text().count("\n") == count + 2
     summary = json.loads((out / "screening.json").read_text())
     assert summary["counts"]["inputs"] == count + 1
@@ -172,8 +172,8 @@ def test_folder_holds_what_it_should(here):
     best = table["rank"].index(1)
     assert len(frames) == num_ranked
     assert (
-        frames[0].info["space_group_relaxed_0_1"]
-        == (table["space_group_relaxed_0.1"][best])
+        frames[0].info["relaxed_space_group_0_1"]
+        == (table["relaxed_space_group_0.1"][best])
     )
     assert [frame.info["rank"] for frame in frames] == [*range(1, num_ranked + 1)]
     for folder in ("candidates", "symmetrized"):
@@ -199,7 +199,7 @@ def test_odd_calculator_costs_its_rows_and_no_others(here):
     _, table = screen.screen(options(**claim))
     seen = set()
     for formula, at, why in zip(
-        table["formula"], table["fell_out_at"], table["fell_out"], strict=True
+        table["formula"], table["rejected_stage"], table["rejected_reason"], strict=True
     ):
         symbols = set(elements.parse_formula(formula))
         seen.add((*sorted(symbols), at))
@@ -299,7 +299,7 @@ def test_presets_are_changed_by_what_is_said_and_no_hull_leaves_no_file(here):
     assert [request[name] for name in names] == ["FIRE", 0.1, 3, False]
     assert max(table["relaxation_steps"]) <= 3
     assert not (here / "out" / "hull.json").exists()
-    assert np.isnan(table["energy_above_hull"]).all()
+    assert np.isnan(table["relaxed_energy_above_hull"]).all()
     assert max(table["rank"]) > 1
     assert "above hull" not in screen.report(result, table)
 
@@ -319,7 +319,7 @@ def test_known_crystals_are_those_of_the_run_that_made_the_samples(here, capsys)
     structure_files.write_extxyz(here / "b2.extxyz", [b2], infos)
     _, table = screen.screen(options(samples="b2.extxyz", known=None))
     assert table["known_as"][0].startswith("crystal-")
-    assert table["fell_out_at"] == ["duplicates"]
+    assert table["rejected_stage"] == ["duplicates"]
     changed = options(samples="b2.extxyz", known="none", output="other")
     assert screen.screen(changed)[1]["known_as"] == [""]
     structure_files.write_extxyz(here / "lone.extxyz", [b2], [{"name": "b2"}])

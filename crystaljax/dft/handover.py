@@ -15,6 +15,7 @@ from crystaljax.crystals import names as names_lib
 from crystaljax.data.readers import csv_rows
 from crystaljax.data.sources import record
 from crystaljax.relaxation import references
+from crystaljax.screening import columns
 from crystaljax.screening import inputs as screening_inputs
 from crystaljax.system import errors
 
@@ -24,7 +25,11 @@ STRUCTURES = ("relaxed", "symmetrized", "as_generated")
 # Columns that every manifest has.
 _FIXED = ("folder", "kind", "name", "formula", "problem")
 # Those of the others that are no text.
-_NUMBERS = ("formation_energy_relaxed", "energy_above_hull", "space_group")
+_NUMBERS = (
+    columns.RELAXED_ENERGY,
+    columns.ABOVE_HULL,
+    columns.REQUESTED_SPACE_GROUP,
+)
 # Where reference structures come from if the user has none.
 ELEMENTS = "elements"
 
@@ -102,7 +107,9 @@ def read_items(
             f"none of the {len(rows)} candidates in {path} is left; raise "
             "--max_above_hull, or pass --nonew_only"
         )
-    ranks = {i: int(rows[i].get("rank") or place) for place, i in enumerate(order, 1)}
+    ranks = {
+        i: int(rows[i].get(columns.RANK) or place) for place, i in enumerate(order, 1)
+    }
     digits = max(3, len(str(max(ranks.values()))))
     used: set[str] = set()
     return [
@@ -127,15 +134,15 @@ def _rows(
     table = path / "screening.parquet"
     if table.is_file():
         by_name = {
-            str(row["name"]): row
+            str(row["name"]): columns.rename_former(row)
             for row in pyarrow.parquet.read_table(table).to_pylist()
         }
         if by_name.keys() >= set(found.names):
             return [by_name[name] for name in found.names]
-    columns = found.table()
+    rows = columns.rename_former(found.table())
     return [
-        dict(zip(columns, values, strict=True))
-        for values in zip(*columns.values(), strict=True)
+        dict(zip(rows, values, strict=True))
+        for values in zip(*rows.values(), strict=True)
     ]
 
 
@@ -178,7 +185,7 @@ def _sites(formula: str) -> dict[str, int]:
 
 
 def _order(rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    for key in ("rank", "energy_above_hull"):
+    for key in (columns.RANK, columns.ABOVE_HULL):
         values = [row.get(key) for row in rows]
         numbers = [v for v in values if isinstance(v, int | float) and np.isfinite(v)]
         if len(numbers) == len(rows):
@@ -189,11 +196,11 @@ def _order(rows: Sequence[Mapping[str, Any]]) -> list[int]:
 def _is_wanted(
     row: Mapping[str, Any], max_above_hull: float | None, new_only: bool
 ) -> bool:
-    if new_only and row.get("known_as"):
+    if new_only and row.get(columns.KNOWN_AS):
         return False
     if max_above_hull is None:
         return True
-    above = row.get("energy_above_hull")
+    above = row.get(columns.ABOVE_HULL)
     return isinstance(above, int | float) and above <= max_above_hull
 
 
@@ -323,9 +330,11 @@ def read_manifest(folder: pathlib.Path) -> list[Handed]:
             raise errors.UserError(
                 f"{path} is damaged: {cells.detail} ({cells.reason})"
             )
-        row = dict(zip(header, cells, strict=True))
+        row = columns.rename_former(dict(zip(header, cells, strict=True)))
         if not row["problem"]:
-            rows.append(row | {key: _parse_number(row.get(key)) for key in _NUMBERS})
+            rows.append(
+                row | {key: _parse_number(row.get(key)) for key in map(str, _NUMBERS)}
+            )
     crystals: list[structure.Crystal] = []
     infos: list[dict[str, Any]] = []
     if (folder / CANDIDATES).is_file():

@@ -11,6 +11,7 @@ from crystaljax.crystals import elements, symmetry_search, validity
 from crystaljax.dft import formation, handover, vasp_runs
 from crystaljax.hull import convex_hull as hulls
 from crystaljax.matching import matcher
+from crystaljax.screening import columns
 from crystaljax.system import errors, workers
 
 SYMPRECS = (0.1, 0.01)
@@ -241,14 +242,14 @@ def _compare(analysis: Analysis) -> dict[str, Any]:
     is_comparable = handed is not None and handed.crystal is not None
     volume = validity.cell_volume(crystal) if crystal.num_sites else np.nan
     return {
-        "formation_energy_predicted": _number(told.get("formation_energy_relaxed")),
-        "energy_above_hull_predicted": _number(told.get("energy_above_hull")),
-        "energy_model_predicted": told.get("energy_model_relaxed") or "",
+        "formation_energy_predicted": _number(told.get(columns.RELAXED_ENERGY)),
+        "energy_above_hull_predicted": _number(told.get(columns.ABOVE_HULL)),
+        "energy_model_predicted": told.get(columns.ENERGY_MODEL) or "",
         "same_structure": analysis.rms is not None
         if is_comparable and crystal.num_sites
         else None,
         "structure_rms": _number(analysis.rms),
-        "space_group_asked": told.get("space_group"),
+        str(columns.REQUESTED_SPACE_GROUP): told.get(columns.REQUESTED_SPACE_GROUP),
         **{
             f"space_group_dft_{symprec:g}": group
             for symprec, group in zip(SYMPRECS, analysis.space_groups, strict=True)

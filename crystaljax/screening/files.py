@@ -9,6 +9,7 @@ from typing import Any
 from crystaljax.crystals import names as names_lib
 from crystaljax.crystals import structure, structure_files, symmetrization
 from crystaljax.hull import convex_hull
+from crystaljax.screening import columns
 from crystaljax.screening import inputs as screening_inputs
 from crystaljax.screening import result as screening_result
 from crystaljax.system import atomic_files, environment
@@ -18,19 +19,19 @@ def full_table(
     rows: screening_inputs.Candidates, result: screening_result.Screening
 ) -> dict[str, list[Any]]:
     """What is known of the crystals, and what the screening found; one row for each."""
-    table = rows.table()
-    given = table.get("formula") or [None] * len(rows.names)
-    # Where a crystal could not be read, what was asked for says what it was to be.
-    table["formula"] = [
-        screening_inputs.formula(crystal) or str(asked or "")
-        for crystal, asked in zip(rows.crystals, given, strict=True)
+    table = columns.rename_former(rows.table())
+    given = table.get(columns.FORMULA) or [None] * len(rows.names)
+    # Where a crystal could not be read, the request says what it was to be.
+    table[str(columns.FORMULA)] = [
+        screening_inputs.formula(crystal) or str(requested or "")
+        for crystal, requested in zip(rows.crystals, given, strict=True)
     ]
     if any(rows.files):
-        table.setdefault("file", list(rows.files))
+        table.setdefault(str(columns.FILE), list(rows.files))
     table |= result.table()
-    table["candidate_file"] = [
+    table[str(columns.CANDIDATE_FILE)] = [
         f"{_stem(rank, name)}.cif" if rank > 0 else ""
-        for rank, name in zip(table["rank"], rows.names, strict=True)
+        for rank, name in zip(table[columns.RANK], rows.names, strict=True)
     ]
     return table
 
@@ -90,9 +91,11 @@ def _write_candidates(
     table: dict[str, list[Any]],
 ) -> None:
     """The ranked crystals, and their copies with exact symmetry, in order."""
-    order = sorted((rank, row) for row, rank in enumerate(table["rank"]) if rank > 0)
+    order = sorted(
+        (rank, row) for row, rank in enumerate(table[columns.RANK]) if rank > 0
+    )
     rows = [row for _, row in order]
-    stems = [_stem(rank, table["name"][row]) for rank, row in order]
+    stems = [_stem(rank, table[columns.NAME][row]) for rank, row in order]
     # extxyz has no dots in the names of what stands beside a lattice.
     keys = {
         key: re.sub(r"\W", "_", key)

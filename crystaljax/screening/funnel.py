@@ -1,6 +1,6 @@
 """From crystals to a ranked table: check, compare, relax, energy above hull, known.
 
-Every crystal keeps its row, with the stage at which it fell out, and why.
+Every crystal keeps its row, with the stage at which it was rejected, and why.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from crystaljax.hull import convex_hull
 from crystaljax.matching import matcher
 from crystaljax.relaxation import ase_relaxation, calculators
 from crystaljax.relaxation import references as references_lib
+from crystaljax.screening import columns, stages
 from crystaljax.screening import result as screening_result
-from crystaljax.screening import stages
 from crystaljax.screening import work as screening_work
 from crystaljax.system import errors
 
@@ -142,10 +142,10 @@ def screen(
     calculators.build_calculator(calculator)
     seconds: dict[str, float] = {}
     there = {"num_workers": options.num_workers, "cluster": options.cluster}
-    fallen: dict[int, tuple[str, str]] = {}
+    rejected: dict[int, tuple[str, str]] = {}
 
     def alive() -> list[int]:
-        return [i for i in range(len(crystals)) if i not in fallen]
+        return [i for i in range(len(crystals)) if i not in rejected]
 
     def of(indices: Sequence[int], many: Any) -> dict[int, Any]:
         return {i: many[i] for i in indices}
@@ -156,13 +156,13 @@ def screen(
             crystals,
             problems,
             options.min_distance_ratio,
-            screening_result.SYMPRECS,
+            columns.SYMPRECS,
             num_workers=options.num_workers,
             description=options.label("check"),
         )
     for i, reason in enumerate(checks.reasons):
         if reason:
-            fallen[i] = ("validity", reason)
+            rejected[i] = ("validity", reason)
 
     # ----------------------------- elements ------------------------------------
     with _timed(seconds, "references"):
@@ -183,7 +183,7 @@ def screen(
     for i, each in numbers.items():
         reasons = [missing[number] for number in sorted(each) if number in missing]
         if reasons:
-            fallen[i] = ("energy", "; ".join(reasons))
+            rejected[i] = ("energy", "; ".join(reasons))
     if numbers and not alive():
         raise errors.UserError(
             "the energy of none of the crystals can be computed: "
@@ -200,9 +200,12 @@ def screen(
             ):
                 duplicate_of[i], known_as[i] = first, known_id
                 if first >= 0:
-                    fallen[i] = ("duplicates", f"equals an earlier one: {names[first]}")
+                    rejected[i] = (
+                        "duplicates",
+                        f"equals an earlier one: {names[first]}",
+                    )
                 elif known_id:
-                    fallen[i] = ("duplicates", f"equals a known one: {known_id}")
+                    rejected[i] = ("duplicates", f"equals a known one: {known_id}")
 
     # ---------------------------- relax ----------------------------------------
     with _timed(seconds, "relax"):
@@ -211,10 +214,10 @@ def screen(
     energy = np.full(len(crystals), np.nan)
     for i, (result, _) in relaxations.items():
         if result.failure:
-            fallen[i] = ("relaxation", result.failure)
+            rejected[i] = ("relaxation", result.failure)
             continue
         if not np.isfinite(result.energy):
-            fallen[i] = ("energy", "the calculator gave no energy")
+            rejected[i] = ("energy", "the calculator gave no energy")
             continue
         relaxed[i] = result.crystal
         energy[i] = references_lib.formation_energy(
@@ -232,7 +235,7 @@ def screen(
             energy_model,
         )
     with _timed(seconds, "compare relaxed"):
-        symprecs = screening_result.RELAXED_SYMPRECS
+        symprecs = columns.RELAXED_SYMPRECS
         space_groups = np.zeros((len(crystals), len(symprecs)), int)
         if left:
             space_groups[left] = assessment.check_many(
@@ -246,7 +249,7 @@ def screen(
             duplicate_of[i], known_as[i] = first, known_id
             if first >= 0:
                 reason = f"relaxed to the same as another one: {names[first]}"
-                fallen[i] = ("duplicates", reason)
+                rejected[i] = ("duplicates", reason)
 
     none = (None, "")
     return screening_result.Screening(
@@ -260,8 +263,8 @@ def screen(
         space_groups=space_groups,
         known_as=known_as,
         duplicate_of=duplicate_of,
-        fell_out_at=[fallen.get(i, ("", ""))[0] for i in range(len(crystals))],
-        fell_out=[fallen.get(i, ("", ""))[1] for i in range(len(crystals))],
+        rejected_stage=[rejected.get(i, ("", ""))[0] for i in range(len(crystals))],
+        rejected_reason=[rejected.get(i, ("", ""))[1] for i in range(len(crystals))],
         energy_model=energy_model,
         has_hull=known_hull is not None,
         seconds=seconds,

@@ -24,6 +24,7 @@ import pyarrow.parquet
 
 from crystaljax.crystals import bridge, extxyz, structure
 from crystaljax.hull import convex_hull as hulls
+from crystaljax.screening import columns
 from crystaljax.screening.report import contents
 from crystaljax.system import atomic_files, errors
 
@@ -66,9 +67,11 @@ def write_report(
                 f"{output} holds no {name}; make it with `python -m crystaljax.screen "
                 f"--output={output}`"
             )
-    table = pyarrow.parquet.read_table(output / "screening.parquet").to_pydict()
+    table = columns.rename_former(
+        pyarrow.parquet.read_table(output / "screening.parquet").to_pydict()
+    )
     # Without formulas in the table, they are those of the crystals.
-    max_structures = limits.max_structures if "formula" in table else None
+    max_structures = limits.max_structures if columns.FORMULA in table else None
     page = build_report(
         _read_json(output / "screening.json"),
         table,
@@ -98,7 +101,7 @@ def build_report(
         summary: what ``screening.json`` holds: request, calculator, energy_model, hull,
             counts, seconds, versions. What is missing is left out of the page.
         table: columns of ``screening.parquet``, one row per input. Any may be missing;
-            ``rank`` (1…, 0 for what fell out) tells the candidates.
+            ``rank`` (1…, 0 for what was rejected) tells the candidates.
         crystals: relaxed candidates by rank.
         known_hull: entries for the hull diagrams; None if there are none.
         title: what was screened.
@@ -155,6 +158,6 @@ def _read_candidates(
             for text in itertools.islice(extxyz.split_frames(file), max_structures)
         ]
     return {
-        int(atoms.info.get("rank", number)): bridge.from_ase(atoms)
+        int(atoms.info.get(columns.RANK, number)): bridge.from_ase(atoms)
         for number, atoms in enumerate(frames, start=1)
     }

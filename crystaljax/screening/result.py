@@ -11,12 +11,11 @@ from jaxtyping import Bool, Float, Int
 
 from crystaljax.crystals import assessment, elements, structure
 from crystaljax.relaxation import ase_relaxation
+from crystaljax.screening import columns
 
-SYMPRECS = (0.1, 0.01, 0.001)
-RELAXED_SYMPRECS = (0.1, 0.01)
 STAGES = ("validity", "duplicates", "relaxation", "energy")
 
-# What differs between crystals that fell out for one reason.
+# What differs between crystals rejected for one reason.
 _NUMBERS = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?")
 
 
@@ -26,18 +25,18 @@ class Screening:
 
     Attributes:
         names: of the crystals.
-        checks: of the crystals as they were, space groups at `SYMPRECS`.
-        relaxed: the relaxed crystals; the crystal as it was where it fell out.
-        relaxations: what the optimizer did; None where it was not asked.
+        checks: of the crystals as they were, space groups at `columns.SYMPRECS`.
+        relaxed: the relaxed crystals; the crystal as it was if it was rejected before.
+        relaxations: what the optimizer did; None if the crystal was not relaxed.
         methods: "ase" or "batched"; "" where it was not relaxed.
         formation_energy: of the relaxed crystals, eV/atom; NaN where there is none.
         above_hull: energy above the hull of the known entries, eV/atom; negative below
             it; NaN where there is none.
-        space_groups: of the relaxed crystals at `RELAXED_SYMPRECS`, 0 for none.
+        space_groups: of the relaxed crystals at `columns.RELAXED_SYMPRECS`, 0 for none.
         known_as: id of the known crystal that it equals; "" if it is new.
         duplicate_of: index of the equal crystal that stands for it; -1 if none.
-        fell_out_at: of `STAGES`; "" for the crystals that are ranked.
-        fell_out: why; "" for the crystals that are ranked.
+        rejected_stage: one of `STAGES`; "" for the crystals that are ranked.
+        rejected_reason: why; "" for the crystals that are ranked.
         energy_model: of all energies.
         has_hull: whether there was one.
         seconds: by stage.
@@ -53,8 +52,8 @@ class Screening:
     space_groups: Int[np.ndarray, "crystals symprecs"]
     known_as: list[str]
     duplicate_of: Int[np.ndarray, " crystals"]
-    fell_out_at: list[str]
-    fell_out: list[str]
+    rejected_stage: list[str]
+    rejected_reason: list[str]
     energy_model: str
     has_hull: bool
     seconds: dict[str, float]
@@ -67,12 +66,14 @@ class Screening:
         )
 
     def ranking(self) -> Int[np.ndarray, " ranked"]:
-        """Indices of the crystals that did not fall out, best first.
+        """Indices of the crystals that were not rejected, best first.
 
         Best is lowest above the hull; without a hull lowest above the best of the same
         composition.
         """
-        indices = np.array([i for i, at in enumerate(self.fell_out_at) if not at], int)
+        indices = np.array(
+            [i for i, at in enumerate(self.rejected_stage) if not at], int
+        )
         score = self.above_hull
         if not self.has_hull:
             score = self._above_best(indices)
@@ -92,39 +93,31 @@ class Screening:
         """Columns with one row per crystal."""
         ranks = np.zeros(len(self.names), int)
         ranks[order] = np.arange(1, len(order := self.ranking()) + 1)
-        return {
-            "valid": self.checks.valid.tolist(),
-            "shortest_distance": self.checks.shortest_distance.tolist(),
-            "shortest_distance_ratio": self.checks.shortest_distance_ratio.tolist(),
-            "volume_per_atom": self.checks.volume_per_atom.tolist(),
-            **{
-                f"space_group_found_{symprec:g}": numbers.tolist()
-                for symprec, numbers in zip(
-                    SYMPRECS, self.checks.space_groups.T, strict=True
-                )
-            },
-            "duplicate_of": [
+        checks = self.checks
+        table: dict[str, list[Any]] = {
+            columns.VALID: checks.valid.tolist(),
+            columns.SHORTEST_DISTANCE: checks.shortest_distance.tolist(),
+            columns.SHORTEST_DISTANCE_RATIO: checks.shortest_distance_ratio.tolist(),
+            columns.VOLUME_PER_ATOM: checks.volume_per_atom.tolist(),
+            **_by_column(columns.GENERATED_SPACE_GROUPS, checks.space_groups),
+            columns.DUPLICATE_OF: [
                 self.names[i] if i >= 0 else "" for i in self.duplicate_of
             ],
-            "known_as": self.known_as,
-            "relaxation_method": self.methods,
-            "relaxation_converged": self.converged.tolist(),
-            "relaxation_steps": self._of_relaxations("num_steps", 0),
-            "max_force": self._of_relaxations("max_force", np.nan),
-            "relaxation_seconds": self._of_relaxations("seconds", np.nan),
-            "formation_energy_relaxed": self.formation_energy.tolist(),
-            "energy_model_relaxed": [self.energy_model] * len(self.names),
-            "energy_above_hull": self.above_hull.tolist(),
-            **{
-                f"space_group_relaxed_{symprec:g}": numbers.tolist()
-                for symprec, numbers in zip(
-                    RELAXED_SYMPRECS, self.space_groups.T, strict=True
-                )
-            },
-            "fell_out_at": self.fell_out_at,
-            "fell_out": self.fell_out,
-            "rank": ranks.tolist(),
+            columns.KNOWN_AS: self.known_as,
+            columns.METHOD: self.methods,
+            columns.CONVERGED: self.converged.tolist(),
+            columns.STEPS: self._of_relaxations("num_steps", 0),
+            columns.MAX_FORCE: self._of_relaxations("max_force", np.nan),
+            columns.SECONDS: self._of_relaxations("seconds", np.nan),
+            columns.RELAXED_ENERGY: self.formation_energy.tolist(),
+            columns.ENERGY_MODEL: [self.energy_model] * len(self.names),
+            columns.ABOVE_HULL: self.above_hull.tolist(),
+            **_by_column(columns.RELAXED_SPACE_GROUPS, self.space_groups),
+            columns.REJECTED_STAGE: self.rejected_stage,
+            columns.REJECTED_REASON: self.rejected_reason,
+            columns.RANK: ranks.tolist(),
         }
+        return {str(name): values for name, values in table.items()}
 
     def _of_relaxations(self, name: str, missing: Any) -> list[Any]:
         return [
@@ -140,7 +133,7 @@ class Screening:
             "valid": int(self.checks.valid.sum()),
             "distinct": sum(
                 at not in ("validity", "duplicates") or method != ""
-                for at, method in zip(self.fell_out_at, self.methods, strict=True)
+                for at, method in zip(self.rejected_stage, self.methods, strict=True)
             ),
             "relaxed": sum(
                 each is not None and not each.failure for each in self.relaxations
@@ -152,6 +145,12 @@ class Screening:
         }
 
 
+def _by_column(
+    names: Sequence[str], values: Int[np.ndarray, "crystals symprecs"]
+) -> dict[str, list[Any]]:
+    return {name: each.tolist() for name, each in zip(names, values.T, strict=True)}
+
+
 def summarize(screening: Screening) -> str:
     """Counts by stage and reason, in lines."""
     counts = screening.counts()
@@ -160,7 +159,7 @@ def summarize(screening: Screening) -> str:
         reasons = collections.Counter(
             _kind(reason)
             for at, reason in zip(
-                screening.fell_out_at, screening.fell_out, strict=True
+                screening.rejected_stage, screening.rejected_reason, strict=True
             )
             if at == stage
         )
@@ -181,7 +180,7 @@ def summarize(screening: Screening) -> str:
 
 
 def _kind(reason: str) -> str:
-    """What crystals that fell out for one reason have in common."""
+    """What crystals rejected for one reason have in common."""
     return _NUMBERS.sub("…", reason.split(":")[0])
 
 
@@ -191,35 +190,35 @@ def format_ranking(
     """The best of a screening, as lines to print.
 
     Args:
-        table: columns of `Screening.table`, and those of the crystals before it:
-            ``formula``, and where they were asked for ``space_group`` and
-            ``formation_energy``.
+        table: of a screening, see `screening.columns`; what was requested may be
+            missing.
         num_top: ranks to show.
         has_hull: whether the energies above the hull mean something.
     """
     rows = sorted(
-        (rank, row) for row, rank in enumerate(table["rank"]) if 0 < rank <= num_top
+        (rank, row)
+        for row, rank in enumerate(table[columns.RANK])
+        if 0 < rank <= num_top
     )
     lines = [
-        f"{'rank':>4} {'formula':<14}{'space group':>16}{'energy (eV/atom)':>22}"
+        f"{'rank':>4} {'formula':<14}{'space group':>19}{'energy (eV/atom)':>22}"
         f"{'above hull' if has_hull else '':>13}  known as",
-        f"{'':>18}{'asked → found':>17}{'asked → obtained':>22}"
+        f"{'':>18}{'requested → relaxed':>20}{'requested → relaxed':>22}"
         f"{'(eV/atom)' if has_hull else '':>13}",
     ]
     for rank, row in rows:
-        asked = {
-            key: table[key][row] if key in table else None
-            for key in ("space_group", "formation_energy")
-        }
-        energy = asked["formation_energy"]
+        group, energy = (
+            table[key][row] if key in table else None
+            for key in (columns.REQUESTED_SPACE_GROUP, columns.REQUESTED_ENERGY)
+        )
         energy = "-" if energy is None else f"{energy:.3f}"
-        above = f"{table['energy_above_hull'][row]:.4f}" if has_hull else ""
+        above = f"{table[columns.ABOVE_HULL][row]:.4f}" if has_hull else ""
         lines.append(
-            f"{rank:>4} {table['formula'][row]:<14}"
-            f"{asked['space_group'] or '-':>9} → "
-            f"{table['space_group_relaxed_0.1'][row]:<4}"
-            f"{energy:>12} → {table['formation_energy_relaxed'][row]:<7.3f}"
-            f"{above:>12}   {table['known_as'][row] or 'new'}"
+            f"{rank:>4} {table[columns.FORMULA][row]:<14}"
+            f"{group or '-':>9} → "
+            f"{table[columns.RELAXED_SPACE_GROUPS[0]][row]:<7}"
+            f"{energy:>12} → {table[columns.RELAXED_ENERGY][row]:<7.3f}"
+            f"{above:>12}   {table[columns.KNOWN_AS][row] or 'new'}"
         )
     return "\n".join(lines)
 

@@ -4,7 +4,7 @@ const charts = [];
 const gallery = []; // {row, button}
 let viewer, candidateTable;
 
-const structureOf = (row) => data.structures[table.rank[row]];
+const structureOf = (row) => data.structures[table[COLUMN.RANK][row]];
 
 function fillViewer() {
   viewer = new Viewer(byId("canvas"), data.elements);
@@ -20,10 +20,10 @@ function fillViewer() {
 
 // Shows a row everywhere; scroll: whether the viewer must come into sight.
 function choose(row, scroll = false) {
-  const rank = value("rank", row);
-  const formula = formulaText(value("formula", row) || "?");
+  const rank = value(COLUMN.RANK, row);
+  const formula = formulaText(value(COLUMN.FORMULA, row) || "?");
   byId("viewer-title").replaceChildren(`${formula} `, element("small", {},
-    rank ? `rank ${rank}` : "fell out"));
+    rank ? `rank ${rank}` : "rejected"));
   const structure = structureOf(row);
   byId("viewer-picture").hidden = !structure;
   byId("viewer-message").hidden = Boolean(structure);
@@ -35,8 +35,8 @@ function choose(row, scroll = false) {
     byId("viewer-message").textContent = rank
       ? "Its structure is in candidates.extxyz, not in this page, which holds the best " +
         `${countText(Object.keys(data.structures).length)}.`
-      : `Fell out at ${value("fell_out_at", row) || "an unknown stage"}: ` +
-        `${value("fell_out", row) || "no reason was written"}.`;
+      : `Rejected at ${value(COLUMN.REJECTED_STAGE, row) || "an unknown stage"}: ` +
+        `${value(COLUMN.REJECTED_REASON, row) || "no reason was written"}.`;
   }
   byId("details").replaceChildren(...describeList(details(row, structure)));
   candidateTable.select(row);
@@ -60,32 +60,32 @@ function details(row, structure) {
   const get = (key) => value(key, row);
   const unitText = (key, digits, unitName) =>
     get(key) === null ? null : `${fixed(get(key), digits)} ${unitName}`;
-  const found = (stage) => ["0.1", "0.01", "0.001"]
-    .map((symprec) => [symprec, get(`space_group_${stage}_${symprec}`)])
+  const found = (columns) => columns
+    .map((key) => [key.split("_").at(-1), get(key)])
     .filter(([, number]) => number !== null)
     .map(([symprec, number]) => `${groupText(number)} (${symprec})`).join(", ");
   const energyOf = (key, source) =>
     get(key) === null ? null : `${energyText(get(key))} eV/atom, ${source}`;
-  const steps = get("relaxation_steps");
-  const relaxation = get("relaxation_converged") === null ? null
-    : (get("relaxation_method") ? `${get("relaxation_method")}, ` : "") +
-      (get("relaxation_converged") ? "converged" : "not converged") +
+  const steps = get(COLUMN.STEPS);
+  const relaxation = get(COLUMN.CONVERGED) === null ? null
+    : (get(COLUMN.METHOD) ? `${get(COLUMN.METHOD)}, ` : "") +
+      (get(COLUMN.CONVERGED) ? "converged" : "not converged") +
       (steps === null ? "" : `, ${plural(steps, "step")}`) +
-      (get("max_force") === null ? "" : `, ${fixed(get("max_force"), 3)} eV/Å`);
+      (get(COLUMN.MAX_FORCE) === null ? "" : `, ${fixed(get(COLUMN.MAX_FORCE), 3)} eV/Å`);
   return [
-    ["name", get("name")],
-    ["above hull", energyOf("energy_above_hull", hullName)],
-    ["obtained", energyOf("formation_energy_relaxed", energyModel)],
-    ["asked", get("formation_energy") === null ? null
-      : `${energyText(get("formation_energy"))} eV/atom`],
-    ["group asked", get("space_group") ? groupText(get("space_group")) : null],
-    ["as generated", found("found")],
-    ["relaxed", found("relaxed")],
-    ["known as", get("rank") ? get("known_as") || "new" : get("known_as")],
-    ["duplicate of", get("duplicate_of")],
+    ["name", get(COLUMN.NAME)],
+    ["above hull", energyOf(COLUMN.ABOVE_HULL, hullName)],
+    ["relaxed energy", energyOf(COLUMN.RELAXED_ENERGY, energyModel)],
+    ["requested energy", get(COLUMN.REQUESTED_ENERGY) === null ? null
+      : `${energyText(get(COLUMN.REQUESTED_ENERGY))} eV/atom`],
+    ["requested group", get(COLUMN.REQUESTED_SPACE_GROUP) ? groupText(get(COLUMN.REQUESTED_SPACE_GROUP)) : null],
+    ["generated group", found(COLUMN.GENERATED_SPACE_GROUPS)],
+    ["relaxed group", found(COLUMN.RELAXED_SPACE_GROUPS)],
+    ["known as", get(COLUMN.RANK) ? get(COLUMN.KNOWN_AS) || "new" : get(COLUMN.KNOWN_AS)],
+    ["duplicate of", get(COLUMN.DUPLICATE_OF)],
     ["relaxation", relaxation],
-    ["volume", unitText("volume_per_atom", 2, "Å³/atom as generated")],
-    ["shortest", unitText("shortest_distance", 3, "Å as generated")],
+    ["volume", unitText(COLUMN.VOLUME_PER_ATOM, 2, "Å³/atom as generated")],
+    ["shortest", unitText(COLUMN.SHORTEST_DISTANCE, 3, "Å as generated")],
     ["cell", structure ? cellText(structure.lattice) : null],
   ].filter(([, text]) => text);
 }

@@ -16,45 +16,30 @@ from ase.data import colors
 
 from crystaljax.crystals import elements, space_groups, structure
 from crystaljax.hull import convex_hull as hulls
+from crystaljax.screening import columns
 from crystaljax.screening.report import systems
 from crystaljax.system import errors
 
-# What the page takes from the table; it has more columns than anybody reads.
-_COLUMNS = (
-    "name",
-    "rank",
-    "formula",
-    "space_group",
-    "formation_energy",
-    "energy_difference",
-    "input",
-    "num_sites",
-    "volume_per_atom",
-    "shortest_distance",
-    "shortest_distance_ratio",
-    "space_group_found_0.1",
-    "space_group_found_0.01",
-    "space_group_found_0.001",
-    "space_group_relaxed_0.1",
-    "space_group_relaxed_0.01",
-    "formation_energy_relaxed",
-    "energy_above_hull",
-    "relaxation_method",
-    "relaxation_converged",
-    "relaxation_steps",
-    "max_force",
-    "duplicate_of",
-    "known_as",
-    "fell_out_at",
-    "fell_out",
+# Of these the page shows how many samples have the requested space group, under a
+# heading.
+_SPACE_GROUPS = {
+    **{
+        column: f"generated, {symprec:g}"
+        for column, symprec in zip(
+            columns.GENERATED_SPACE_GROUPS, columns.SYMPRECS, strict=True
+        )
+    },
+    columns.RELAXED_SPACE_GROUPS[0]: f"relaxed, {columns.RELAXED_SYMPRECS[0]:g}",
+}
+# The page does without these.
+_LEFT_OUT = (
+    columns.VALID,
+    columns.SECONDS,
+    columns.ENERGY_MODEL,
+    columns.REQUESTED_ABOVE_HULL,
+    columns.FILE,
+    columns.CANDIDATE_FILE,
 )
-_SPACE_GROUP_COLUMNS = (
-    "space_group_found_0.1",
-    "space_group_found_0.01",
-    "space_group_found_0.001",
-    "space_group_relaxed_0.1",
-)
-_ENERGY = "formation_energy_relaxed"
 # eV/atom, fractional coordinates, Å: finer than anything that is shown.
 _DECIMALS = 6
 # More reasons than that are summed up.
@@ -104,21 +89,25 @@ def describe(
             f"columns of lengths {lengths}; expected one entry per row"
         )
     num_rows = next(iter(lengths.values()), 0)
-    columns = {name: list(table[name]) for name in _COLUMNS if name in table}
-    columns.setdefault("name", [str(row + 1) for row in range(num_rows)])
-    columns.setdefault("rank", [0] * num_rows)
-    columns["formula"] = _complete_formulas(columns, crystals)
+    shown_table: dict[str, list[Any]] = {
+        columns.NAME: [str(row + 1) for row in range(num_rows)],
+        columns.RANK: [0] * num_rows,
+    }
+    for name in columns.ALL:
+        if name in table and name not in _LEFT_OUT:
+            shown_table[name] = list(table[name])
+    shown_table[columns.FORMULA] = _complete_formulas(shown_table, crystals)
     shown = {
         rank: crystal
         for rank, crystal in sorted(crystals.items())[: limits.max_structures]
         if crystal.num_sites
     }
     model = summary.get("energy_model") or ""
-    models = {model, *table.get("energy_model_relaxed", ())} - {"", None}
+    models = {model, *table.get(columns.ENERGY_MODEL, ())} - {"", None}
     diagrams, note = systems.describe_systems(
-        _candidates(columns), known_hull, model, limits.max_systems
+        _candidates(shown_table), known_hull, model, limits.max_systems
     )
-    above = _floats(columns.get("energy_above_hull", ()))
+    above = _floats(shown_table.get(columns.ABOVE_HULL, ()))
     has_hull = known_hull is not None or np.isfinite(above).any()
     return _to_json(
         {
@@ -132,10 +121,10 @@ def describe(
             "calculator": summary.get("calculator") or "",
             "hull": (summary.get("hull") or "unnamed") if has_hull else "",
             "energy_models": sorted(models),
-            "asked": _describe_asked(columns),
-            "reasons": _count_reasons(columns),
-            "energies": _compare_energies(columns),
-            "space_groups": _compare_space_groups(columns),
+            "requested": _describe_requested(shown_table),
+            "reasons": _count_reasons(shown_table),
+            "energies": _compare_energies(shown_table),
+            "space_groups": _compare_space_groups(shown_table),
             "systems": diagrams,
             "systems_note": note,
             "symbols": space_groups.load_space_group_symbols(),
@@ -144,17 +133,19 @@ def describe(
                 str(rank): _describe_structure(crystal)
                 for rank, crystal in shown.items()
             },
-            "table": {name: _encode(column) for name, column in columns.items()},
+            "columns": columns.BY_IDENTIFIER,
+            "meanings": {name: name.describe() for name in columns.ALL},
+            "table": {name: _encode(column) for name, column in shown_table.items()},
         }
     )
 
 
 def _complete_formulas(
-    columns: Mapping[str, list[Any]], crystals: Mapping[int, structure.Crystal]
+    table: Mapping[str, list[Any]], crystals: Mapping[int, structure.Crystal]
 ) -> list[str]:
     """The table's formulas; of the crystals where it has none."""
-    ranks = columns["rank"]
-    formulas = columns.get("formula", [""] * len(ranks))
+    ranks = table[columns.RANK]
+    formulas = table.get(columns.FORMULA, [""] * len(ranks))
     return [
         elements.cell_formula(np.asarray(crystals[rank].atomic_numbers))
         if not formula and rank in crystals
@@ -179,30 +170,39 @@ def _floats(column: Iterable[Any]) -> np.ndarray:
     return np.array([np.nan if x is None else x for x in column], dtype=float)
 
 
-def _describe_asked(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+def _describe_requested(table: Mapping[str, list[Any]]) -> dict[str, Any]:
     """The conditions that occur: all where they are few, else how many."""
-    asked = {}
-    for name in ("formula", "space_group", "formation_energy", "energy_difference"):
-        values = {x for x in columns.get(name, ()) if x not in (None, "") and x == x}
+    requested = {}
+    for name in (
+        columns.FORMULA,
+        columns.REQUESTED_SPACE_GROUP,
+        columns.REQUESTED_ENERGY,
+        columns.REQUESTED_DIFFERENCE,
+    ):
+        values = {x for x in table.get(name, ()) if x not in (None, "") and x == x}
         if values:
-            asked[name] = {
+            requested[name] = {
                 "count": len(values),
                 "values": sorted(values)[:_MAX_LISTED],
-                "range": None if name == "formula" else [min(values), max(values)],
+                "range": None
+                if name == columns.FORMULA
+                else [min(values), max(values)],
             }
-    return asked
+    return requested
 
 
-def _count_reasons(columns: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+def _count_reasons(table: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     """Why inputs fell out; reasons that differ in numbers or names only are one."""
-    if "fell_out" not in columns:
+    if columns.REJECTED_REASON not in table:
         return []
-    rows = range(len(columns["fell_out"]))
-    others = [columns[key] for key in ("duplicate_of", "known_as") if key in columns]
+    rows = range(len(table[columns.REJECTED_REASON]))
+    others = [
+        table[key] for key in (columns.DUPLICATE_OF, columns.KNOWN_AS) if key in table
+    ]
     found: dict[tuple[str, ...], list[list[str]]] = collections.defaultdict(list)
-    stages = columns.get("fell_out_at", [""] * len(rows))
+    stages = table.get(columns.REJECTED_STAGE, [""] * len(rows))
     for row in rows:
-        reason = columns["fell_out"][row]
+        reason = table[columns.REJECTED_REASON][row]
         if not reason:
             continue
         for name in {column[row] for column in others} - {"", None}:
@@ -231,12 +231,12 @@ def _count_reasons(columns: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     return reasons
 
 
-def _compare_energies(columns: Mapping[str, list[Any]]) -> dict[str, Any] | None:
-    """How far the energies obtained lie from those asked for, eV/atom."""
-    if not {"formation_energy", _ENERGY} <= columns.keys():
+def _compare_energies(table: Mapping[str, list[Any]]) -> dict[str, Any] | None:
+    """How far the relaxed energies lie from those requested, eV/atom."""
+    if not {columns.REQUESTED_ENERGY, columns.RELAXED_ENERGY} <= table.keys():
         return None
-    asked = _floats(columns["formation_energy"])
-    difference = _floats(columns[_ENERGY]) - asked
+    requested = _floats(table[columns.REQUESTED_ENERGY])
+    difference = _floats(table[columns.RELAXED_ENERGY]) - requested
     difference = difference[np.isfinite(difference)]
     if not len(difference):
         return None
@@ -248,20 +248,24 @@ def _compare_energies(columns: Mapping[str, list[Any]]) -> dict[str, Any] | None
     }
 
 
-def _compare_space_groups(columns: Mapping[str, list[Any]]) -> dict[str, Any] | None:
-    """How many samples have the space group asked for: all, and of each group.
+def _compare_space_groups(table: Mapping[str, list[Any]]) -> dict[str, Any] | None:
+    """How many samples have the space group requested: all, and of each group.
 
     As generated, of all samples; relaxed, of those with an energy.
     """
-    keys = [key for key in _SPACE_GROUP_COLUMNS if key in columns]
-    if "space_group" not in columns or not keys:
+    keys = [key for key in _SPACE_GROUPS if key in table]
+    if columns.REQUESTED_SPACE_GROUP not in table or not keys:
         return None
-    asked = np.nan_to_num(_floats(columns["space_group"])).astype(int)
-    relaxed = np.isfinite(_floats(columns.get(_ENERGY, [None] * len(asked))))
+    requested = np.nan_to_num(_floats(table[columns.REQUESTED_SPACE_GROUP])).astype(int)
+    relaxed = np.isfinite(
+        _floats(table.get(columns.RELAXED_ENERGY, [None] * len(requested)))
+    )
     counted = {
-        key: (asked > 0) & (relaxed if "relaxed" in key else True) for key in keys
+        key: (requested > 0)
+        & (relaxed if key in columns.RELAXED_SPACE_GROUPS else True)
+        for key in keys
     }
-    hits = {key: counted[key] & (_floats(columns[key]) == asked) for key in keys}
+    hits = {key: counted[key] & (_floats(table[key]) == requested) for key in keys}
 
     def count(of: np.ndarray) -> list[list[int]]:
         """Per column: those that have it, of how many."""
@@ -271,23 +275,29 @@ def _compare_space_groups(columns: Mapping[str, list[Any]]) -> dict[str, Any] | 
         ]
 
     groups = [
-        {"number": number, "counts": count(asked == number)}
-        for number in np.unique(asked[asked > 0]).tolist()
+        {"number": number, "counts": count(requested == number)}
+        for number in np.unique(requested[requested > 0]).tolist()
     ]
     if not groups:
         return None
-    return {"columns": keys, "all": count(asked > 0), "groups": groups}
+    return {
+        "headings": [_SPACE_GROUPS[key] for key in keys],
+        "all": count(requested > 0),
+        "groups": groups,
+    }
 
 
-def _candidates(columns: Mapping[str, list[Any]]) -> list[systems.Candidate]:
+def _candidates(table: Mapping[str, list[Any]]) -> list[systems.Candidate]:
     """The rows that can be in a hull diagram."""
-    missing = [None] * len(columns["rank"])
-    energies = _floats(columns.get(_ENERGY, missing))
-    above = _floats(columns.get("energy_above_hull", missing))
+    missing = [None] * len(table[columns.RANK])
+    energies = _floats(table.get(columns.RELAXED_ENERGY, missing))
+    above = _floats(table.get(columns.ABOVE_HULL, missing))
     return [
-        systems.Candidate(row, columns["name"][row], formula, energies[row], above[row])
-        for row, formula in enumerate(columns["formula"])
-        if columns["rank"][row] and formula and np.isfinite(energies[row])
+        systems.Candidate(
+            row, table[columns.NAME][row], formula, energies[row], above[row]
+        )
+        for row, formula in enumerate(table[columns.FORMULA])
+        if table[columns.RANK][row] and formula and np.isfinite(energies[row])
     ]
 
 

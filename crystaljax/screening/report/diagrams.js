@@ -1,16 +1,16 @@
-// What the charts show: hulls, and energies asked for and obtained.
+// What the charts show: hulls, and energies requested and relaxed.
 
 function sampleLines(row) {
   const lines = [
-    `${formulaText(value("formula", row))}${value("rank", row) ? `, rank ${value("rank", row)}` : ""}`,
-    value("name", row),
-    `obtained ${energyText(value("formation_energy_relaxed", row))} eV/atom (${energyModel})`,
+    `${formulaText(value(COLUMN.FORMULA, row))}${value(COLUMN.RANK, row) ? `, rank ${value(COLUMN.RANK, row)}` : ""}`,
+    value(COLUMN.NAME, row),
+    `relaxed ${energyText(value(COLUMN.RELAXED_ENERGY, row))} eV/atom (${energyModel})`,
   ];
-  if (value("formation_energy", row) !== null) {
-    lines.push(`asked ${energyText(value("formation_energy", row))} eV/atom`);
+  if (value(COLUMN.REQUESTED_ENERGY, row) !== null) {
+    lines.push(`requested ${energyText(value(COLUMN.REQUESTED_ENERGY, row))} eV/atom`);
   }
-  if (value("energy_above_hull", row) !== null) {
-    lines.push(`above hull ${energyText(value("energy_above_hull", row))} eV/atom`);
+  if (value(COLUMN.ABOVE_HULL, row) !== null) {
+    lines.push(`above hull ${energyText(value(COLUMN.ABOVE_HULL, row))} eV/atom`);
   }
   return lines;
 }
@@ -44,7 +44,7 @@ function binaryDiagram(system) {
     .map((each) => ({ x: each.fractions[1], y: each.energy, lines: () => knownLines(each) }));
   const candidates = (below) => system.rows.filter((row) => isBelow(row) === below)
     .map((row) => ({
-      x: system.fractions[table.formula[row]][1], y: table.formation_energy_relaxed[row],
+      x: system.fractions[table[COLUMN.FORMULA][row]][1], y: table[COLUMN.RELAXED_ENERGY][row],
       row, lines: () => sampleLines(row) }));
   const sides = (list) => list.map(([from, to]) => [from[1], from[2], to[1], to[2]]);
   const below = candidates(true);
@@ -81,12 +81,12 @@ const SHADES = [0.02, 0.05, 0.1, 0.2, Infinity];
 function ternaryDiagram(system) {
   const groups = new Map();
   for (const row of system.rows) {
-    const fractions = system.fractions[table.formula[row]];
+    const fractions = system.fractions[table[COLUMN.FORMULA][row]];
     const key = fractions.map((each) => each.toFixed(4)).join();
     if (!groups.has(key)) groups.set(key, { fractions, rows: [] });
     groups.get(key).rows.push(row);
   }
-  const above = (row) => value("energy_above_hull", row) ?? Infinity;
+  const above = (row) => value(COLUMN.ABOVE_HULL, row) ?? Infinity;
   const lowest = [...groups.values()].map(({ fractions, rows }) => {
     const row = rows.reduce((best, each) => (above(each) < above(best) ? each : best));
     return { fractions, row, lines: () => [
@@ -123,33 +123,33 @@ function ternaryDiagram(system) {
 function fillEnergies() {
   const note = byId("energies-note");
   if (!data.energies) {
-    note.textContent = "There is no sample with both an energy asked for and one obtained.";
+    note.textContent = "There is no sample with both a requested and a relaxed energy.";
     return;
   }
   const { count, mean_absolute, mean } = data.energies;
   note.textContent = `${plural(count, "relaxed sample")}: on average ` +
-    `${fixed(mean_absolute, 3)} eV/atom from what was asked for (signed ${fixed(mean, 3)}); ` +
-    `${percent(data.energies["within_0.1"], count)} within 0.1. Asked: in the energies of the ` +
-    `data the model learned from; obtained: ${energyModel}.`;
-  const points = table.rank.map((_, row) => ({
-    x: value("formation_energy", row), y: value("formation_energy_relaxed", row),
+    `${fixed(mean_absolute, 3)} eV/atom from the requested energy (signed ${fixed(mean, 3)}); ` +
+    `${percent(data.energies["within_0.1"], count)} within 0.1. Requested: in the energies of the ` +
+    `data the model learned from; relaxed: ${energyModel}.`;
+  const points = table[COLUMN.RANK].map((_, row) => ({
+    x: value(COLUMN.REQUESTED_ENERGY, row), y: value(COLUMN.RELAXED_ENERGY, row),
     row, lines: () => sampleLines(row),
   })).filter(({ x, y }) => x !== null && y !== null);
-  const fallen = points.filter(({ row }) => !table.rank[row]);
+  const fallen = points.filter(({ row }) => !table[COLUMN.RANK][row]);
   const [low, high] = paddedRange(points.flatMap(({ x, y }) => [x, y]));
   charts.push(new AxesChart(byId("energies"), {
-    description: "Obtained over asked formation energy",
+    description: "Relaxed over requested formation energy",
     legend: [["accent", "ranked"],
       ...(fallen.length ? [["known", "relaxed, not ranked"]] : [])],
     choose,
-    xLabel: "formation energy asked for (eV/atom)",
-    yLabel: `obtained (eV/atom, ${energyModel})`,
+    xLabel: "requested formation energy (eV/atom)",
+    yLabel: `relaxed (eV/atom, ${energyModel})`,
     xRange: paddedRange(points.map(({ x }) => x)),
     yRange: paddedRange(points.map(({ y }) => y)),
     layers: [
       { segments: [[low, low, high, high]], className: "diagonal" },
       { points: fallen, color: "known", size: 6 },
-      { points: points.filter(({ row }) => table.rank[row]), color: "accent", size: 6 },
+      { points: points.filter(({ row }) => table[COLUMN.RANK][row]), color: "accent", size: 6 },
     ],
   }));
 }

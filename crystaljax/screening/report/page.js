@@ -10,7 +10,7 @@ function fillHead() {
     ["Calculator", data.calculator || "not said"],
     ["Energies", `formation energies in eV/atom, ${energyModel}`],
     ["Hull of known compounds", hullName],
-    ...askedFacts(),
+    ...requestedFacts(),
   ];
   byId("facts").append(...facts.map((fact) => element("div", {}, ...describeList([fact]))));
   if (data.energy_models.length > 1) {
@@ -24,24 +24,24 @@ function leadText() {
   const inputs = plural(data.counts?.inputs ?? data.num_rows, "input");
   if (!ranked.length) return `${inputs}, none of which became a candidate.`;
   const [best] = ranked;
-  const above = value("energy_above_hull", best);
-  const name = formulaText(value("formula", best) || value("name", best));
+  const above = value(COLUMN.ABOVE_HULL, best);
+  const name = formulaText(value(COLUMN.FORMULA, best) || value(COLUMN.NAME, best));
   const place = above === null
-    ? `${energyText(value("formation_energy_relaxed", best))} eV/atom (${energyModel})`
+    ? `${energyText(value(COLUMN.RELAXED_ENERGY, best))} eV/atom (${energyModel})`
     : `${Math.abs(above) < 5e-5 ? "on" : `${energyText(Math.abs(above))} eV/atom ` +
       `${above < 0 ? "below" : "above"}`} the hull (${energyModel}; hull: ${hullName})`;
   return `${inputs}, ${plural(ranked.length, "candidate")}. First in rank is ${name}, ${place}.`;
 }
 
-function askedFacts() {
+function requestedFacts() {
   const short = (energy) => plain(Number(energy.toFixed(4)));
   const labels = {
-    formula: ["Formulas", formulaText],
-    space_group: ["Space groups asked for", groupText],
-    formation_energy: ["Formation energies asked for (eV/atom)", short],
-    energy_difference: ["Energy differences asked for (eV/atom)", short],
+    [COLUMN.FORMULA]: ["Formulas", formulaText],
+    [COLUMN.REQUESTED_SPACE_GROUP]: ["Requested space groups", groupText],
+    [COLUMN.REQUESTED_ENERGY]: ["Requested formation energies (eV/atom)", short],
+    [COLUMN.REQUESTED_DIFFERENCE]: ["Requested energy differences (eV/atom)", short],
   };
-  return Object.entries(data.asked).map(([name, { count, values, range }]) => {
+  return Object.entries(data.requested).map(([name, { count, values, range }]) => {
     const [label, format] = labels[name];
     if (count <= values.length) return [label, values.map(format).join(", ")];
     if (range) return [label, `${count} from ${format(range[0])} to ${format(range[1])}`];
@@ -79,9 +79,9 @@ function fillStages() {
       element("span", { class: "share" }, percent(counts[key], all)));
   }
   byId("reasons").append(data.reasons.length
-    ? simpleTable(["at", "reason", "samples"],
+    ? simpleTable(["stage", "reason", "samples"],
       data.reasons.map((each) => [each.stage, each.reason, countText(each.count)]), "words")
-    : element("p", { class: "note" }, "None did."));
+    : element("p", { class: "note" }, "None was rejected."));
 }
 
 // ---- Candidates --------------------------------------------------------------------
@@ -96,44 +96,45 @@ function tableColumns() {
     className: () => "long" });
   const energy = (key, label, note) => ({
     ...number(key, label, note, 4),
-    className: (row) => (key === "energy_above_hull" && isBelow(row) ? "negative" : "") });
+    className: (row) => (key === COLUMN.ABOVE_HULL && isBelow(row) ? "negative" : "") });
   const columns = [
-    { key: "rank", label: "rank", text: (row) => String(value("rank", row) || "–") },
-    { key: "formula", label: "formula", isText: true, isButton: true,
-      text: (row) => formulaText(value("formula", row)) || "?" },
-    energy("energy_above_hull", "above hull", "eV/atom"),
-    energy("formation_energy_relaxed", "obtained", "eV/atom"),
-    energy("formation_energy", "asked", "eV/atom"),
-    energy("energy_difference", "asked", "difference"),
-    group("space_group_relaxed_0.1", "group", "relaxed"),
-    group("space_group", "group", "asked"),
-    text("known_as", "known as"),
-    text("name", "name"),
-    { ...text("fell_out_at", "fell out", "at"), onlyAll: true, className: () => "" },
-    { ...text("fell_out", "because"), onlyAll: true },
+    { key: COLUMN.RANK, label: "rank", text: (row) => String(value(COLUMN.RANK, row) || "–") },
+    { key: COLUMN.FORMULA, label: "formula", isText: true, isButton: true,
+      text: (row) => formulaText(value(COLUMN.FORMULA, row)) || "?" },
+    energy(COLUMN.ABOVE_HULL, "above hull", "eV/atom"),
+    energy(COLUMN.RELAXED_ENERGY, "energy", "relaxed, eV/atom"),
+    energy(COLUMN.REQUESTED_ENERGY, "energy", "requested, eV/atom"),
+    energy(COLUMN.REQUESTED_DIFFERENCE, "difference", "requested, eV/atom"),
+    group(COLUMN.RELAXED_SPACE_GROUPS[0], "group", "relaxed"),
+    group(COLUMN.REQUESTED_SPACE_GROUP, "group", "requested"),
+    text(COLUMN.KNOWN_AS, "known as"),
+    text(COLUMN.NAME, "name"),
+    { ...text(COLUMN.REJECTED_STAGE, "rejected", "stage"), onlyAll: true, className: () => "" },
+    { ...text(COLUMN.REJECTED_REASON, "rejected", "reason"), onlyAll: true },
   ];
   return columns.filter(({ key }) => table[key]?.some((each) => each !== null));
 }
 
 function haystack(row) {
-  const formula = value("formula", row) ?? "";
+  const formula = value(COLUMN.FORMULA, row) ?? "";
   return [
-    value("name", row), formula, formula.replace(/([A-Za-z])1(?!\d)/g, "$1"),
-    value("known_as", row), value("duplicate_of", row), value("fell_out_at", row),
-    value("fell_out", row), groupText(value("space_group_relaxed_0.1", row)),
-    value("known_as", row) ? "known" : "new", value("input", row),
+    value(COLUMN.NAME, row), formula, formula.replace(/([A-Za-z])1(?!\d)/g, "$1"),
+    value(COLUMN.KNOWN_AS, row), value(COLUMN.DUPLICATE_OF, row), value(COLUMN.REJECTED_STAGE, row),
+    value(COLUMN.REJECTED_REASON, row), groupText(value(COLUMN.RELAXED_SPACE_GROUPS[0], row)),
+    value(COLUMN.KNOWN_AS, row) ? "known" : "new", value(COLUMN.INPUT, row),
   ].filter(Boolean).join(" ");
 }
 
 function fillCandidates() {
-  const numOut = table.rank.length - ranked.length;
+  const numOut = table[COLUMN.RANK].length - ranked.length;
   byId("energy-note").textContent =
     `Energies in eV/atom: formation energies of ${energyModel}` +
     (data.hull ? `, above the hull of known compounds (${hullName})` : "; there is no hull") +
     ". Groups at symprec 0.1. A click on a row shows its structure.";
-  byId("show-all-label").textContent = `show the ${plural(numOut, "input")} that fell out`;
+  byId("show-all-label").textContent = `show the ${plural(numOut, "input")} that were rejected`;
   byId("show-all").disabled = !numOut;
   candidateTable = new CandidateTable(byId("table"), table, tableColumns(), {
+    meanings: data.meanings,
     choose,
     haystack,
     counted: (count) => { byId("row-count").textContent = plural(count, "row"); },
@@ -146,11 +147,11 @@ function fillGallery() {
   const best = ranked.filter((row) => structureOf(row)).slice(0, data.num_views);
   for (const row of best) {
     const canvas = element("canvas", { "aria-hidden": "true" });
-    const above = value("energy_above_hull", row);
-    const energy = above ?? value("formation_energy_relaxed", row);
+    const above = value(COLUMN.ABOVE_HULL, row);
+    const energy = above ?? value(COLUMN.RELAXED_ENERGY, row);
     const button = element("button", { type: "button", "aria-pressed": "false" }, canvas,
-      element("b", {}, formulaText(value("formula", row))),
-      element("small", {}, `#${value("rank", row)}  ${fixed(energy, 3)}`));
+      element("b", {}, formulaText(value(COLUMN.FORMULA, row))),
+      element("small", {}, `#${value(COLUMN.RANK, row)}  ${fixed(energy, 3)}`));
     button.addEventListener("click", () => choose(row, true));
     byId("gallery").append(element("div", { role: "listitem" }, button));
     gallery.push({ row, button });
@@ -164,14 +165,10 @@ function fillGallery() {
 function fillSpaceGroups() {
   const found = data.space_groups;
   byId("space-groups-note").textContent = found
-    ? "Share of samples in which spglib finds the group that was asked for, by symprec (Å): " +
+    ? "Share of samples in which spglib finds the requested group, by symprec (Å): " +
       "as generated, of all samples; relaxed, of those with an energy."
-    : "The inputs have no space group that was asked for.";
+    : "No space group was requested.";
   if (!found) return;
-  const headings = found.columns.map((key) => {
-    const [, stage, symprec] = key.match(/_(found|relaxed)_(.+)/);
-    return `${stage === "found" ? "generated" : "relaxed"}, ${symprec}`;
-  });
   const cells = (counts) => counts.map(([met, of]) => {
     const share = of ? (100 * met) / of : 0;
     const cell = element("span", { class: "share-bar", title: `${met} of ${of}` }, percent(met, of));
@@ -182,7 +179,7 @@ function fillSpaceGroups() {
   const rows = found.groups.map(({ number, counts }) =>
     [groupText(number), countText(counts[0][1]), ...cells(counts)]);
   const all = [element("b", {}, "all"), countText(found.all[0][1]), ...cells(found.all)];
-  byId("space-groups").append(simpleTable(["asked", "samples", ...headings], [all, ...rows]));
+  byId("space-groups").append(simpleTable(["requested", "samples", ...found.headings], [all, ...rows]));
 }
 
 // ---- The run -----------------------------------------------------------------------

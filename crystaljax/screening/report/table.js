@@ -5,11 +5,11 @@ const ROWS_AT_A_TIME = 100;
 
 class CandidateTable {
   // columns: {key, label, note, isText, text(row), className(row), onlyAll}; those with
-  // onlyAll are shown with the inputs that fell out.
-  constructor(box, data, columns, { choose, counted, haystack }) {
-    Object.assign(this, { box, data, columns, choose, counted, haystack });
-    this.numRows = data.rank.length;
-    this.sortKey = "rank";
+  // onlyAll are shown with the inputs that were rejected.
+  constructor(box, data, columns, { meanings, choose, counted, haystack }) {
+    Object.assign(this, { box, data, columns, meanings, choose, counted, haystack });
+    this.numRows = data[COLUMN.RANK].length;
+    this.sortKey = COLUMN.RANK;
     this.descending = false;
     this.terms = [];
     this.withAll = false;
@@ -38,7 +38,7 @@ class CandidateTable {
   }
 
   matches(row) {
-    if (!this.withAll && !this.data.rank[row]) return false;
+    if (!this.withAll && !this.data[COLUMN.RANK][row]) return false;
     if (!this.terms.length) return true;
     this.haystacks ??= Array.from({ length: this.numRows });
     const text = this.haystacks[row] ??= this.haystack(row).toLowerCase();
@@ -50,7 +50,7 @@ class CandidateTable {
     const values = this.data[this.sortKey];
     const sign = this.descending ? -1 : 1;
     const missing = (value) => value === null || value === "" ||
-      (this.sortKey === "rank" && value === 0);
+      (this.sortKey === COLUMN.RANK && value === 0);
     return rows.sort((one, other) => {
       const [a, b] = [values[one], values[other]];
       if (missing(a) || missing(b)) return missing(a) - missing(b) || one - other;
@@ -82,6 +82,7 @@ class CandidateTable {
     const button = element("button", { type: "button", "data-key": column.key },
       element("span", {}, column.label));
     if (column.note) button.append(element("small", {}, column.note));
+    button.title = this.meanings[column.key] ?? "";
     button.addEventListener("click", () => this.sortBy(column.key));
     return element("th", {
       scope: "col", "aria-sort": sort, class: column.isText ? "text" : "" }, button);
@@ -111,7 +112,7 @@ class CandidateTable {
     });
     const line = element("tr", {
       "data-row": row, "aria-rowindex": index + 2, "aria-selected": row === this.selected,
-      class: this.data.rank[row] ? "" : "out" }, ...cells);
+      class: this.data[COLUMN.RANK][row] ? "" : "out" }, ...cells);
     line.addEventListener("click", () => this.choose(row, true));
     return line;
   }
