@@ -29,7 +29,7 @@ def cell(formula, seed=0):
     fcc = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
     coords = fcc[: len(numbers)] if len(numbers) > 2 else fcc[[0, 3]]
     shift = np.random.default_rng(seed).uniform(-0.005, 0.005, coords.shape)
-    return structure.Crystal(numbers, coords + shift, 3.8 * np.eye(3))
+    return structure.Crystal(numbers, (coords + shift) % 1, 3.8 * np.eye(3))
 
 
 def screening(folder, names=("a", "b/../c", "d", "D"), broken=()):
