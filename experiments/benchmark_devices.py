@@ -25,7 +25,7 @@ from absl import flags
 from jax.sharding import Mesh
 from throughput import command, ours, timing
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors
 from crystaljax.sampling import generation
 from crystaljax.system import errors, sharding
 from crystaljax.training import train_step
@@ -218,7 +218,7 @@ def pmap_program(workload: ours.Workload, steps: int) -> Program:
 def pmap_step(
     trainee: train_step.Trainee,
     state: train_step.TrainState,
-    batch: structure.CrystalBatch,
+    batch: sample_tensors.CrystalBatch,
     key: jax.Array,
     num_devices: int,
 ) -> tuple[train_step.TrainState, dict[str, jax.Array]]:

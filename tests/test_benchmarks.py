@@ -14,7 +14,7 @@ import torch
 from torch.utils import flop_counter
 
 from crystaljax import defaults
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models import samplers
 from crystaljax.sampling import build as build_sampling
 from crystaljax.training import train_step
@@ -283,7 +283,7 @@ def test_wider_workload_has_the_same_crystals():
 
     def encode(workload):
         batch, rows = workload.batch, workload.config.data.rows
-        cells = structure.CellBatch(batch.frac_coords, batch.lattice)
+        cells = sample_tensors.CellBatch(batch.frac_coords, batch.lattice)
         return workload.trainee.scale.encode_cells(
             cells, batch.num_sites, batch.atomic_numbers, rows
         )

@@ -10,7 +10,7 @@ import pytest
 
 from configs import ddim
 from crystaljax import defaults
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models import build, initial, scaling
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import generation
@@ -95,10 +95,10 @@ def test_loss_and_samples_of_every_method_fit_together(name):
     """Traced, not compiled: shapes, and which inputs each of them takes."""
     config = load(name)
     rows, sites, num = config.data.rows, structure.max_sites(config.data.rows), 3
-    cells = structure.CellBatch(
+    cells = sample_tensors.CellBatch(
         jnp.zeros((num, sites, 3)), jnp.broadcast_to(4 * jnp.eye(3), (num, 3, 3))
     )
-    batch = structure.CrystalBatch(
+    batch = sample_tensors.CrystalBatch(
         atomic_numbers=jnp.full((num, sites), 29, jnp.uint8),
         frac_coords=cells.frac_coords,
         lattice=cells.lattice,
@@ -343,7 +343,7 @@ def test_which_methods_have_one_answer(name):
 def test_network_that_changes_nothing_leaves_the_source_as_it_is(name, answer):
     sample_fn = build_sampling.build_sampler(load(name))
     source = jax.random.normal(jax.random.key(0), (2, 16, 3))
-    mask = structure.row_mask(jnp.array([3, 12]), 16)
+    mask = sample_tensors.row_mask(jnp.array([3, 12]), 16)
     keys = jax.random.split(jax.random.key(1), 2)
     expected = np.asarray(source) * np.asarray(mask)[..., None]
     x = sample_fn(answer, keys, 16, mask, source)

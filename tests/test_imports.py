@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import ase
+import ase.io
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "crystaljax"
@@ -98,18 +100,61 @@ def test_every_folder_has_its_place_in_the_order():
     assert folders <= set(LAYERS)
 
 
-@pytest.mark.parametrize("module", ["train", "sample"])
-def test_hot_path_imports_nothing_heavy(module):
-    script = f"import sys, crystaljax.{module}\n" + "print(*sys.modules)"
-    loaded = subprocess.run(
+JAX = ("jax", "flax", "optax", "orbax", "grain")
+# What each command does without when it starts: seconds before --help, and packages
+# that not every machine has.
+WITHOUT = {
+    "train": HEAVY,
+    "sample": HEAVY,
+    "collect": HEAVY + JAX,
+    "export": HEAVY + JAX,
+    "screen": HEAVY + JAX,
+    "prepare": ("torch", "matgl", "pandas", "matplotlib", *JAX),
+    "evaluate": ("torch", "matgl", "pandas", "matplotlib"),
+    "modify": ("torch", "matgl", "pandas", "matplotlib"),
+    "import_torch": ("torch", "matgl", "pandas", "matplotlib", "pymatgen", "ase"),
+}
+
+
+def test_every_command_says_what_it_does_without():
+    commands = {
+        path.stem for path in PACKAGE.glob("*.py") if "def main(" in path.read_text()
+    }
+    assert commands <= set(WITHOUT) | {"command_line", "__main__"}
+
+
+def loaded_after(script):
+    """Modules that a fresh interpreter has loaded after a script."""
+    script = f"import sys\n{script}\nprint('\\n' + ' '.join(sys.modules))"
+    printed = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert not [name for name in HEAVY if name in loaded]
+    ).stdout
+    return set(printed.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("command", WITHOUT)
+def test_commands_start_without_what_they_do_not_need(command):
+    loaded = loaded_after(f"import crystaljax.{command}")
+    assert not loaded & set(WITHOUT[command])
+
+
+def test_what_follows_sampling_runs_without_jax(tmp_path):
+    path = tmp_path / "samples.extxyz"
+    alloy = ase.Atoms("CuAu", [[0, 0, 0], [1.9, 1.9, 1.9]], cell=[3.8] * 3, pbc=True)
+    ase.io.write(path, [alloy], format="extxyz")
+    output, dft = tmp_path / "screening", tmp_path / "dft"
+    loaded = loaded_after(
+        "from crystaljax import collect, export, screen\n"
+        f"screen.screen(screen.ScreenOptions(samples={str(path)!r}, calculator='emt', "
+        f"hull='none', output={str(output)!r}, max_steps=1, num_workers=1))\n"
+        f"export.export(export.ExportOptions(candidates={str(output)!r}, "
+        f"output={str(dft)!r}))\n"
+        f"collect.collect(collect.CollectOptions(runs={str(dft)!r}, "
+        f"output={str(tmp_path / 'results')!r}))"
+    )
+    assert (output / "report.html").is_file() and (dft / "manifest.csv").is_file()
+    assert not loaded & set(JAX)
 
 
 def test_a_run_is_looked_up_without_jax():
-    script = "import sys, crystaljax.training.runs\nprint(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert not {"jax", "orbax", "flax", "optax"} & set(loaded)
+    assert not loaded_after("import crystaljax.training.runs") & set(JAX)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from crystaljax import defaults
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors
 from crystaljax.models import losses
 
 REFERENCE = np.load(pathlib.Path(__file__).parent / "data" / "reference_losses.npz")
@@ -89,7 +89,7 @@ def test_site_l1_is_that_of_the_reference_where_padding_is_equal():
     # The reference counts every row, then divides by the number of sites.
     rows = np.abs(prediction - target).sum(-1)
     assert (rows.sum(-1) / num_sites).sum() == pytest.approx(float(REFERENCE["l1"]))
-    padding = ~np.asarray(structure.site_mask(num_sites, 8))
+    padding = ~np.asarray(sample_tensors.site_mask(num_sites, 8))
     excess = ((rows * padding).sum(-1) / num_sites).sum()
     ours = jax.vmap(losses.site_l1)(prediction, target, num_sites).sum()
     assert excess > 0.1
@@ -194,7 +194,9 @@ def test_whole_periods_change_nothing(prediction, target, shift):
         for moved in (
             distances_of(prediction + shift, target, norm=norm),
             distances_of(prediction, target + shift, norm=norm),
-            distances_of(structure.wrap(jnp.asarray(prediction)), target, norm=norm),
+            distances_of(
+                sample_tensors.wrap(jnp.asarray(prediction)), target, norm=norm
+            ),
         ):
             np.testing.assert_allclose(moved, expected, atol=TOLERANCE)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors
 from crystaljax.models import processes, samplers, schedules
 
 SCHEDULE = schedules.build_cosine_schedule(1000)
@@ -390,7 +390,7 @@ def test_regression_asks_once_at_time_0():
         asked.append(t)
         return x + 1
 
-    mask = structure.row_mask(jnp.array([2, 4]), 8)
+    mask = sample_tensors.row_mask(jnp.array([2, 4]), 8)
     x = samplers.sample_regression(predict, source, mask=mask)
     assert len(asked) == 1 and np.all(asked[0] == 0)
     np.testing.assert_allclose(x[1], np.asarray(source[1] + 1) * mask[1][:, None])
@@ -434,7 +434,7 @@ def heun(predict, keys, mask):
 @pytest.mark.parametrize("sampler", [ddim, dpm_solver, euler, heun])
 def test_masked_rows_are_zero_at_every_evaluation(sampler):
     keys = jax.random.split(jax.random.key(0), 2)
-    mask = structure.row_mask(jnp.array([3, 12]), 16)
+    mask = sample_tensors.row_mask(jnp.array([3, 12]), 16)
 
     def predict(x, t):
         jax.debug.callback(check, x)
@@ -469,7 +469,7 @@ TORUS = processes.FlowMatching(processes.sample_torus, period=1.0, answer="direc
 
 def torus_data(seed, rows=16):
     coords = jax.random.uniform(jax.random.key(seed), (rows, 3))
-    lattice = structure.lattice_mask(rows)[:, None]
+    lattice = sample_tensors.lattice_mask(rows)[:, None]
     return jnp.where(lattice, 4 * coords - 2, coords)
 
 

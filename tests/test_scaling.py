@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors
 from crystaljax.models import scaling
 
 
@@ -110,7 +110,7 @@ def test_templates_are_scaled_like_crystals(crystals):
     scale = fit(crystals, "signed", "relative")
     coords = np.random.default_rng(1).random((50, 12, 3)).astype(np.float32)
     x = scale.encode(coords, lattice, np.full(50, 12), numbers, 16)
-    shown = structure.TemplateBatch(
+    shown = sample_tensors.TemplateBatch(
         atomic_numbers=np.stack([numbers, 0 * numbers], axis=1),
         frac_coords=np.stack([coords, coords], axis=1),
         lattice=np.stack([lattice, 0 * lattice], axis=1),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice
 
-from crystaljax.crystals import bridge, structure
+from crystaljax.crystals import bridge, sample_tensors, structure
 
 TRICLINIC = np.array([3.1, 4.2, 5.3, 75.0, 82.0, 98.0])
 
@@ -18,8 +18,8 @@ def test_triclinic_round_trip_through_the_sample_tensor():
     coords = rng.random((2, 12, 3)).astype(np.float32)
     lattice = np.stack([structure.lattice_from_parameters(TRICLINIC)] * 2)
     num_sites = np.array([12, 5], np.int32)
-    x = structure.encode(coords, lattice.astype(np.float32), num_sites, 16)
-    decoded, decoded_lattice = structure.decode(x)
+    x = sample_tensors.encode(coords, lattice.astype(np.float32), num_sites, 16)
+    decoded, decoded_lattice = sample_tensors.decode(x)
     assert x.shape == (2, 16, 3)
     np.testing.assert_allclose(decoded[0], coords[0], atol=1e-6)
     np.testing.assert_allclose(decoded[1, :5], coords[1, :5], atol=1e-6)
@@ -28,18 +28,20 @@ def test_triclinic_round_trip_through_the_sample_tensor():
 
 def test_rows_beyond_the_sites_are_padding_whatever_was_in_them():
     coords = np.ones((1, 12, 3), np.float32)
-    x = structure.encode(coords, np.eye(3, dtype=np.float32)[None], np.array([5]), 16)
+    x = sample_tensors.encode(
+        coords, np.eye(3, dtype=np.float32)[None], np.array([5]), 16
+    )
     np.testing.assert_array_equal(x[0, 5:13], 0)
     np.testing.assert_array_equal(x[0, 13:], np.eye(3))
 
 
 def test_masks_partition_the_rows():
-    sites = structure.site_mask(np.array([0, 5, 12]), 16)
-    lattice = structure.lattice_mask(16)
+    sites = sample_tensors.site_mask(np.array([0, 5, 12]), 16)
+    lattice = sample_tensors.lattice_mask(16)
     np.testing.assert_array_equal(sites.sum(-1), [0, 5, 12])
     assert not np.any(sites & lattice)
     np.testing.assert_array_equal(
-        structure.row_mask(np.array([5]), 16).sum(-1), [5 + 3]
+        sample_tensors.row_mask(np.array([5]), 16).sum(-1), [5 + 3]
     )
 
 
@@ -55,7 +57,7 @@ def test_paper_rows_hold_sixty_sites():
 
 def test_too_many_sites_name_the_rows_needed():
     with pytest.raises(ValueError, match="rows=24"):
-        structure.encode(
+        sample_tensors.encode(
             np.zeros((20, 3), np.float32),
             np.eye(3, dtype=np.float32),
             np.array(20),
@@ -70,7 +72,7 @@ def test_rows_must_be_a_multiple_of_eight():
 
 @hypothesis.given(st.floats(-10, 10, width=32))
 def test_wrapped_coordinates_lie_in_the_cell(value):
-    wrapped = float(structure.wrap(jnp.float32(value)))
+    wrapped = float(sample_tensors.wrap(jnp.float32(value)))
     assert 0 <= wrapped < 1
     distance = abs(wrapped - value)
     assert abs(distance - round(distance)) < 1e-5

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from configs import best
-from crystaljax.crystals import elements, structure
+from crystaljax.crystals import elements, sample_tensors, structure
 from crystaljax.models import build, initial
 from crystaljax.models.networks import transformer
 
@@ -39,7 +39,7 @@ def templates(rng, numbers):
     shape = (batch, NUM_TEMPLATES)
     own = np.where(numbers[:, None] > 0, rng.integers(1, 90, (*shape, sites)), 0)
     coords = np.where(own[..., None] > 0, rng.random((*shape, sites, 3)), 0)
-    return structure.TemplateBatch(
+    return sample_tensors.TemplateBatch(
         atomic_numbers=own.astype(np.uint8),
         frac_coords=coords.astype(np.float32),
         lattice=rng.normal(size=(*shape, 3, 3)).astype(np.float32),

@@ -12,7 +12,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ from jaxtyping import Int
 from crystaljax.crystals import elements, structure
 from crystaljax.data import columnar
 from crystaljax.system import atomic_files, errors
+
+if TYPE_CHECKING:
+    from crystaljax.crystals import sample_tensors
 
 TABLE_NAME = "structures.arrow"
 INFO_NAME = "dataset.json"
@@ -237,7 +240,7 @@ def vocabulary(dataset: Dataset) -> dict[str, Any]:
 
 def gather(
     dataset: Dataset, indices: Int[np.ndarray, "*batch"], rows_of_sites: int
-) -> structure.CrystalBatch:
+) -> "sample_tensors.CrystalBatch":
     """Copies structures out of the memory map, padded with 0 to ``rows_of_sites``.
 
     Args:
@@ -268,7 +271,10 @@ def gather(
     atomic_numbers *= is_site
     frac_coords = dataset.frac_coords.take(sites, axis=0)
     frac_coords *= is_site[..., None]
-    return structure.CrystalBatch(
+    # It brings JAX, which those who only read a data set do without.
+    from crystaljax.crystals import sample_tensors
+
+    return sample_tensors.CrystalBatch(
         atomic_numbers=atomic_numbers,
         frac_coords=frac_coords,
         lattice=dataset.lattice.take(indices, axis=0),

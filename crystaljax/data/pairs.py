@@ -13,7 +13,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 from crystaljax.system import errors
@@ -214,7 +214,7 @@ def lowest_energy_pairs(
 
 def gather_pairs(
     dataset: datasets.Dataset, pairs: Int[np.ndarray, "*batch 2"], rows_of_sites: int
-) -> structure.CrystalBatch:
+) -> sample_tensors.CrystalBatch:
     """Copies pairs out of the memory map: targets, with their sources beside them.
 
     Args:
@@ -234,7 +234,7 @@ def gather_pairs(
     return dataclasses.replace(
         target,
         energy=target.energy - source.energy,
-        source=structure.CellBatch(source.frac_coords, source.lattice),
+        source=sample_tensors.CellBatch(source.frac_coords, source.lattice),
     )
 
 

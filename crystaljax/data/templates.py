@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Int, Integer
 from scipy import spatial
 
-from crystaljax.crystals import alignment, elements, structure
+from crystaljax.crystals import alignment, elements, sample_tensors, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.system import workers
 
@@ -238,7 +238,7 @@ def _align_with_templates(
 
 def gather(
     shown: Shown, indices: Int[np.ndarray, "*batch"], rows_of_sites: int
-) -> structure.CrystalBatch:
+) -> sample_tensors.CrystalBatch:
     """As `dataset.gather`, with templates."""
     batch = datasets.gather(shown.structures, indices, rows_of_sites)
     each = [datasets.gather(place, indices, rows_of_sites) for place in shown.templates]
@@ -246,8 +246,11 @@ def gather(
     def stack(name: str) -> np.ndarray:
         return np.stack([getattr(one, name) for one in each], axis=np.ndim(indices))
 
-    templates = structure.TemplateBatch(
-        **{name: stack(name) for name in structure.TemplateBatch.__dataclass_fields__}
+    templates = sample_tensors.TemplateBatch(
+        **{
+            name: stack(name)
+            for name in sample_tensors.TemplateBatch.__dataclass_fields__
+        }
     )
     return dataclasses.replace(batch, templates=templates)
 
@@ -260,7 +263,7 @@ def attach(conditions: Any, library: Library, count: int) -> Any:
     """
     numbers = np.asarray(conditions.atomic_numbers)
     batch, sites = numbers.shape
-    shown = structure.TemplateBatch(
+    shown = sample_tensors.TemplateBatch(
         atomic_numbers=np.zeros((batch, count, sites), np.uint8),
         frac_coords=np.zeros((batch, count, sites, 3), np.float32),
         lattice=np.zeros((batch, count, 3, 3), np.float32),

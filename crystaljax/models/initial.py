@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models.networks import interface, layers
 
 
@@ -20,7 +20,7 @@ def example_inputs(model: interface.Network, rows: int) -> tuple[Any, ...]:
     sites = structure.max_sites(rows)
     templates, count = None, model.num_templates
     if count:
-        templates = structure.TemplateBatch(
+        templates = sample_tensors.TemplateBatch(
             atomic_numbers=jnp.zeros((1, count, sites), jnp.uint8),
             frac_coords=jnp.zeros((1, count, sites, 3)),
             lattice=jnp.zeros((1, count, 3, 3)),

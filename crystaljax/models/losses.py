@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from crystaljax import defaults
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors, structure
 from crystaljax.system import errors
 
 # Floor of distances, in periods. Far below the resolution of float32 coordinates, yet
@@ -19,7 +19,7 @@ def site_l1(
     num_sites: Int[Array, ""],
 ) -> Float[Array, ""]:
     """L1 over the rows that hold sites, per site (paper section 3.1)."""
-    mask = structure.site_mask(num_sites, prediction.shape[-2])
+    mask = sample_tensors.site_mask(num_sites, prediction.shape[-2])
     distance = jnp.sum(jnp.abs(prediction - target), axis=-1)
     return jnp.sum(jnp.where(mask, distance, 0)) / num_sites
 
@@ -30,7 +30,7 @@ def site_squares(
     num_sites: Int[Array, ""],
 ) -> Float[Array, ""]:
     """Squared distance over the rows that hold sites, per site."""
-    mask = structure.site_mask(num_sites, prediction.shape[-2])
+    mask = sample_tensors.site_mask(num_sites, prediction.shape[-2])
     squares = jnp.sum(jnp.square(prediction - target), axis=-1)
     return jnp.sum(jnp.where(mask, squares, 0)) / num_sites
 
@@ -39,7 +39,9 @@ def lattice_l1(
     prediction: Float[Array, "rows columns"], target: Float[Array, "rows columns"]
 ) -> Float[Array, ""]:
     """L1 over the lattice rows, per lattice vector (paper section 3.2)."""
-    difference = structure.lattice_rows(prediction) - structure.lattice_rows(target)
+    difference = sample_tensors.lattice_rows(prediction) - sample_tensors.lattice_rows(
+        target
+    )
     return jnp.sum(jnp.abs(difference)) / structure.NUM_LATTICE_ROWS
 
 
@@ -171,7 +173,7 @@ def pbc_distance(
     Raises:
         ValueError: as `periodic_distances`.
     """
-    mask = structure.site_mask(num_sites, prediction.shape[-2])
+    mask = sample_tensors.site_mask(num_sites, prediction.shape[-2])
     # Masked on the way in as well: 0 times the gradient of an overflow is not 0.
     distances = periodic_distances(
         jnp.where(mask[:, None], prediction, 0),

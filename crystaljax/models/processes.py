@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors
 from crystaljax.models import schedules
 from crystaljax.system import errors
 
@@ -43,7 +43,7 @@ def directions(x: Float[Array, "*batch rows 3"]) -> Float[Array, "*batch rows 6"
     of the coordinates themselves means nothing on a torus. Lattice rows are kept, with
     zeros behind them.
     """
-    is_lattice = structure.lattice_mask(x.shape[-2])[:, None]
+    is_lattice = sample_tensors.lattice_mask(x.shape[-2])[:, None]
     angles = 2 * jnp.pi * x
     return jnp.concatenate(
         [
@@ -56,7 +56,7 @@ def directions(x: Float[Array, "*batch rows 3"]) -> Float[Array, "*batch rows 6"
 
 def undirected(answer: Float[Array, "*batch rows 6"]) -> Float[Array, "*batch rows 3"]:
     """Coordinates in (-1/2, 1/2] that `directions` point to, and the lattice rows."""
-    is_lattice = structure.lattice_mask(answer.shape[-2])[:, None]
+    is_lattice = sample_tensors.lattice_mask(answer.shape[-2])[:, None]
     cosines, sines = jnp.split(answer, 2, axis=-1)
     coords = jnp.arctan2(sines, cosines) / (2 * jnp.pi)
     return jnp.where(is_lattice, cosines, coords)
@@ -65,7 +65,7 @@ def undirected(answer: Float[Array, "*batch rows 6"]) -> Float[Array, "*batch ro
 def sample_torus(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "rows 3"]:
     """Sites anywhere in the cell, U(0, 1), and normal lattice rows."""
     site_key, lattice_key = jax.random.split(key)
-    is_lattice = structure.lattice_mask(shape[0])[:, None]
+    is_lattice = sample_tensors.lattice_mask(shape[0])[:, None]
     anywhere = jax.random.uniform(site_key, shape)
     return jnp.where(is_lattice, jax.random.normal(lattice_key, shape), anywhere)
 
@@ -173,7 +173,7 @@ class FlowMatching:
         if self.period is None:
             return way
         shorter = way - self.period * jnp.round(way / self.period)
-        is_lattice = structure.lattice_mask(way.shape[-2])[:, None]
+        is_lattice = sample_tensors.lattice_mask(way.shape[-2])[:, None]
         return jnp.where(is_lattice, way, shorter)
 
 

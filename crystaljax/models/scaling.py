@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
-from crystaljax.crystals import elements, structure
+from crystaljax.crystals import elements, sample_tensors
 from crystaljax.system import errors
 
 
@@ -60,13 +60,13 @@ class Scaling:
         coords = (jnp.asarray(frac_coords) - self.coords_mean) / self.coords_scale
         relative = jnp.asarray(lattice) / self.length(atomic_numbers)
         scaled = (relative - self.lattice_mean) / self.lattice_scale
-        return structure.encode(
+        return sample_tensors.encode(
             coords.astype(jnp.float32), scaled.astype(jnp.float32), num_sites, rows
         )
 
     def encode_cells(
         self,
-        cells: structure.CellBatch | None,
+        cells: sample_tensors.CellBatch | None,
         num_sites: Int[Array | np.ndarray, "*batch"],
         atomic_numbers: Integer[Array | np.ndarray, "*batch sites"],
         rows: int,
@@ -79,8 +79,8 @@ class Scaling:
         )
 
     def encode_templates(
-        self, templates: structure.TemplateBatch | None
-    ) -> structure.TemplateBatch | None:
+        self, templates: sample_tensors.TemplateBatch | None
+    ) -> sample_tensors.TemplateBatch | None:
         """Templates in the network's units; None where there are none."""
         if templates is None:
             return None
@@ -110,10 +110,12 @@ class Scaling:
         atomic_numbers: Integer[Array | np.ndarray, "*batch sites"],
     ) -> tuple[Float[Array, "*batch sites 3"], Float[Array, "*batch 3 3"]]:
         """Scaled sample tensor → fractional coordinates in [0, 1) and lattice (Å)."""
-        coords = self.fractional(structure.site_rows(x))
-        relative = structure.lattice_rows(x) * self.lattice_scale + self.lattice_mean
+        coords = self.fractional(sample_tensors.site_rows(x))
+        relative = (
+            sample_tensors.lattice_rows(x) * self.lattice_scale + self.lattice_mean
+        )
         lattice = relative * self.length(atomic_numbers)
-        return structure.wrap(coords), lattice.astype(x.dtype)
+        return sample_tensors.wrap(coords), lattice.astype(x.dtype)
 
     def scale_energy(
         self, energy: Float[Array | np.ndarray, "*batch"]

@@ -8,7 +8,7 @@ import flax.struct
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from crystaljax.crystals import elements, structure, wyckoff
+from crystaljax.crystals import elements, sample_tensors, structure, wyckoff
 from crystaljax.crystals import space_groups as symmetry
 from crystaljax.system import errors
 
@@ -29,9 +29,9 @@ class Conditions:
         space_group: uint8 (samples,), 1-230.
         energy: float32 (samples,), formation energy, eV/atom; where there is a source,
             formation energy less that of the source.
-        source: `structure.CellBatch` of the crystals to modify, or None.
-        templates: `structure.TemplateBatch`, attached right before a batch is made; or
-            None.
+        source: `sample_tensors.CellBatch` of the crystals to modify, or None.
+        templates: `sample_tensors.TemplateBatch`, attached before a batch is made;
+            or None.
         repetition: int32 (samples,), how many samples of the same come before; None
             where all are the first. Later ones follow other templates.
     """
@@ -50,7 +50,7 @@ class Conditions:
         return len(self.num_sites)
 
 
-def conditions_of(batch: structure.CrystalBatch) -> Conditions:
+def conditions_of(batch: sample_tensors.CrystalBatch) -> Conditions:
     """The conditions that known crystals fulfil."""
     return Conditions(
         batch.atomic_numbers,
@@ -317,7 +317,7 @@ def combine_sources(
     for i, source in enumerate(sources):
         coords[i, : source.num_sites] = structure.wrap_sites(source.frac_coords)
     lattice = np.array([source.lattice for source in sources], np.float32)
-    cells = structure.CellBatch(coords[subject], lattice[subject])
+    cells = sample_tensors.CellBatch(coords[subject], lattice[subject])
     conditions = Conditions(
         numbers[subject],
         num_sites[subject],

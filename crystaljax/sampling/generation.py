@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models import scaling
 from crystaljax.models.networks import interface
 from crystaljax.sampling.conditions import Conditions
@@ -88,7 +88,7 @@ def build_generate_fn(
         def predict(x, t):
             return model.apply(params, x, t, encoded, method=model.predict)
 
-        mask = structure.row_mask(conditions.num_sites, rows)
+        mask = sample_tensors.row_mask(conditions.num_sites, rows)
         x = sample_fn(predict, keys, rows, mask, source)
         return scale.decode(x, conditions.atomic_numbers)
 

@@ -178,7 +178,9 @@ def choose_method(
             "batches are relaxed on the devices of this machine, and not at "
             f"{cluster}; leave --dask out, or --relaxation=batched"
         )
-    # Brings JAX's programs, which one at a time does without.
+    if method == "auto" and num_crystals <= _MIN_CRYSTALS_FOR_BATCHES:
+        return "ase"
+    # Brings JAX, which one at a time does without.
     from crystaljax.relaxation import batches
 
     is_possible = optimizer in _OPTIMIZERS_OF_BATCHES and batches.supports(calculator)
@@ -188,8 +190,7 @@ def choose_method(
             "'emt' or a TensorNet of matgl, and LBFGS or FIRE: or relax one at a time, "
             "with --relaxation=ase"
         )
-    enough = method == "batched" or num_crystals > _MIN_CRYSTALS_FOR_BATCHES
-    return "batched" if is_possible and enough else "ase"
+    return "batched" if is_possible else "ase"
 
 
 def relax(

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
 from crystaljax.models import build, scaling
@@ -28,7 +28,7 @@ class Examples:
     """
 
     epochs: Sequence[pipeline.Epochs]
-    gather_fns: Sequence[Callable[[np.ndarray], structure.CrystalBatch]]
+    gather_fns: Sequence[Callable[[np.ndarray], sample_tensors.CrystalBatch]]
     energies: np.ndarray
 
 

@@ -12,7 +12,7 @@ from flax.training import dynamic_scale as dynamic_scale_lib
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models import initial, losses, processes, scaling
 from crystaljax.models.networks import energy_estimator, interface
 from crystaljax.system import sharding
@@ -139,7 +139,7 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
 
 
 def compute_loss(
-    trainee: Trainee, params: Any, batch: structure.CrystalBatch, keys: Array
+    trainee: Trainee, params: Any, batch: sample_tensors.CrystalBatch, keys: Array
 ) -> tuple[Array, dict[str, Array]]:
     """Mean loss over a batch, and its parts; ``keys`` has one key per structure.
 
@@ -153,7 +153,7 @@ def compute_loss(
     source = scale.encode_cells(batch.source, batch.num_sites, numbers, rows)
     corrupted = jax.vmap(trainee.process.corrupt)(keys, data, source)
     # The network never sees anything but zeros in padding rows, here or in a sampler.
-    mask = structure.row_mask(batch.num_sites, rows)
+    mask = sample_tensors.row_mask(batch.num_sites, rows)
     x_t = jnp.where(mask[..., None], corrupted.x_t, 0)
     prediction: Any = trainee.model.apply(
         params,
@@ -180,7 +180,7 @@ def compute_loss(
 
 
 def _energy_loss(
-    trainee: Trainee, params: Any, batch: structure.CrystalBatch, keys: Array
+    trainee: Trainee, params: Any, batch: sample_tensors.CrystalBatch, keys: Array
 ) -> Array:
     """Mean error of the estimated energies (Huber), in the network's unit."""
     # Some of each device's part of the batch: energies are learned in fewer steps.
@@ -203,8 +203,8 @@ def _energy_loss(
 
 
 def _drop_templates(
-    trainee: Trainee, templates: structure.TemplateBatch | None, keys: Array
-) -> structure.TemplateBatch | None:
+    trainee: Trainee, templates: sample_tensors.TemplateBatch | None, keys: Array
+) -> sample_tensors.TemplateBatch | None:
     """Takes the templates of some structures away, so that all is learned without."""
     if templates is None or not trainee.template_dropout:
         return templates
@@ -241,7 +241,7 @@ class Gradients(NamedTuple):
 
 
 def compute_gradients(
-    trainee: Trainee, state: TrainState, batch: structure.CrystalBatch, keys: Array
+    trainee: Trainee, state: TrainState, batch: sample_tensors.CrystalBatch, keys: Array
 ) -> Gradients:
     """Gradients of the mean loss over a batch, part by part where it is to be cut."""
 
@@ -291,7 +291,7 @@ def _largest(dtype):
 
 
 def train_step(
-    trainee: Trainee, state: TrainState, batch: structure.CrystalBatch, key: Array
+    trainee: Trainee, state: TrainState, batch: sample_tensors.CrystalBatch, key: Array
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step. Randomness depends on ``key`` and the step alone."""
     keys = _step_keys(state, batch, key)
@@ -300,7 +300,9 @@ def train_step(
     )
 
 
-def _step_keys(state: TrainState, batch: structure.CrystalBatch, key: Array) -> Array:
+def _step_keys(
+    state: TrainState, batch: sample_tensors.CrystalBatch, key: Array
+) -> Array:
     """One key per crystal of the batch."""
     key = jax.random.fold_in(key, state.step)
     return jax.random.split(key, batch.num_sites.shape[0])
@@ -357,7 +359,7 @@ class Dispatch:
     apply_fn: Any
 
     def __call__(
-        self, state: TrainState, batches: structure.CrystalBatch, key: Array
+        self, state: TrainState, batches: sample_tensors.CrystalBatch, key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
         """As many steps as there are batches."""
         if len(batches.num_sites) > 1:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 # Before anything of the package, so that all it brings counts.
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
 
@@ -135,7 +135,7 @@ def digest(source: pipeline.ShuffledBatches) -> str:
     return digest_of(pipeline.build_iterator(source))
 
 
-def digest_of(batches: Iterator[structure.CrystalBatch]) -> str:
+def digest_of(batches: Iterator[sample_tensors.CrystalBatch]) -> str:
     """Of everything in some batches."""
     found = hashlib.sha256()
     for batch in batches:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crystaljax import defaults
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models import losses
 from crystaljax.models.networks import crystal_unet
 
@@ -51,7 +51,7 @@ def make_batch(batch_size: int) -> dict:
     rng = np.random.default_rng(0)
     sites = structure.max_sites(ROWS)
     num_sites = rng.integers(4, sites + 1, batch_size).astype(np.int32)
-    mask = np.asarray(structure.site_mask(num_sites, sites))
+    mask = np.asarray(sample_tensors.site_mask(num_sites, sites))
     frac_coords = rng.uniform(size=(batch_size, sites, 3)).astype(np.float32)
     # Some coordinates lie on the boundary, as they do in crystals.
     frac_coords[rng.uniform(size=frac_coords.shape) < 0.3] = 0
@@ -63,7 +63,7 @@ def make_batch(batch_size: int) -> dict:
         "atomic_numbers": jnp.asarray(np.where(mask, numbers, 0).astype(np.uint8)),
         "space_group": jnp.asarray(rng.integers(1, 231, batch_size).astype(np.uint8)),
         "energy": jnp.asarray(rng.normal(size=batch_size).astype(np.float32)),
-        "target": structure.encode(frac_coords, lattice, num_sites, ROWS),
+        "target": sample_tensors.encode(frac_coords, lattice, num_sites, ROWS),
         "num_sites": jnp.asarray(num_sites),
     }
 

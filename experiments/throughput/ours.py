@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from throughput import flops, timing
 
 import crystaljax.sampling.conditions as conditions_lib
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models import build, initial, scaling
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import generation, requests
@@ -59,7 +59,7 @@ class Workload:
 
     config: Any
     trainee: train_step.Trainee
-    batch: structure.CrystalBatch
+    batch: sample_tensors.CrystalBatch
     mesh: Mesh
 
     @property
@@ -157,7 +157,7 @@ def build_workload(config: Any, *, seed: int = 0, mesh: Mesh | None = None) -> W
 
 def random_batch(
     batch_size: int, rows: int, *, seed: int, with_source: bool = False
-) -> structure.CrystalBatch:
+) -> sample_tensors.CrystalBatch:
     """Random crystals of 1 site up to as many as the rows hold; one has as many."""
     rng = np.random.default_rng(seed)
     sites = structure.max_sites(rows)
@@ -166,16 +166,16 @@ def random_batch(
     is_site = np.arange(sites) < num_sites[:, None]
     numbers = np.sort(rng.integers(1, _LARGEST_NUMBER + 1, (batch_size, sites)))
 
-    def cells() -> structure.CellBatch:
+    def cells() -> sample_tensors.CellBatch:
         coords = rng.random((batch_size, sites, 3), np.float32)
         lattice = np.tril(rng.normal(0, 1, (batch_size, 3, 3)), -1)
         lattice += np.eye(3) * rng.uniform(3, 12, (batch_size, 3, 1))
-        return structure.CellBatch(
+        return sample_tensors.CellBatch(
             np.where(is_site[..., None], coords, 0), lattice.astype(np.float32)
         )
 
     crystals = cells()
-    return structure.CrystalBatch(
+    return sample_tensors.CrystalBatch(
         atomic_numbers=np.where(is_site, numbers, 0).astype(np.uint8),
         frac_coords=crystals.frac_coords,
         lattice=crystals.lattice,

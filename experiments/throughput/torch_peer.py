@@ -20,7 +20,7 @@ from throughput import ours, timing
 from torch import nn
 from torch.nn import functional
 
-from crystaljax.crystals import space_groups, structure
+from crystaljax.crystals import sample_tensors, space_groups
 from crystaljax.models import processes, scaling, torch_weights
 from crystaljax.models.networks import crystal_unet, encoders
 from crystaljax.system import errors
@@ -363,7 +363,7 @@ def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextMana
 
 # --------------------------------------------------------------------------------- data
 def to_tensors(
-    batch: structure.CrystalBatch, scale: scaling.Scaling, device: torch.device
+    batch: sample_tensors.CrystalBatch, scale: scaling.Scaling, device: torch.device
 ) -> Batch:
     """A batch on the device; coordinates and lattices still in their units."""
 
@@ -557,7 +557,7 @@ def _learning_rate(step: int, warmup: int, num_steps: int) -> float:
 def training_run(
     config: Any,
     trainee: train_step.Trainee,
-    batch: structure.CrystalBatch,
+    batch: sample_tensors.CrystalBatch,
     *,
     rows: int,
     steps: int,
@@ -587,7 +587,7 @@ def training_run(
 def forward_run(
     model: crystal_unet.CrystalUNet,
     scale: scaling.Scaling,
-    batch: structure.CrystalBatch,
+    batch: sample_tensors.CrystalBatch,
     *,
     rows: int,
     device: torch.device,
@@ -745,7 +745,7 @@ def sampling_run(
     config: Any,
     model: crystal_unet.CrystalUNet,
     scale: scaling.Scaling,
-    batch: structure.CrystalBatch,
+    batch: sample_tensors.CrystalBatch,
     *,
     device: torch.device,
     compile_network: bool = False,

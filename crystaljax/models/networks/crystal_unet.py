@@ -7,7 +7,7 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import sample_tensors
 from crystaljax.models.networks import encoders, layers, unet
 from crystaljax.system import errors
 
@@ -103,7 +103,7 @@ class CrystalUNet(nn.Module):
         space_group: Integer[Array, " batch"],
         energy: Float[Array, " batch"],
         source: Float[Array, "batch rows 3"] | None = None,
-        templates: structure.TemplateBatch | None = None,
+        templates: sample_tensors.TemplateBatch | None = None,
     ) -> EncodedConditions:
         """Encodes the conditions once for all times.
 
@@ -165,7 +165,7 @@ class CrystalUNet(nn.Module):
         space_group: Integer[Array, " batch"],
         energy: Float[Array, " batch"],
         source: Float[Array, "batch rows 3"] | None = None,
-        templates: structure.TemplateBatch | None = None,
+        templates: sample_tensors.TemplateBatch | None = None,
     ) -> Float[Array, "batch rows 3"]:
         """Encodes the conditions and predicts."""
         del templates

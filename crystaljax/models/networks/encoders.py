@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from crystaljax.crystals import elements, space_groups, structure
+from crystaljax.crystals import elements, sample_tensors, space_groups, structure
 from crystaljax.models.networks import layers
 from crystaljax.system import errors
 
@@ -137,7 +137,7 @@ class SourceEncoder(nn.Module):
             )
         sites = source[:, : -structure.NUM_LATTICE_ROWS]
         sites = jnp.pad(sites, ((0, 0), (0, gap), (0, 0)))
-        rows = jnp.concatenate([sites, structure.lattice_rows(source)], axis=1)
+        rows = jnp.concatenate([sites, sample_tensors.lattice_rows(source)], axis=1)
         h = jnp.swapaxes(rows, 1, 2).astype(self.dtype)
         for i, channels in enumerate(self.channels):
             h = layers.Conv1d(

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from crystaljax.crystals import elements, structure
+from crystaljax.crystals import elements, sample_tensors, structure
 from crystaljax.models.networks import blocks, encoders, energy_estimator, layers
 from crystaljax.system import errors
 
@@ -168,7 +168,7 @@ class CrystalTransformer(nn.Module):
         space_group: Integer[Array, " batch"],
         energy: Float[Array, " batch"],
         source: Float[Array, "batch rows 3"] | None = None,
-        templates: structure.TemplateBatch | None = None,
+        templates: sample_tensors.TemplateBatch | None = None,
     ) -> EncodedConditions:
         """Encodes the conditions once for all times.
 
@@ -285,8 +285,8 @@ class CrystalTransformer(nn.Module):
         encoded: EncodedConditions,
     ) -> Float[Array, "batch rows 6"]:
         """The data that ``x`` at time ``t`` is on its way to; float32."""
-        coords = structure.site_rows(x)
-        lattice = structure.lattice_rows(x)
+        coords = sample_tensors.site_rows(x)
+        lattice = sample_tensors.lattice_rows(x)
         time = layers.time_embedding(self.time_scale * t, self.width)
         time = self.time_out(nn.silu(self.time_in(time.astype(self.dtype))))
         embedding = nn.silu(time + encoded.embedding)
@@ -343,7 +343,7 @@ class CrystalTransformer(nn.Module):
         space_group: Integer[Array, " batch"],
         energy: Float[Array, " batch"],
         source: Float[Array, "batch rows 3"] | None = None,
-        templates: structure.TemplateBatch | None = None,
+        templates: sample_tensors.TemplateBatch | None = None,
     ) -> Float[Array, "batch rows 6"]:
         """Encodes the conditions and predicts."""
         if self.estimator_depth and self.is_initializing():
