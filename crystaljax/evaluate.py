@@ -27,7 +27,7 @@ from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import options as sampling_options
 from crystaljax.system import atomic_files, errors, sharding
 from crystaljax.system import options as options_lib
-from crystaljax.training import checkpoints
+from crystaljax.training import checkpoints, runs
 
 
 @options_lib.frozen
@@ -73,16 +73,11 @@ def evaluate(
         FileNotFoundError: no run, checkpoint or dataset.
         ValueError: an empty split, or structures that the run's rows do not hold.
     """
+    config = build_sampling.override_sampler(
+        runs.load_config(pathlib.Path(options.workdir)), options
+    )
     mesh = sharding.build_local_mesh()
     run = checkpoints.load_run(options.workdir, mesh, options.checkpoint)
-    config = build_sampling.override_sampler(
-        run.config,
-        options.num_steps,
-        options.eta,
-        options.sampler,
-        options.preset,
-        options.candidates,
-    )
     path = options.dataset or run.vocabulary["dataset"]
     if path is None:
         raise errors.UserError(
@@ -92,38 +87,18 @@ def evaluate(
     dataset = datasets.open_dataset(path)
     questions = _choose_questions(config, dataset, options)
     key = generation.key_of_seed(options.seed)
-    row_buckets = build.row_buckets(config)
-    generate_fn = generation.build_generate_fn(
-        run.model, build_sampling.build_sampler(config), run.scale, mesh
-    )
-    host = build_sampling.build_host_work(
-        config,
-        run.vocabulary.get("dataset"),
-        scale=run.scale,
-        energy_error=run.energy_error,
-    )
-    batch_size, note = batch_sizes.resolve(
+    generator, note = batch_sizes.resolve(
+        build_sampling.generator_of_run(run, config, mesh),
         options.batch_size,
-        config.evaluation.batch_size,
-        generate_fn,
-        run.params,
         questions.conditions,
         key,
-        mesh=mesh,
-        row_buckets=row_buckets,
-        host=host,
     )
     if note and show_progress:
         print(f"note: {note}", file=sys.stderr)
     result = evaluation.evaluate_samples(
-        run.params,
-        generate_fn,
+        generator,
         questions,
-        key=key,
-        mesh=mesh,
-        row_buckets=row_buckets,
-        batch_size=batch_size,
-        host=host,
+        key,
         num_workers=options.num_workers,
         show_progress=show_progress,
     )

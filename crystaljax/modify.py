@@ -114,14 +114,7 @@ def build_request(
             that does not modify crystals.
     """
     workdir = pathlib.Path(options.workdir)
-    config = build_sampling.override_sampler(
-        runs.load_config(workdir),
-        options.num_steps,
-        options.eta,
-        options.sampler,
-        options.preset,
-        options.candidates,
-    )
+    config = build_sampling.override_sampler(runs.load_config(workdir), options)
     if not build.is_modification(config):
         raise errors.UserError(
             f"{workdir} holds a model that generates crystals from conditions alone; "
@@ -154,8 +147,7 @@ def build_request(
         options.infeasible,
     )
     asked, subject = conditions.combine_sources(
-        sources,
-        [each.name for each in usable],
+        [(each.name, made) for each, made in zip(usable, sources, strict=True)],
         space_groups,
         differences,
         num_samples,

@@ -136,14 +136,7 @@ def build_request(options: SampleOptions) -> "crystaljax.sampling.requests.Reque
     from crystaljax.training import runs
 
     workdir = pathlib.Path(options.workdir)
-    config = build_sampling.override_sampler(
-        runs.load_config(workdir),
-        options.num_steps,
-        options.eta,
-        options.sampler,
-        options.preset,
-        options.candidates,
-    )
+    config = build_sampling.override_sampler(runs.load_config(workdir), options)
     if build.is_modification(config):
         raise errors.UserError(
             f"{workdir} holds a model that modifies crystals; give it some with "

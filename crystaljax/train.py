@@ -20,14 +20,14 @@ from crystaljax import command_line
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
-from crystaljax.models import build, scaling
+from crystaljax.models import build
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import estimation, generation
 from crystaljax.system import errors, saved_requests, sharding
 from crystaljax.system import options as options_lib
+from crystaljax.training import batches as batches_lib
 from crystaljax.training import build as build_training
 from crystaljax.training import checkpoints, runs, train_step
-from crystaljax.training import examples as examples_lib
 from crystaljax.training import metrics as metrics_lib
 
 BUILTIN = "builtin"
@@ -64,15 +64,12 @@ def train(
     _require_new_or_resumed(workdir, config, resume)
     dataset = _open_dataset(config, workdir)
     _require_fits(dataset, config.data.rows)
-    examples = examples_lib.build_examples(config, dataset)
-    num_steps = build_training.num_train_steps(config, sum(map(len, examples.epochs)))
+    batches = batches_lib.build_batches(config, dataset)
+    iterator = pipeline.build_iterator(batches.source)
+    num_steps, scale = batches.num_steps, batches.scale
     steps_per_dispatch = config.train.steps_per_dispatch
-    batches = pipeline.build_iterator(
-        examples_lib.build_source(config, examples, num_steps)
-    )
 
     # -------------------------------------------------------------- model and optimiser
-    scale = examples_lib.measure_scaling(config, dataset, examples)
     trainee = build_training.build_trainee(config, scale, num_steps)
     train_key = jax.jit(
         lambda: generation.key_of_seed(config.train.seed),
@@ -80,14 +77,13 @@ def train(
     )()
     dispatch_fn = train_step.build_dispatch_fn(trainee, mesh)
     sampling_mesh = sharding.build_local_mesh()
-    generate_fn = generation.build_generate_fn(
-        trainee.model, build_sampling.build_sampler(config), scale, sampling_mesh
+    generator = build_sampling.build_generator(
+        config, trainee.model, scale, sampling_mesh, dataset.path
     )
-    estimate_fn = estimation.build_estimate_fn(trainee.model, scale)
 
     # ------------------------------------------------------- run directory, checkpoints
     if sharding.is_first_process() and not runs.is_run(workdir):
-        vocabulary = _describe_data(config, dataset, examples)
+        vocabulary = _describe_data(config, dataset, batches.energies)
         runs.create_run(workdir, config, scale, vocabulary)
     sharding.wait_for_all("run directory")
     manager = checkpoints.open_manager(workdir, config.train.keep_checkpoints)
@@ -96,7 +92,7 @@ def train(
     else:
         like = train_step.state_shapes(trainee)
         state, position = checkpoints.restore_state(manager, like, mesh)
-        batches.set_state(position)
+        iterator.set_state(position)
     step = int(state.step)
     log = metrics_lib.MetricsLog(workdir, step)
 
@@ -117,7 +113,7 @@ def train(
     interval_start, interval_step = time.perf_counter(), step
     with progress, manager:
         while step < num_steps:
-            dispatched = sharding.shard_batch(next(batches), mesh, axis=1)
+            dispatched = sharding.shard_batch(next(iterator), mesh, axis=1)
             with jax.transfer_guard("disallow"):
                 state, metrics = dispatch_fn(state, dispatched, train_key)
             step += steps_per_dispatch
@@ -136,14 +132,16 @@ def train(
             ):
                 # Before the checkpoint, so that none is without it after a kill.
                 params = sharding.localize(state.sampling_params, sampling_mesh)
-                error = estimation.measure_error(estimate_fn, params, dataset)
+                error = estimation.measure_error(
+                    generator.with_params(params, None).estimate_energies, dataset
+                )
                 if error is not None and sharding.is_first_process():
                     runs.save_energy_error(workdir, error)
             if is_due(config.train.checkpoint_every):
-                checkpoints.save_state(manager, state, batches.get_state())
+                checkpoints.save_state(manager, state, iterator.get_state())
             if is_due(config.train.validate_every):
                 results = validate(
-                    config, scale, params, generate_fn, dataset, sampling_mesh, error
+                    config, generator.with_params(params, error), dataset
                 )
                 log.write(step, results)
                 interval_start, interval_step = time.perf_counter(), step
@@ -153,13 +151,7 @@ def train(
 
 
 def validate(
-    config: Any,
-    scale: scaling.Scaling,
-    params: Any,
-    generate_fn,
-    dataset: datasets.Dataset,
-    mesh: jax.sharding.Mesh,
-    energy_error: float | None = None,
+    config: Any, generator: generation.Generator, dataset: datasets.Dataset
 ) -> dict[str, float]:
     """Match rates and validity on structures, or pairs, of the validation split.
 
@@ -187,30 +179,21 @@ def validate(
         questions = evaluation.pair_questions(dataset, held_out, sites)
     else:
         questions = evaluation.structure_questions(dataset, indices[:count], sites)
-    sampling = {
-        "key": generation.key_of_seed(config.train.seed),
-        "mesh": mesh,
-        "row_buckets": build.row_buckets(config),
-        "batch_size": config.evaluation.batch_size,
-        "host": build_sampling.build_host_work(
-            config, dataset.path, scale=scale, energy_error=energy_error
-        ),
-    }
+    key = generation.key_of_seed(config.train.seed)
     if not sharding.is_first_process():
-        generation.generate(generate_fn, params, questions.conditions, **sampling)
+        generation.generate(generator, questions.conditions, key)
         return {}
     results = evaluation.evaluate_samples(
-        params,
-        generate_fn,
+        generator,
         questions,
-        **sampling,
+        key,
         # The paper's and the literature's; looser ones take seconds a pair.
         tolerances=[matcher.TOLERANCES[name] for name in ("paper", "literature")],
         num_workers=config.evaluation.num_workers or None,
     )
     summary = results.summary()
-    if energy_error is not None:
-        summary["energy_error"] = energy_error
+    if generator.energy_error is not None:
+        summary["energy_error"] = generator.energy_error
     return {f"validation/{name}": value for name, value in summary.items()}
 
 
@@ -254,7 +237,7 @@ def _prepare_builtin(path: pathlib.Path) -> datasets.Dataset:
 
 
 def _describe_data(
-    config: Any, dataset: datasets.Dataset, examples: examples_lib.Examples
+    config: Any, dataset: datasets.Dataset, energies: np.ndarray
 ) -> dict[str, Any]:
     described = {
         **datasets.vocabulary(dataset),
@@ -263,7 +246,6 @@ def _describe_data(
     }
     if build.is_modification(config):
         options = dataset.info.get("options", {})
-        energies = examples.energies
         described |= {
             "energy_difference": [float(energies.min()), float(energies.max())],
             # The form that a crystal to be modified has to be brought into.

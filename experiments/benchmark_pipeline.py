@@ -23,7 +23,7 @@ from crystaljax import defaults
 from crystaljax.data import dataset as datasets
 from crystaljax.models import build
 from crystaljax.system import errors
-from crystaljax.training import examples as examples_lib
+from crystaljax.training import batches as batches_lib
 
 
 def main() -> None:
@@ -97,12 +97,12 @@ def measure_rates(
     config: Any, dataset: datasets.Dataset, repeats: int, min_seconds: float
 ) -> list[float]:
     """Structures or pairs a second of what training reads, once per repeat."""
-    examples = examples_lib.build_examples(config, dataset)
     steps, num_dispatches = config.train.steps_per_dispatch, 16
     num_items = config.train.batch_size * steps
 
     def build_source(num_dispatches: int) -> Any:
-        return examples_lib.build_source(config, examples, num_dispatches * steps)
+        batches = batches_lib.build_batches(config, dataset, num_dispatches * steps)
+        return batches.source
 
     rate = measure.rate(build_source(num_dispatches), num_items)
     num_dispatches = max(num_dispatches, round(min_seconds * rate / num_items))

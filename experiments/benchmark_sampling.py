@@ -18,6 +18,7 @@ from throughput import command, ours, report, timing
 
 from crystaljax import defaults
 from crystaljax.sampling import build as build_sampling
+from crystaljax.sampling import options as sampling_options
 
 
 def main() -> None:
@@ -65,7 +66,10 @@ def run(values: flags.FlagValues) -> dict[str, Any]:
     config = command.adjust_config(
         values,
         build_sampling.override_sampler(
-            values.config, num_steps=values.num_steps, name=values.sampler
+            values.config,
+            sampling_options.SamplerSettings(
+                num_steps=values.num_steps, sampler=values.sampler
+            ),
         ),
     )
     workload = ours.build_workload(config, seed=values.seed)

@@ -17,6 +17,7 @@ from crystaljax import defaults
 from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models import samplers
 from crystaljax.sampling import build as build_sampling
+from crystaljax.sampling import options as sampling_options
 from crystaljax.training import train_step
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -165,7 +166,8 @@ def test_peer_samples_like_ours(config_file, sampler):
     """The loops, from the same start with the same answers."""
     config = defaults.load_config_file(ROOT / "configs" / f"{config_file}.py", "smoke")
     num_steps = 1 if sampler == "regression" else 5
-    config = build_sampling.override_sampler(config, num_steps=num_steps, name=sampler)
+    settings = sampling_options.SamplerSettings(num_steps=num_steps, sampler=sampler)
+    config = build_sampling.override_sampler(config, settings)
     start = np.random.default_rng(0).normal(size=(2, 16, 3)).astype(np.float32)
     mask = np.ones((2, 16), bool)
     mask[0, 4:13] = False

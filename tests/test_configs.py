@@ -1,5 +1,6 @@
 """Every config loads, builds and fits together; what makes no sense is refused."""
 
+import functools
 import importlib
 import pathlib
 
@@ -14,10 +15,11 @@ from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models import build, initial, scaling
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import generation
+from crystaljax.sampling import options as sampling_options
 from crystaljax.sampling.conditions import conditions_of
 from crystaljax.system import sharding
+from crystaljax.training import batches, train_step
 from crystaljax.training import build as build_training
-from crystaljax.training import train_step
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
@@ -66,8 +68,8 @@ def test_every_config_builds(name, variant):
     build.build_model(config)
     build.build_process(config)
     build_sampling.build_sampler(config)
-    num_steps = build_training.num_train_steps(config, 1000)
-    build_training.build_optimizer(config, num_steps)
+    num_steps = batches.num_train_steps(config, 1000)
+    build_training.build_optimizer(config)
     schedule = build_training.build_learning_rate(config, num_steps)
     assert schedule(0) == 0
     assert schedule(num_steps) == pytest.approx(0, abs=1e-9)
@@ -125,10 +127,10 @@ def test_loss_and_samples_of_every_method_fit_together(name):
     )
     assert loss.shape == () and set(parts) == {"loss_coordinates", "loss_lattice"}
     generate_fn = generation.build_generate_fn(
-        model, build_sampling.build_sampler(config), scale, sharding.build_mesh()
+        model, build_sampling.build_sampler(config), sharding.build_mesh()
     )
     coords, lattice = jax.eval_shape(
-        generate_fn, params, conditions_of(batch), key, jnp.arange(num)
+        generate_fn, params, scale, conditions_of(batch), key, jnp.arange(num)
     )
     assert coords.shape == (num, sites, 3) and lattice.shape == (num, 3, 3)
 
@@ -139,7 +141,7 @@ def test_paper_config_has_the_papers_settings():
     model = build.build_model(config)
     assert model == type(model)(dtype=model.dtype)
     assert config.train.batch_size == 256 and config.train.num_epochs == 400
-    assert build_training.num_train_steps(config, 2560) == 4000
+    assert batches.num_train_steps(config, 2560) == 4000
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_periodic_loss_is_taken_in_the_units_of_the_cell():
         lattice_units="angstrom",
         energy_units="ev",
     )
-    loss = build_training.build_coordinate_loss(config, scale)
+    loss = functools.partial(build_training.build_coordinate_loss(config), scale)
     prediction, target = jnp.zeros((16, 3)), jnp.zeros((16, 3))
     # A whole cell is 2 in signed units, half a cell is 1.
     assert loss(prediction + 2.0, target, jnp.int32(4)) == pytest.approx(0, abs=1e-5)
@@ -221,7 +223,7 @@ def test_unknown_variant_is_refused(name):
             "modify_regression",
             "loss",
             "coordinates",
-            lambda config: build_training.build_coordinate_loss(config, IDENTITY),
+            build_training.build_coordinate_loss,
         ),
     ],
 )
@@ -280,7 +282,12 @@ def test_periodic_loss_of_noise_is_refused():
     config = load("ddim")
     config.loss.coordinates = "pbc_l1"
     with pytest.raises(ValueError, match="does not answer with coordinates"):
-        build_training.build_coordinate_loss(config, IDENTITY)
+        build_training.build_coordinate_loss(config)
+
+
+def override(config, **settings):
+    settings = sampling_options.SamplerSettings(**settings)
+    return build_sampling.override_sampler(config, settings)
 
 
 @pytest.mark.parametrize(
@@ -290,41 +297,41 @@ def test_periodic_loss_of_noise_is_refused():
         ("cfm_normal", {"eta": 0.5}, "'euler'"),
         ("modify_regression", {"num_steps": 10}, "one network evaluation"),
         ("modify_regression", {"candidates": 8}, "one answer"),
-        ("ddim", {"name": "euler"}, "ddpm or ddim"),
+        ("ddim", {"sampler": "euler"}, "ddpm or ddim"),
+        ("ddim", {"num_steps": 2000}, "num_steps is 2000; expected 1 to 1000"),
+        ("ddim", {"sampler": "dpm_solver", "num_steps": 1000}, "expected 1 to 990"),
     ],
 )
 def test_sampler_settings_that_it_does_not_have_are_refused(name, settings, message):
     with pytest.raises(ValueError, match=message):
-        build_sampling.override_sampler(load(name), **settings)
+        override(load(name), **settings)
 
 
 def test_sampler_can_be_chosen_after_training():
-    config = build_sampling.override_sampler(
-        load("ddpm"), num_steps=7, eta=0.3, name="ddim"
-    )
+    config = override(load("ddpm"), num_steps=7, eta=0.3, sampler="ddim")
     assert (config.sampler.name, config.sampler.num_steps) == ("ddim", 7)
     assert config.sampler.eta == 0.3
-    config = build_sampling.override_sampler(load("ddpm"), candidates=5)
+    config = override(load("ddpm"), candidates=5)
     assert config.sampler.candidates == 5
 
 
 @pytest.mark.parametrize("name", sorted(SEVEN))
 def test_presets_are_for_every_method_and_flags_change_them(name):
-    config = build_sampling.override_sampler(load(name, ""), preset="fast")
+    config = override(load(name, ""), preset="fast")
     assert config.sampler.num_steps <= 10
     build_sampling.build_sampler(config)
     if config.process.name == "diffusion":
-        config = build_sampling.override_sampler(config, 7, name="ddpm", preset="fast")
+        config = override(config, num_steps=7, sampler="ddpm", preset="fast")
         assert (config.sampler.name, config.sampler.num_steps) == ("ddpm", 7)
     with pytest.raises(ValueError, match="unknown preset 'slow'"):
-        build_sampling.override_sampler(config, preset="slow")
+        override(config, preset="slow")
 
 
 def test_interval_that_is_no_multiple_of_a_dispatch_is_refused():
     config = load("ddim")
     config.train.log_every = 15
     with pytest.raises(ValueError, match=r"train\.log_every is 15"):
-        build_training.num_train_steps(config, 100)
+        batches.num_train_steps(config, 100)
 
 
 @pytest.mark.parametrize("name", sorted(SEVEN))

@@ -1,5 +1,6 @@
 """Estimated energies: what they must not depend on, and what they must."""
 
+import functools
 import json
 
 import jax
@@ -14,12 +15,13 @@ from crystaljax import evaluate, sample, train
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import emt
-from crystaljax.models.networks import energy_estimator
+from crystaljax.models.networks import encoders, energy_estimator
 from crystaljax.sampling import estimation
 from crystaljax.system import sharding
 from crystaljax.training import checkpoints
 
 SITES = 8
+ELEMENTS = jnp.asarray(encoders.element_features("scaled"))
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +30,12 @@ def network():
         width=16, depth=2, num_heads=2, pair_features=4
     )
     cells = cells_of([rock_salt()])
-    shapes = jax.eval_shape(model.init, jax.random.key(0), *cells)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *cells, ELEMENTS)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: np.float32(rng.normal(0, leaf.size**-0.3, leaf.shape)), shapes
     )
-    return jax.jit(model.apply), params
+    return jax.jit(lambda params, *cells: model.apply(params, *cells, ELEMENTS)), params
 
 
 def rock_salt():
@@ -152,13 +154,14 @@ def test_estimator_learns_the_energies_of_alloys():
     model = energy_estimator.EnergyEstimator(
         width=16, depth=1, num_heads=2, pair_features=4
     )
-    params = model.init(jax.random.key(0), *cells)
+    params = model.init(jax.random.key(0), *cells, ELEMENTS)
     optimizer = optax.adam(5e-3)
 
     @jax.jit
     def step(params, state):
         def loss_fn(params):
-            return optax.huber_loss(model.apply(params, *cells), wanted).mean()
+            estimated = model.apply(params, *cells, ELEMENTS)
+            return optax.huber_loss(estimated, wanted).mean()
 
         loss, grads = jax.value_and_grad(loss_fn)(params)
         updates, state = optimizer.update(grads, state)
@@ -190,10 +193,10 @@ def test_error_is_measured_on_held_out_structures_and_kept(tmp_path, monkeypatch
     run = checkpoints.load_run(tmp_path / "run", sharding.build_local_mesh())
     dataset = datasets.open_dataset(path)
     cells = datasets.gather(dataset, dataset.indices("val"), 12)
-    estimate_fn = estimation.build_estimate_fn(run.model, run.scale)
-    found = estimate_fn(
-        run.params, cells.atomic_numbers, cells.frac_coords, cells.lattice
+    estimate_fn = functools.partial(
+        estimation.build_estimate_fn(run.model), run.params, run.scale
     )
+    found = estimate_fn(cells.atomic_numbers, cells.frac_coords, cells.lattice)
     apart = np.abs(np.asarray(found) - cells.energy)
     assert run.energy_error == pytest.approx(np.quantile(apart, 0.683), rel=1e-3)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
@@ -221,7 +224,7 @@ def test_error_is_measured_on_held_out_structures_and_kept(tmp_path, monkeypatch
         samples.crystals, samples.table()["estimated_energy"], strict=True
     ):
         batch = [crystal.atomic_numbers, crystal.frac_coords, crystal.lattice]
-        (alone,) = estimate_fn(run.params, *(each[None] for each in batch))
+        (alone,) = estimate_fn(*(each[None] for each in batch))
         assert said == pytest.approx(float(alone), abs=1e-4)
 
 
@@ -230,7 +233,6 @@ def test_networks_without_estimator_have_no_error(tmp_path):
     tiny.write_dataset(path)
     config = tiny.shrink(best.get_config("smoke"), path)
     config.model.estimator_depth = 0
-    model, scale, params = tiny.build_network(config)
-    dataset = datasets.open_dataset(path)
-    assert estimation.build_estimate_fn(model, scale) is None
-    assert estimation.measure_error(None, params, dataset) is None
+    generator = tiny.build_generator(config)
+    assert generator.estimate_energies is None
+    assert estimation.measure_error(None, datasets.open_dataset(path)) is None

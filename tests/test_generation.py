@@ -1,5 +1,6 @@
 """Batches of samples: rows, sizes, memory, order, processes."""
 
+import dataclasses
 import os
 import pathlib
 import socket
@@ -14,19 +15,11 @@ import tiny
 from configs import ddim
 from crystaljax.crystals import structure
 from crystaljax.sampling import batch_sizes, conditions, generation
-from crystaljax.sampling import build as build_sampling
 from crystaljax.system import sharding
 
 ROOT = pathlib.Path(__file__).parents[1]
 BUCKETS = (8, 16)
 KEY = jax.random.key(7)
-
-
-def build_network(config):
-    """Generate function and random parameters."""
-    model, scale, params = tiny.build_network(config)
-    sample_fn, mesh = build_sampling.build_sampler(config), sharding.build_local_mesh()
-    return generation.build_generate_fn(model, sample_fn, scale, mesh), params
 
 
 def tiny_config():
@@ -37,8 +30,22 @@ def tiny_config():
 
 
 @pytest.fixture(scope="module")
-def network():
-    return build_network(tiny_config())
+def generator():
+    return tiny.build_generator(tiny_config())
+
+
+def generator_with(generate_fn):
+    """A generator with another compiled function, which needs no network."""
+    return generation.Generator(
+        generate_fn=generate_fn,
+        estimate_fn=None,
+        scale=None,
+        tables={},
+        mesh=sharding.build_local_mesh(),
+        row_buckets=BUCKETS,
+        batch_size=4,
+        params={},
+    )
 
 
 def mixed_conditions():
@@ -51,16 +58,11 @@ def mixed_conditions():
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[order], *parts)
 
 
-def make(generate_fn, params, batch_size, row_buckets=BUCKETS):
-    return generation.generate(
-        generate_fn,
-        params,
-        mixed_conditions(),
-        KEY,
-        mesh=sharding.build_local_mesh(),
-        row_buckets=row_buckets,
-        batch_size=batch_size,
+def make(generator, batch_size, row_buckets=BUCKETS):
+    generator = dataclasses.replace(
+        generator, row_buckets=row_buckets, batch_size=batch_size
     )
+    return generation.generate(generator, mixed_conditions(), KEY)
 
 
 def assert_same(ones, others, atol=1e-4):
@@ -73,20 +75,19 @@ def assert_same(ones, others, atol=1e-4):
 
 
 # -------------------------------------------------------------------------------- rows
-def test_rows_follow_the_crystals_and_samples_depend_on_no_batch(network):
-    generate_fn, params = network
+def test_rows_follow_the_crystals_and_samples_depend_on_no_batch(generator):
     shapes = []
 
-    def watch(params, batch, key, indices):
+    def watch(variables, scale, batch, key, indices):
         shapes.append((batch.atomic_numbers.shape, batch.num_sites.max()))
-        return generate_fn(params, batch, key, indices)
+        return generator.generate_fn(variables, scale, batch, key, indices)
 
-    whole = make(watch, params, 16)
+    whole = make(dataclasses.replace(generator, generate_fn=watch), 16)
     assert sorted({shape for shape, _ in shapes}) == [(4, 12), (16, 4)]
     assert all(largest <= columns for (_, columns), largest in shapes)
     asked = mixed_conditions()
     assert [each.num_sites for each in whole] == asked.num_sites.tolist()
-    assert_same(whole, make(generate_fn, params, 4))
+    assert_same(whole, make(generator, 4))
     # Any order, and any others beside them.
     batches = generation.plan_batches(
         asked.num_sites,
@@ -95,21 +96,13 @@ def test_rows_follow_the_crystals_and_samples_depend_on_no_batch(network):
         batch_size=4,
         num_devices=1,
     )
-    made = generation.generate_batches(
-        generate_fn,
-        params,
-        asked,
-        KEY,
-        batches[::-1],
-        mesh=sharding.build_local_mesh(),
-    )
+    made = generation.generate_batches(generator, asked, KEY, batches[::-1])
     for numbers, crystals in made:
         assert_same(crystals, [whole[number] for number in numbers])
 
 
-def test_without_buckets_all_have_the_same_rows(network):
-    generate_fn, params = network
-    ones, others = make(generate_fn, params, 4, (16,)), make(generate_fn, params, 4)
+def test_without_buckets_all_have_the_same_rows(generator):
+    ones, others = make(generator, 4, (16,)), make(generator, 4)
     fits = mixed_conditions().num_sites <= structure.max_sites(8)
     differs = [
         np.abs(one.lattice - other.lattice).max() > 1e-3
@@ -118,9 +111,9 @@ def test_without_buckets_all_have_the_same_rows(network):
     np.testing.assert_array_equal(differs, fits)
 
 
-def test_crystals_too_large_for_the_rows_are_named(network):
+def test_crystals_too_large_for_the_rows_are_named(generator):
     with pytest.raises(ValueError, match="9 sites does not fit into 8 rows"):
-        make(*network, 4, (8,))
+        make(generator, 4, (8,))
 
 
 def test_batches_are_no_larger_than_their_bucket_needs():
@@ -150,7 +143,7 @@ class Device:
     def __init__(self, most=10**9, message="RESOURCE_EXHAUSTED: out of memory"):
         self.most, self.message, self.sizes = most, message, []
 
-    def __call__(self, params, batch, key, indices):
+    def __call__(self, variables, scale, batch, key, indices):
         size, sites = batch.atomic_numbers.shape
         self.sizes.append(size)
         if size > self.most:
@@ -161,9 +154,9 @@ class Device:
 class LateDevice(Device):
     """The same, but what goes wrong appears when results are fetched."""
 
-    def __call__(self, params, batch, key, indices):
+    def __call__(self, variables, scale, batch, key, indices):
         most, self.most = self.most, 10**9
-        answer = super().__call__(params, batch, key, indices)
+        answer = super().__call__(variables, scale, batch, key, indices)
         self.most = most
         return answer if len(indices) <= most else Failure(self.message)
 
@@ -186,9 +179,7 @@ def test_the_device_has_the_next_batch_before_one_is_fetched():
         batch_size=8,
         num_devices=1,
     )
-    made = generation.generate_batches(
-        device, {}, asked, KEY, batches, mesh=sharding.build_local_mesh()
-    )
+    made = generation.generate_batches(generator_with(device), asked, KEY, batches)
     next(made)
     assert len(device.sizes) == 2
     assert len(list(made)) == 2 and len(device.sizes) == 3
@@ -198,7 +189,7 @@ def test_the_device_has_the_next_batch_before_one_is_fetched():
 def test_batches_that_do_not_fit_are_halved(kind):
     device = kind(most=5)
     with pytest.warns(UserWarning, match="do not fit into memory") as warned:
-        crystals = make(device, {}, 16, (16,))
+        crystals = make(generator_with(device), 16, (16,))
     num_sites = [each.num_sites for each in crystals]
     assert num_sites == mixed_conditions().num_sites.tolist()
     # From 16 over 8 to 4, and never up again.
@@ -209,12 +200,12 @@ def test_batches_that_do_not_fit_are_halved(kind):
 
 def test_other_errors_and_what_never_fits_are_raised():
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        make(Device(0, "INTERNAL: broken"), {}, 16)
+        make(generator_with(Device(0, "INTERNAL: broken")), 16)
     with (
         pytest.warns(UserWarning),
         pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"),
     ):
-        make(Device(0), {}, 16)
+        make(generator_with(Device(0)), 16)
 
 
 # -------------------------------------------------------------------------- batch sizes
@@ -257,27 +248,20 @@ def test_batch_size_where_compiling_fails_or_memory_is_unknown():
     assert batch_sizes.choose(lambda _: None, 10_000.0, 10**6, 1) is None
 
 
-def test_auto_measures_the_compiled_function(network, monkeypatch):
-    generate_fn, params = network
+def test_auto_measures_the_compiled_function(generator, monkeypatch):
+    given = dataclasses.replace(generator, batch_size=5)
 
     def resolve(asked):
-        return batch_sizes.resolve(
-            asked,
-            5,
-            generate_fn,
-            params,
-            mixed_conditions(),
-            KEY,
-            mesh=sharding.build_local_mesh(),
-            row_buckets=BUCKETS,
-            num_samples=4,
+        found, note = batch_sizes.resolve(
+            given, asked, mixed_conditions(), KEY, num_samples=4
         )
+        return found.batch_size, note
 
     needed = []
     measure = batch_sizes.needed_bytes
 
     def watch(*args):
-        needed.append((args[4].size, args[4].rows, measure(*args)))
+        needed.append((args[3].size, args[3].rows, measure(*args)))
         return needed[-1][-1]
 
     monkeypatch.setattr(batch_sizes, "needed_bytes", watch)
@@ -305,25 +289,26 @@ jax.distributed.initialize(address, 2, int(index))
 sys.path[:0] = [root, root + "/tests"]
 import numpy as np
 import test_generation
+import tiny
 from crystaljax.system import sharding
 
 assert jax.process_count() == 2 and jax.local_device_count() == 1
-generate_fn, params = test_generation.build_network(test_generation.tiny_config())
+generator = tiny.build_generator(test_generation.tiny_config())
 # As training has them: on the devices of all processes.
 everywhere = sharding.replicated(sharding.build_mesh())
 params = jax.tree.map(
     lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)),
-    params,
+    generator.params,
 )
 params = sharding.localize(params, sharding.build_local_mesh())
-crystals = test_generation.make(generate_fn, params, 4, (16,))
+crystals = test_generation.make(generator.with_params(params, None), 4, (16,))
 arrays = [array for each in crystals for array in (each.lattice, each.frac_coords)]
 np.savez(output, *arrays)
 jax.distributed.shutdown()
 """
 
 
-def test_processes_share_the_work_and_all_get_everything(network, tmp_path):
+def test_processes_share_the_work_and_all_get_everything(generator, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -340,7 +325,7 @@ def test_processes_share_the_work_and_all_get_everything(network, tmp_path):
     errors = [process.communicate(timeout=300)[1] for process in processes]
     for process, error in zip(processes, errors, strict=True):
         assert process.returncode == 0, error
-    expected = make(*network, 4, (16,))
+    expected = make(generator, 4, (16,))
     arrays = [array for each in expected for array in (each.lattice, each.frac_coords)]
     for path in outputs:
         found = np.load(path)

@@ -233,13 +233,12 @@ def test_poscar_without_element_names_is_not_guessed(tmp_path):
 
 
 def test_combinations_keep_each_source_with_its_conditions():
-    asked, subject = conditions.combine_sources(
-        [CUAU, CU3AU], ["one", "two"], [1, 2], [-0.1, -0.2], 2, 6
-    )
+    sources = [("one", CUAU), ("two", CU3AU)]
+    asked, subject = conditions.combine_sources(sources, [1, 2], [-0.1, -0.2], 2, 6)
     assert len(asked) == 16
     np.testing.assert_array_equal(subject, np.repeat([0, 1], 8))
     np.testing.assert_array_equal(asked.num_sites, np.repeat([2, 4], 8))
     np.testing.assert_allclose(asked.source.frac_coords[8, :4], CU3AU.frac_coords)
     np.testing.assert_array_equal(asked.source.frac_coords[:, 4:], 0)
     with pytest.raises(ValueError, match="'two' has 4 sites"):
-        conditions.combine_sources([CUAU, CU3AU], ["one", "two"], [1], [0.0], 1, 3)
+        conditions.combine_sources(sources, [1], [0.0], 1, 3)

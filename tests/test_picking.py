@@ -1,5 +1,7 @@
 """Which of several candidates is handed over."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tiny
@@ -8,7 +10,6 @@ from configs import best
 from crystaljax.crystals import elements, structure, symmetry_search
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import conditions, generation, picking
-from crystaljax.system import sharding
 
 CUBIC = 3.8 * np.eye(3)
 CORNERS = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
@@ -96,28 +97,22 @@ def network(tmp_path_factory):
     config.model.estimator_depth = 1
     config.sampler.candidates = 4
     config.sampler.project = 0.0
-    model, scale, params = tiny.build_network(config)
-    generate_fn = generation.build_generate_fn(
-        model, build_sampling.build_sampler(config), scale, sharding.build_local_mesh()
-    )
-    return config, scale, generate_fn, params
+    return config, tiny.build_generator(config)
 
 
 def make(network, count, batch_size=8, **changes):
-    config, scale, generate_fn, params = network
+    config, generator = network
     config = config.copy_and_resolve_references()
     config.sampler.candidates = count
-    host = build_sampling.build_host_work(config, None, scale=scale, **changes)
-    return generation.generate(
-        generate_fn,
-        params,
-        conditions.combine(["Cu1Au1", "Ag1Au3"], [123, 221], [-0.1], 3, 12),
-        generation.key_of_seed(0),
-        mesh=sharding.build_local_mesh(),
+    generator = dataclasses.replace(
+        generator,
         row_buckets=(8, 16),
         batch_size=batch_size,
-        host=host,
+        host=build_sampling.build_host_work(config, None),
+        **changes,
     )
+    asked = conditions.combine(["Cu1Au1", "Ag1Au3"], [123, 221], [-0.1], 3, 12)
+    return generation.generate(generator, asked, generation.key_of_seed(0))
 
 
 def test_picked_samples_are_candidates_and_depend_on_no_batch(network):

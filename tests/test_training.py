@@ -26,9 +26,9 @@ from crystaljax.models import initial
 from crystaljax.sampling import generation
 from crystaljax.sampling import requests as samples_lib
 from crystaljax.system import sharding
+from crystaljax.training import batches as batches_lib
 from crystaljax.training import build as build_training
 from crystaljax.training import checkpoints, runs, train_step
-from crystaljax.training import examples as examples_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -261,10 +261,10 @@ def test_dropped_templates_are_as_if_there_were_none(dataset_path):
     config = tiny.shrink(best.get_config("smoke"), dataset_path)
     config.data.num_templates = 2
     dataset = datasets.open_dataset(dataset_path)
-    examples = examples_lib.build_examples(config, dataset)
-    scale = examples_lib.measure_scaling(config, dataset, examples)
-    batch = examples.gather_fns[0](dataset.indices("train")[:16])
-    batch = jax.tree.map(jnp.asarray, batch)
+    batches = batches_lib.build_batches(config, dataset)
+    scale, batch = batches.scale, batches.source[0]
+    # Two steps of eight structures each.
+    batch = jax.tree.map(lambda a: jnp.asarray(a).reshape(16, *a.shape[2:]), batch)
     keys = jax.random.split(jax.random.key(0), 16)
     assert batch.templates.space_group.all()
 
@@ -287,15 +287,14 @@ def test_dropped_templates_are_as_if_there_were_none(dataset_path):
 def test_weight_decay_takes_from_matrices_only():
     config = best.get_config("smoke")
     config.optimizer.weight_decay = 0.5
-    optimizer = build_training.build_optimizer(config, 1000)
+    optimizer = build_training.build_optimizer(config)
+    rate = build_training.build_learning_rate(config, 1000)
     params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
     state = optimizer.init(params)
     for _ in range(3):
-        updates, state = optimizer.update(
-            jax.tree.map(jnp.zeros_like, params), state, params
-        )
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        updates, state = optimizer.update(zeros, state, params, learning_rate=rate)
         params = optax.apply_updates(params, updates)
-    rate = build_training.build_learning_rate(config, 1000)
     expected = np.prod([1 - 0.5 * float(rate(step)) for step in range(3)])
     np.testing.assert_allclose(params["kernel"], expected, rtol=1e-6)
     np.testing.assert_array_equal(params["bias"], 1)
@@ -308,7 +307,8 @@ def test_clipping_is_optaxs(size):
         name: size * rng.normal(size=shape).astype(np.float32)
         for name, shape in (("kernel", (3, 4, 5)), ("bias", (7,)))
     }
-    ours, theirs = train_step.clip_by_global_norm(1.0), optax.clip_by_global_norm(1.0)
+    ours = build_training.clip_by_global_norm(1.0)
+    theirs = optax.clip_by_global_norm(1.0)
     expected, _ = theirs.update(grads, theirs.init(grads))
     found, _ = ours.update(grads, ours.init(grads))
     jax.tree.map(
@@ -337,9 +337,7 @@ def bucketed_config(config, path):
 def test_batches_have_the_rows_that_their_crystals_need(module, doubled_path):
     config = bucketed_config(module.get_config("smoke"), doubled_path)
     dataset = datasets.open_dataset(doubled_path)
-    source = examples_lib.build_source(
-        config, examples_lib.build_examples(config, dataset), 40
-    )
+    source = batches_lib.build_batches(config, dataset, 40).source
     batches = [source[i] for i in range(len(source))]
     assert len(batches) * config.train.steps_per_dispatch == 40
     columns = [batch.atomic_numbers.shape[-1] for batch in batches]
@@ -542,13 +540,9 @@ def test_perfect_samples_match_everything(workdir, monkeypatch):
     from crystaljax.sampling import evaluation
 
     result = evaluation.evaluate_samples(
-        None,
-        None,
+        tiny.build_generator(tiny_config("unused")),
         evaluation.structure_questions(dataset, indices, 12),
-        key=jax.random.key(0),
-        mesh=sharding.build_mesh(),
-        row_buckets=(16,),
-        batch_size=4,
+        jax.random.key(0),
         num_workers=1,
     )
     summary = result.summary()

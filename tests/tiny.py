@@ -7,6 +7,8 @@ from crystaljax.crystals import elements, structure
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 from crystaljax.models import build, initial
+from crystaljax.sampling import build as build_sampling
+from crystaljax.system import sharding
 from crystaljax.training import build as build_training
 from crystaljax.training import checkpoints, runs
 
@@ -103,6 +105,15 @@ def build_network(config):
         lambda leaf: np.float32(rng.normal(0, leaf.size**-0.3, leaf.shape)), shapes
     )
     return model, scale, params
+
+
+def build_generator(config):
+    """The sampler of a config with random parameters."""
+    model, scale, params = build_network(config)
+    generator = build_sampling.build_generator(
+        config, model, scale, sharding.build_local_mesh(), None
+    )
+    return generator.with_params(params, None)
 
 
 def write_run(path, config):

@@ -9,7 +9,9 @@ with the run, so that samples are always undone with what the network was traine
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
+import flax.struct
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
@@ -18,9 +20,13 @@ from crystaljax.crystals import elements, sample_tensors
 from crystaljax.system import errors
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@flax.struct.dataclass
 class Scaling:
     """x_scaled = (x - mean) / scale, for each part of a sample.
+
+    Its numbers are arguments of compiled programs, not constants, so that programs do
+    not depend on the data. They are multiplied by 1 / scale, as XLA does with
+    constants.
 
     Attributes:
         coords_mean, coords_scale: of fractional coordinates.
@@ -31,13 +37,13 @@ class Scaling:
             are in units of the cube root of the volume that a cell's atoms would fill.
     """
 
-    coords_mean: float
-    coords_scale: float
-    lattice_mean: np.ndarray
-    lattice_scale: np.ndarray
-    energy_mean: float
-    energy_scale: float
-    atomic_volumes: np.ndarray | None = None
+    coords_mean: Any
+    coords_scale: Any
+    lattice_mean: Any
+    lattice_scale: Any
+    energy_mean: Any
+    energy_scale: Any
+    atomic_volumes: Any = None
 
     def length(
         self, atomic_numbers: Integer[Array | np.ndarray, "*batch sites"]
@@ -57,9 +63,9 @@ class Scaling:
         rows: int,
     ) -> Float[Array, "*batch {rows} 3"]:
         """Arrays → scaled sample tensor; padding stays 0."""
-        coords = (jnp.asarray(frac_coords) - self.coords_mean) / self.coords_scale
+        coords = self._scale_coords(frac_coords)
         relative = jnp.asarray(lattice) / self.length(atomic_numbers)
-        scaled = (relative - self.lattice_mean) / self.lattice_scale
+        scaled = self._scale_lattice(relative)
         return sample_tensors.encode(
             coords.astype(jnp.float32), scaled.astype(jnp.float32), num_sites, rows
         )
@@ -89,14 +95,19 @@ class Scaling:
             exists[..., None, None], self.length(templates.atomic_numbers), 1.0
         )
         relative = jnp.asarray(templates.lattice) / size
-        lattice = (relative - self.lattice_mean) / self.lattice_scale
-        coords = jnp.asarray(templates.frac_coords)
+        lattice = self._scale_lattice(relative)
         return dataclasses.replace(
             templates,
-            frac_coords=(coords - self.coords_mean) / self.coords_scale,
+            frac_coords=self._scale_coords(templates.frac_coords),
             lattice=jnp.where(exists[..., None, None], lattice, 0).astype(jnp.float32),
             energy=jnp.where(exists, self.scale_energy(templates.energy), 0),
         )
+
+    def _scale_coords(self, frac_coords):
+        return (jnp.asarray(frac_coords) - self.coords_mean) * (1 / self.coords_scale)
+
+    def _scale_lattice(self, relative):
+        return (relative - self.lattice_mean) * (1 / self.lattice_scale)
 
     def fractional(
         self, coords: Float[Array, "*batch rows 3"]
@@ -121,9 +132,8 @@ class Scaling:
         self, energy: Float[Array | np.ndarray, "*batch"]
     ) -> Float[Array, "*batch"]:
         """Formation energy (eV/atom) → what the network is given."""
-        return ((jnp.asarray(energy) - self.energy_mean) / self.energy_scale).astype(
-            jnp.float32
-        )
+        shifted = jnp.asarray(energy) - self.energy_mean
+        return (shifted * (1 / self.energy_scale)).astype(jnp.float32)
 
     def unscale_energy(self, energy: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         """What the network says of an energy → eV/atom."""

@@ -1,5 +1,6 @@
 """How many samples at a time: the most that fit into the memory of the devices."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -27,37 +28,27 @@ _USABLE_SHARE_OF_HOST = 0.5
 
 
 def resolve(
+    generator: generation.Generator,
     asked: int | str | None,
-    default: int,
-    generate_fn: jax.stages.Wrapped,
-    params: Any,
     conditions: Conditions,
     key: Array,
-    *,
-    mesh: Mesh,
-    row_buckets: tuple[int, ...],
     num_samples: int | None = None,
-    host: generation.HostWork = generation.NO_HOST_WORK,
-) -> tuple[int, str | None]:
-    """The batch size to use, and a note on it if it was chosen here.
+) -> tuple[generation.Generator, str | None]:
+    """The generator with the batch size to use, and a note if that was chosen here.
 
     Args:
-        asked: samples at a time; "auto" for the most that fit, `default` if None.
-        default: of the config.
-        generate_fn: from `generation.build_generate_fn`.
-        params: of the network, on the devices.
+        generator: with the batch size of its config.
+        asked: samples at a time; "auto" for the most that fit, the config's if None.
         conditions: of all samples, on the host.
         key: of the samples.
-        mesh: from `sharding.build_local_mesh`.
-        row_buckets: rows that sample tensors can have, ascending.
         num_samples: samples that this process makes; all of the conditions if None.
-        host: what the host does for each batch.
 
     Raises:
         ValueError: another word than "auto".
     """
+    default, mesh = generator.batch_size, generator.mesh
     if not isinstance(asked, str):
-        return asked or default, None
+        return dataclasses.replace(generator, batch_size=asked or default), None
     if asked != AUTO:
         raise errors.UserError(
             f"batch_size is {asked!r}; expected an integer or {AUTO!r}"
@@ -66,22 +57,22 @@ def resolve(
     # What holds the largest crystals holds all others.
     largest = int(np.argmax(conditions.num_sites))
     num_sites = np.asarray(conditions.num_sites)[[largest]]
-    rows = int(structure.rows_of(num_sites, row_buckets)[0])
+    rows = int(structure.rows_of(num_sites, generator.row_buckets)[0])
     available = available_bytes(mesh)
     size = None
     if available is not None:
 
         def needed(size):
             batch = generation.Batch(np.array([largest]), rows, size)
-            return needed_bytes(generate_fn, params, conditions, key, batch, mesh, host)
+            return needed_bytes(generator, conditions, key, batch)
 
         size = choose(needed, available, num_samples, mesh.size)
     if available is None or size is None:
-        return default, (
+        return generator, (
             f"the devices do not tell their memory, so that {default} samples are made "
             "at a time, as in the config"
         )
-    return size, (
+    return dataclasses.replace(generator, batch_size=size), (
         f"{size} samples at a time, in {available / 2**30:.1f} GiB of free memory a "
         "device"
     )
@@ -132,23 +123,22 @@ def choose(
 
 
 def needed_bytes(
-    generate_fn: jax.stages.Wrapped,
-    params: Any,
+    generator: generation.Generator,
     conditions: Conditions,
     key: Array,
     batch: generation.Batch,
-    mesh: Mesh,
-    host: generation.HostWork = generation.NO_HOST_WORK,
 ) -> float | None:
     """Bytes on each device for a batch, beyond the parameters; None if unknown."""
-    sharding = parallel.batch_sharding(mesh)
+    sharding = parallel.batch_sharding(generator.mesh)
     inputs = jax.tree.map(
         lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
-        generation.pad_batch(conditions, batch, host),
+        generation.pad_batch(conditions, batch, generator.host),
     )
     try:
         # Calls of the function later find it compiled.
-        compiled = generate_fn.lower(params, inputs[0], key, inputs[1]).compile()
+        compiled = generator.generate_fn.lower(
+            *generator.numbers, inputs[0], key, inputs[1]
+        ).compile()
     except jax.errors.JaxRuntimeError as error:
         if generation.is_out_of_memory(error):
             return float("inf")
@@ -156,7 +146,7 @@ def needed_bytes(
     memory: Any = compiled.memory_analysis()
     if memory is None:
         return None
-    params_size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    params_size = sum(leaf.nbytes for leaf in jax.tree.leaves(generator.numbers))
     arguments = max(memory.argument_size_in_bytes - params_size, 0)
     # Two batches are in flight, but computed one after the other.
     both = 2 * (arguments + memory.output_size_in_bytes)

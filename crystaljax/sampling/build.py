@@ -5,35 +5,27 @@ import os
 import pathlib
 from typing import Any
 
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
 from crystaljax import defaults
 from crystaljax.models import build, processes, samplers, scaling, schedules
-from crystaljax.sampling import estimation
-from crystaljax.sampling.generation import HostWork, SampleFn
-from crystaljax.system import errors
+from crystaljax.models.networks import interface
+from crystaljax.sampling import estimation, generation, options
+from crystaljax.system import errors, sharding
+from crystaljax.training import checkpoints
 
 
-def override_sampler(
-    config: Any,
-    num_steps: int | None = None,
-    eta: float | None = None,
-    name: str | None = None,
-    preset: str | None = None,
-    candidates: int | None = None,
-) -> Any:
+def override_sampler(config: Any, settings: options.SamplerSettings) -> Any:
     """A copy of a config with other sampler settings; None keeps the config's.
 
-    Args:
-        config: of the run.
-        num_steps: network evaluations.
-        eta: of DDIM.
-        name: of the sampler.
-        preset: one of `defaults.PRESETS`; the other arguments change it.
-        candidates: crystals made for each sample.
-
     Raises:
-        ValueError: a setting that the sampler does not have, or an unknown preset.
+        ValueError: a setting that the sampler does not have or that is out of range, or
+            an unknown preset.
     """
     config = config.copy_and_resolve_references()
+    preset, num_steps, eta = settings.preset, settings.num_steps, settings.eta
     if preset is not None:
         if preset not in defaults.PRESETS:
             raise errors.UserError(
@@ -44,8 +36,8 @@ def override_sampler(
             config.process.name, (config.sampler.name, config.sampler.num_steps)
         )
         config.sampler.eta = 0.0
-    if name is not None:
-        config.sampler.name = name
+    if settings.sampler is not None:
+        config.sampler.name = settings.sampler
     _require_fitting_sampler(config)
     name = config.sampler.name
     if num_steps is not None:
@@ -62,13 +54,14 @@ def override_sampler(
                 "leave --eta out" + (" or set --sampler=ddim" if name == "ddpm" else "")
             )
         config.sampler.eta = eta
-    if candidates is not None:
-        config.sampler.candidates = candidates
+    if settings.candidates is not None:
+        config.sampler.candidates = settings.candidates
     if config.sampler.candidates > 1 and is_deterministic(config):
         raise errors.UserError(
             f"candidates is {config.sampler.candidates}, but this model has one answer "
             "to a question; leave --candidates out"
         )
+    _require_possible_steps(config)
     return config
 
 
@@ -86,6 +79,16 @@ def _require_fitting_sampler(config: Any) -> None:
         )
 
 
+def _require_possible_steps(config: Any) -> None:
+    name, num_steps = config.sampler.name, config.sampler.num_steps
+    if config.process.name != "diffusion":
+        return
+    if name == "dpm_solver":
+        schedules.log_snr_times(build.build_schedule(config), num_steps)
+    else:
+        schedules.leading_times(config.process.num_times, num_steps)
+
+
 def is_deterministic(config: Any) -> bool:
     """Whether the same conditions always lead to the same sample, whatever the key."""
     if config.process.name == "flow_matching":
@@ -93,20 +96,70 @@ def is_deterministic(config: Any) -> bool:
     return config.process.name == "regression"
 
 
-def build_host_work(
+def build_generator(
     config: Any,
-    dataset: str | os.PathLike | None,
-    *,
+    model: interface.Network,
     scale: scaling.Scaling,
-    energy_error: float | None = None,
-) -> HostWork:
+    mesh: Mesh,
+    dataset: str | os.PathLike | None,
+) -> generation.Generator:
+    """What makes crystals, complete but for the parameters of the network.
+
+    Args:
+        config: of the run, with the sampler to use.
+        model: the network.
+        scale: units of the network.
+        mesh: from `sharding.build_local_mesh`.
+        dataset: directory of the training structures, which templates are taken from.
+
+    Raises:
+        FileNotFoundError: see `build_host_work`.
+        ValueError: see `build_sampler` and `build_host_work`.
+    """
+    sample_fn = build_sampler(config)
+    numbers = jax.tree.map(
+        lambda leaf: np.asarray(leaf, np.float32), (scale, model.tables())
+    )
+    scale, tables = sharding.replicate(numbers, mesh)
+    return generation.Generator(
+        generate_fn=generation.build_generate_fn(model, sample_fn, mesh),
+        estimate_fn=estimation.build_estimate_fn(model),
+        scale=scale,
+        tables=tables,
+        mesh=mesh,
+        row_buckets=build.row_buckets(config),
+        batch_size=config.evaluation.batch_size,
+        host=build_host_work(config, dataset),
+    )
+
+
+def generator_of_run(
+    run: checkpoints.Run, config: Any, mesh: Mesh
+) -> generation.Generator:
+    """The generator of a trained network.
+
+    Args:
+        run: with its parameters on the mesh.
+        config: of the run, with the sampler to use.
+        mesh: from `sharding.build_local_mesh`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `build_generator`.
+    """
+    generator = build_generator(
+        config, run.model, run.scale, mesh, run.vocabulary.get("dataset")
+    )
+    return generator.with_params(run.params, run.energy_error)
+
+
+def build_host_work(
+    config: Any, dataset: str | os.PathLike | None
+) -> generation.HostWork:
     """What the host does for each batch of samples.
 
     Args:
         config: of the run.
         dataset: directory of the training structures, which templates are taken from.
-        scale: units of the network.
-        energy_error: of its estimates of energies, eV/atom; None if unknown.
 
     Raises:
         FileNotFoundError: templates are needed, and the data set is not there.
@@ -129,8 +182,7 @@ def build_host_work(
     count = config.sampler.candidates
     if count < 1:
         raise errors.UserError(f"sampler.candidates is {count}; expected 1 or more")
-    estimate_fn = estimation.build_estimate_fn(build.build_model(config), scale)
-    return HostWork(attach_fn, _refine_fn(config), count, estimate_fn, energy_error)
+    return generation.HostWork(attach_fn, _refine_fn(config), count)
 
 
 def _refine_fn(config):
@@ -147,7 +199,7 @@ def _refine_fn(config):
     return functools.partial(projection.project, largest=largest)
 
 
-def build_sampler(config: Any) -> SampleFn:
+def build_sampler(config: Any) -> generation.SampleFn:
     """The sampler, from the keys of the samples to the samples.
 
     Raises:
@@ -155,6 +207,7 @@ def build_sampler(config: Any) -> SampleFn:
             of range.
     """
     _require_fitting_sampler(config)
+    _require_possible_steps(config)
     name, num_steps, eta = (
         config.sampler.name,
         config.sampler.num_steps,
@@ -162,11 +215,6 @@ def build_sampler(config: Any) -> SampleFn:
     )
     if config.process.name == "diffusion":
         schedule = build.build_schedule(config)
-        # Raises where the number of steps is out of range.
-        if name == "dpm_solver":
-            schedules.log_snr_times(schedule, num_steps)
-        else:
-            schedules.leading_times(schedule.num_times, num_steps)
 
         def sample(predict_fn, keys, rows, mask, source):
             noise = samplers.sample_noise(keys, rows)

@@ -277,8 +277,7 @@ def combine(
 
 
 def combine_sources(
-    sources: Sequence[structure.Crystal],
-    names: Sequence[str],
+    sources: Sequence[tuple[str, structure.Crystal]],
     space_groups: Sequence[int],
     energy_differences: Sequence[float],
     num_samples: int,
@@ -291,8 +290,8 @@ def combine_sources(
     The order is that of `combination_indices`.
 
     Args:
-        sources: crystals, in the form that the model was trained on.
-        names: of the sources, for messages.
+        sources: names, for messages, and crystals in the form that the model was
+            trained on.
         space_groups: of the results, 1-230.
         energy_differences: formation energy of the result less that of the source,
             eV/atom.
@@ -310,13 +309,14 @@ def combine_sources(
     subject, group, energy = combination_indices(
         len(sources), len(space_groups), len(energy_differences), num_samples, wanted
     )
+    names, crystals = [name for name, _ in sources], [each for _, each in sources]
     numbers, num_sites = _pad(
-        [source.atomic_numbers for source in sources], list(names), sites
+        [crystal.atomic_numbers for crystal in crystals], names, sites
     )
-    coords = np.zeros((len(sources), sites, 3), np.float32)
-    for i, source in enumerate(sources):
-        coords[i, : source.num_sites] = structure.wrap_sites(source.frac_coords)
-    lattice = np.array([source.lattice for source in sources], np.float32)
+    coords = np.zeros((len(crystals), sites, 3), np.float32)
+    for i, crystal in enumerate(crystals):
+        coords[i, : crystal.num_sites] = structure.wrap_sites(crystal.frac_coords)
+    lattice = np.array([crystal.lattice for crystal in crystals], np.float32)
     cells = sample_tensors.CellBatch(coords[subject], lattice[subject])
     conditions = Conditions(
         numbers[subject],

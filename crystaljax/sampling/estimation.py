@@ -9,12 +9,11 @@ from jaxtyping import Array, Float
 
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
-from crystaljax.models import scaling
 from crystaljax.models.networks import interface
 
-# (params, atomic_numbers, frac_coords, lattice) → energies, eV/atom.
+# (variables, scale, atomic_numbers, frac_coords, lattice) → energies, eV/atom.
 EstimateFn = Callable[..., Array]
-# The same without params: (atomic_numbers, frac_coords, lattice) → energies, eV/atom.
+# The same of one network: (atomic_numbers, frac_coords, lattice) → energies, eV/atom.
 CellsFn = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
 
 # Held-out structures that the error is measured on.
@@ -23,19 +22,18 @@ _MAX_MEASURED = 1024
 _BATCH_SIZE = 256
 
 
-def build_estimate_fn(
-    model: interface.Network, scale: scaling.Scaling
-) -> EstimateFn | None:
-    """Compiles ``(params, atomic_numbers, frac_coords, lattice) → energies``, eV/atom.
+def build_estimate_fn(model: interface.Network) -> EstimateFn | None:
+    """Compiles ``(variables, scale, atomic_numbers, frac_coords, lattice)`` → energies.
 
-    None where the network has no estimator.
+    In eV/atom; variables are those of `interface.variables_of`. None where the network
+    has no estimator.
     """
     if not model.estimator_depth:
         return None
 
-    def estimate(params, atomic_numbers, frac_coords, lattice):
+    def estimate(variables, scale, atomic_numbers, frac_coords, lattice):
         cells = (atomic_numbers, frac_coords, lattice)
-        found: Any = model.apply(params, *cells, method=model.estimate_energy)
+        found: Any = model.apply(variables, *cells, method="estimate_energy")
         return scale.unscale_energy(found)
 
     return jax.jit(estimate)
@@ -63,8 +61,7 @@ def estimate_many(
 
 
 def measure_error(
-    estimate_fn: EstimateFn | None,
-    params: Any,
+    estimate_fn: CellsFn | None,
     dataset: datasets.Dataset,
     split: str = "val",
 ) -> float | None:
@@ -84,7 +81,7 @@ def measure_error(
         part = np.resize(indices[start : start + _BATCH_SIZE], _BATCH_SIZE)
         batch = datasets.gather(dataset, part, sites)
         cells = (batch.atomic_numbers, batch.frac_coords, batch.lattice)
-        found = estimate_fn(params, *cells)
+        found = estimate_fn(*cells)
         apart = np.abs(np.asarray(found) - np.asarray(batch.energy))
         errors.append(apart[: len(indices) - start])
     return float(np.quantile(np.concatenate(errors), 0.683))

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array
 
 from crystaljax.crystals import assessment, elements, structure
@@ -196,15 +195,10 @@ class Evaluation:
 
 
 def evaluate_samples(
-    params: Any,
-    generate_fn,
+    generator: generation.Generator,
     questions: Questions,
-    *,
     key: Array,
-    mesh: Mesh,
-    row_buckets: tuple[int, ...],
-    batch_size: int,
-    host: generation.HostWork = generation.NO_HOST_WORK,
+    *,
     tolerances: Sequence[matcher.Tolerance] = tuple(matcher.TOLERANCES.values()),
     num_workers: int | None = None,
     show_progress: bool = False,
@@ -212,14 +206,9 @@ def evaluate_samples(
     """Samples one answer to each question and compares it with the right one.
 
     Args:
-        params: of the network.
-        generate_fn: from `generation.build_generate_fn`.
+        generator: what makes the samples.
         questions: at least one.
         key: of the samples.
-        mesh: from `sharding.build_local_mesh`.
-        row_buckets: rows that sample tensors can have, ascending.
-        batch_size: samples at a time.
-        host: what the host does for each batch.
         tolerances: at which samples are matched; the loosest costs the most time.
         num_workers: processes that match; all CPUs if None.
         show_progress: print progress bars.
@@ -230,15 +219,7 @@ def evaluate_samples(
 
     start = time.perf_counter()
     samples = generation.generate(
-        generate_fn,
-        params,
-        questions.conditions,
-        key,
-        mesh=mesh,
-        row_buckets=row_buckets,
-        batch_size=batch_size,
-        host=host,
-        description=label("sample"),
+        generator, questions.conditions, key, description=label("sample")
     )
     sampled = time.perf_counter()
     matches = matcher.match_many(
@@ -275,5 +256,5 @@ def evaluate_samples(
             "matching": matched - sampled,
             "checking": time.perf_counter() - matched,
         },
-        num_candidates=host.num_candidates,
+        num_candidates=generator.host.num_candidates,
     )

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,8 +23,6 @@ from crystaljax.system import sharding
 
 # (predict_fn, keys, rows, mask, source) → samples; `build.build_sampler`.
 SampleFn = Callable[..., Array]
-# (params, conditions, key, indices) → (frac_coords, lattice): see `build_generate_fn`.
-GenerateFn = Callable[..., tuple[Array, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,32 +34,76 @@ class HostWork:
         refine_fn: crystal, space group asked for → what is made of it; None for
             nothing.
         num_candidates: crystals that are made for each sample, one of which is picked.
-        estimate_fn: (params, atomic_numbers, frac_coords, lattice) → energies, eV/atom;
-            None where there is no estimator.
-        energy_error: of the estimates, eV/atom, see `estimation.measure_error`; None if
-            unknown.
     """
 
     attach_fn: Callable[[Conditions], Conditions] | None = None
     refine_fn: Callable[[structure.Crystal, int], structure.Crystal] | None = None
     num_candidates: int = 1
-    estimate_fn: Callable[..., Array] | None = None
-    energy_error: float | None = None
 
 
 NO_HOST_WORK = HostWork()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Generator:
+    """A network that makes crystals, and all that belongs to it.
+
+    Made by `build.build_generator`, from a config.
+
+    Attributes:
+        generate_fn: see `build_generate_fn`.
+        estimate_fn: see `estimation.build_estimate_fn`; None without an estimator.
+        scale: units of the network, on the mesh.
+        tables: of the network, on the mesh.
+        mesh: devices, from `sharding.build_local_mesh`.
+        row_buckets: rows that sample tensors can have, ascending: each crystal gets the
+            fewest that hold it.
+        batch_size: samples at a time, over the devices of a process.
+        host: what the host does for each batch.
+        params: of the network, on the mesh; None until `with_params`.
+        energy_error: of the estimates, eV/atom, see `estimation.measure_error`; None if
+            unknown.
+    """
+
+    generate_fn: Any
+    estimate_fn: Callable[..., Array] | None
+    scale: scaling.Scaling | None
+    tables: Mapping[str, Any]
+    mesh: Mesh
+    row_buckets: tuple[int, ...]
+    batch_size: int
+    host: HostWork = NO_HOST_WORK
+    params: Any = None
+    energy_error: float | None = None
+
+    def with_params(self, params: Any, energy_error: float | None) -> "Generator":
+        """The same with other parameters, and the error of their estimates."""
+        return dataclasses.replace(self, params=params, energy_error=energy_error)
+
+    @property
+    def numbers(self) -> tuple[Any, scaling.Scaling | None]:
+        """First arguments of the compiled functions: variables and units."""
+        return interface.variables_of(self.params, self.tables), self.scale
+
+    @property
+    def estimate_energies(self) -> Callable[..., Array] | None:
+        """(atomic_numbers, frac_coords, lattice) → energies, eV/atom; or None."""
+        if self.estimate_fn is None:
+            return None
+        return functools.partial(self.estimate_fn, *self.numbers)
+
 
 # While the host decodes one batch, the device has the next.
 _NUM_IN_FLIGHT = 2
 
 
 def build_generate_fn(
-    model: interface.Network,
-    sample_fn: SampleFn,
-    scale: scaling.Scaling,
-    mesh: Mesh,
+    model: interface.Network, sample_fn: SampleFn, mesh: Mesh
 ) -> jax.stages.Wrapped:
-    """Compiles ``(params, conditions, key, indices) → (frac_coords, lattice)``.
+    """Compiles ``(variables, scale, conditions, key, indices)`` → crystals.
+
+    These are arrays of fractional coordinates and lattices. Variables are those of
+    `interface.variables_of`, and a program is the same whatever the units.
 
     Sample i draws from ``fold_in(key, i)`` alone: it is the same crystal whatever the
     batch it is made in and however many devices there are. Rows follow from the
@@ -69,14 +111,14 @@ def build_generate_fn(
     compiled once. Conditions are encoded once, outside the sampler's scan.
     """
 
-    def generate_batch(params, conditions, key, indices):
+    def generate_batch(variables, scale, conditions, key, indices):
         rows = structure.rows_for(conditions.atomic_numbers.shape[-1])
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
         source = scale.encode_cells(
             conditions.source, conditions.num_sites, conditions.atomic_numbers, rows
         )
         encoded = model.apply(
-            params,
+            variables,
             conditions.atomic_numbers,
             conditions.space_group,
             scale.scale_energy(conditions.energy),
@@ -86,7 +128,7 @@ def build_generate_fn(
         )
 
         def predict(x, t):
-            return model.apply(params, x, t, encoded, method=model.predict)
+            return model.apply(variables, x, t, encoded, method=model.predict)
 
         mask = sample_tensors.row_mask(conditions.num_sites, rows)
         x = sample_fn(predict, keys, rows, mask, source)
@@ -96,7 +138,7 @@ def build_generate_fn(
     whole = sharding.replicated(mesh)
     return jax.jit(
         generate_batch,
-        in_shardings=(whole, over_devices, whole, over_devices),
+        in_shardings=(whole, whole, over_devices, whole, over_devices),
         out_shardings=over_devices,
     )
 
@@ -179,14 +221,10 @@ def pad_batch(
 
 
 def generate_batches(
-    generate_fn: GenerateFn,
-    params: Any,
+    generator: Generator,
     conditions: Conditions,
     key: Array,
     batches: Sequence[Batch],
-    *,
-    mesh: Mesh,
-    host: HostWork = NO_HOST_WORK,
 ) -> Iterator[tuple[list[int], list[structure.Crystal]]]:
     """Yields numbers of samples with their crystals, batch by batch.
 
@@ -195,14 +233,12 @@ def generate_batches(
     size.
 
     Args:
-        generate_fn: from `build_generate_fn`, for the same mesh.
-        params: of the network, on the mesh or on the host.
+        generator: what makes them.
         conditions: of all samples, on the host.
         key: of the whole run; sample i uses ``fold_in(key, i)``.
         batches: from `plan_batches`.
-        mesh: from `sharding.build_local_mesh`.
-        host: what the host does for each batch.
     """
+    mesh, host = generator.mesh, generator.host
     waiting = collections.deque(batches)
     running: collections.deque[tuple[Batch, Any]] = collections.deque()
     # Rows of all samples of a batch that are known to be too many.
@@ -210,7 +246,7 @@ def generate_batches(
 
     def dispatch(batch):
         inputs = sharding.shard_batch(pad_batch(conditions, batch, host), mesh)
-        return generate_fn(params, inputs[0], key, inputs[1])
+        return generator.generate_fn(*generator.numbers, inputs[0], key, inputs[1])
 
     while waiting or running:
         is_new = bool(waiting) and len(running) < _NUM_IN_FLIGHT
@@ -239,19 +275,18 @@ def generate_batches(
         made = _crystals(
             conditions, np.repeat(batch.numbers, host.num_candidates), coords, lattice
         )
-        yield batch.numbers.tolist(), _finish(params, conditions, batch, made, host)
+        yield batch.numbers.tolist(), _finish(generator, conditions, batch, made)
 
 
 def _finish(
-    params: Any,
+    generator: Generator,
     conditions: Conditions,
     batch: Batch,
     made: list[structure.Crystal],
-    host: HostWork,
 ) -> list[structure.Crystal]:
     """The crystals of a batch: refined, and picked where there are several of each."""
     groups = np.asarray(conditions.space_group)[batch.numbers].tolist()
-    count, estimate_fn = host.num_candidates, host.estimate_fn
+    host, count = generator.host, generator.host.num_candidates
     if count == 1:
         if host.refine_fn is None:
             return made
@@ -263,10 +298,8 @@ def _finish(
         [made[start : start + count] for start in range(0, len(made), count)],
         groups,
         np.asarray(conditions.energy)[batch.numbers].tolist(),
-        estimate_fn=(
-            None if estimate_fn is None else functools.partial(estimate_fn, params)
-        ),
-        energy_error=host.energy_error,
+        estimate_fn=generator.estimate_energies,
+        energy_error=generator.energy_error,
         refine_fn=host.refine_fn,
     )
 
@@ -303,15 +336,10 @@ def _crystals(
 
 
 def generate(
-    generate_fn: GenerateFn,
-    params: Any,
+    generator: Generator,
     conditions: Conditions,
     key: Array,
     *,
-    mesh: Mesh,
-    row_buckets: tuple[int, ...],
-    batch_size: int,
-    host: HostWork = NO_HOST_WORK,
     description: str | None = None,
 ) -> list[structure.Crystal]:
     """Samples one crystal per condition, in order.
@@ -320,21 +348,16 @@ def generate(
     get all crystals.
 
     Args:
-        generate_fn: from `build_generate_fn`, for the same mesh.
-        params: of the network, on the mesh or on the host.
+        generator: what makes them.
         conditions: of all samples, on the host.
         key: of the whole run; sample i uses ``fold_in(key, i)``.
-        mesh: from `sharding.build_local_mesh`.
-        row_buckets: rows that sample tensors can have, ascending: each crystal gets the
-            fewest that hold it.
-        batch_size: samples at a time, over the devices of a process.
-        host: what the host does for each batch.
         description: label of a progress bar; none if None.
 
     Raises:
-        ValueError: ``batch_size`` cannot be split over the devices, or a crystal does
+        ValueError: the batch size cannot be split over the devices, or a crystal does
             not fit into the rows.
     """
+    mesh, batch_size = generator.mesh, generator.batch_size
     sharding.require_divisible(batch_size, mesh)
     if jax.process_count() > 1:
         # All have to plan the same batches, whatever their memory holds.
@@ -343,7 +366,7 @@ def generate(
     batches = plan_batches(
         np.asarray(conditions.num_sites),
         np.arange(len(conditions)),
-        row_buckets=row_buckets,
+        row_buckets=generator.row_buckets,
         batch_size=batch_size,
         num_devices=mesh.size,
     )
@@ -356,9 +379,7 @@ def generate(
     )
     made: dict[int, structure.Crystal] = {}
     with progress:
-        for numbers, crystals in generate_batches(
-            generate_fn, params, conditions, key, share, mesh=mesh, host=host
-        ):
+        for numbers, crystals in generate_batches(generator, conditions, key, share):
             made.update(zip(numbers, crystals, strict=True))
             progress.update(len(numbers))
     if jax.process_count() > 1:

@@ -28,13 +28,19 @@ def parse_batch_size(text: str | int) -> int | str:
 
 
 @options.frozen
-class SamplingOptions:
-    """Which run is sampled, and how: what all commands with a sampler have."""
+class RunOptions:
+    """Which run is sampled."""
 
     workdir: str = options.option("Run directory of the model.")
     seed: int = options.option(
         "Seed of the samples, and of what else is drawn.", default=0, lower=0
     )
+
+
+@options.frozen
+class SamplerSettings:
+    """How a trained network is sampled, where not as in the config of its run."""
+
     preset: str | None = options.option(
         "Sampler and network evaluations: 'fast' takes the fewest that cost neither "
         "match rate nor accuracy where it was measured. The flags below change it.",
@@ -59,6 +65,13 @@ class SamplingOptions:
         default=None,
         lower=1,
     )
+
+
+# The fields of the last base come first.
+@options.frozen
+class SamplingOptions(SamplerSettings, RunOptions):
+    """Which run is sampled, and how: what all commands with a sampler have."""
+
     batch_size: int | str | None = options.option(
         "Samples at a time, 'auto' for the most that fit into memory; the config's by "
         "default.",

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 import pathlib
 import sys
 import time
@@ -14,7 +13,6 @@ import numpy as np
 import tqdm
 
 from crystaljax.crystals import elements, structure
-from crystaljax.models import build
 from crystaljax.sampling import batch_sizes, estimation, generation, shards
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import conditions as conditions_lib
@@ -135,10 +133,8 @@ class Request:
 
         Raises:
             FileNotFoundError: no such checkpoint.
-            ValueError: sampler settings out of range, or a batch size that cannot be
-                split over the devices.
+            ValueError: a batch size that cannot be split over the devices.
         """
-        build_sampling.build_sampler(self.config)
         mesh = sharding.build_local_mesh()
         if not isinstance(self.batch_size, str):
             size = self.batch_size or self.config.evaluation.batch_size
@@ -183,17 +179,6 @@ def make_shards(
         show_progress: print a progress bar, and notes.
     """
     conditions = request.conditions
-    mesh = sharding.build_local_mesh()
-    row_buckets = build.row_buckets(request.config)
-    generate_fn = generation.build_generate_fn(
-        run.model, build_sampling.build_sampler(request.config), run.scale, mesh
-    )
-    host = build_sampling.build_host_work(
-        request.config,
-        run.vocabulary.get("dataset"),
-        scale=run.scale,
-        energy_error=run.energy_error,
-    )
     key = generation.key_of_seed(request.seed)
     numbers = np.concatenate([np.arange(0), *(layout.numbers(each) for each in own)])
     missing = {
@@ -201,17 +186,14 @@ def make_shards(
     }
     if not missing:
         return
-    batch_size, note = batch_sizes.resolve(
+    generator, note = batch_sizes.resolve(
+        build_sampling.generator_of_run(
+            run, request.config, sharding.build_local_mesh()
+        ),
         request.batch_size,
-        request.config.evaluation.batch_size,
-        generate_fn,
-        run.params,
         conditions,
         key,
-        mesh=mesh,
-        row_buckets=row_buckets,
         num_samples=len(numbers),
-        host=host,
     )
     if note and show_progress:
         print(f"note: {note}", file=sys.stderr)
@@ -220,9 +202,9 @@ def make_shards(
         for batch in generation.plan_batches(
             np.asarray(conditions.num_sites),
             numbers.astype(np.int64),
-            row_buckets=row_buckets,
-            batch_size=batch_size,
-            num_devices=mesh.size,
+            row_buckets=generator.row_buckets,
+            batch_size=generator.batch_size,
+            num_devices=generator.mesh.size,
         )
         if not missing.keys().isdisjoint((batch.numbers // layout.shard_size).tolist())
     ]
@@ -236,13 +218,7 @@ def make_shards(
     made: dict[int, dict[int, structure.Crystal]] = collections.defaultdict(dict)
     with progress:
         for done, crystals in generation.generate_batches(
-            generate_fn,
-            run.params,
-            conditions,
-            key,
-            batches,
-            mesh=mesh,
-            host=host,
+            generator, conditions, key, batches
         ):
             num_new = 0
             for number, crystal in zip(done, crystals, strict=True):
@@ -254,7 +230,8 @@ def make_shards(
             for shard in [each for each in missing if len(made[each]) == missing[each]]:
                 del missing[shard]
                 wanted, of_shard = layout.numbers(shard), made.pop(shard)
-                yield shard, _samples(request, run, wanted, of_shard, host)
+                estimate_fn = generator.estimate_energies
+                yield shard, _samples(request, run, wanted, of_shard, estimate_fn)
 
 
 def _samples(
@@ -262,13 +239,12 @@ def _samples(
     run: checkpoints.Run,
     numbers: range,
     made: dict[int, structure.Crystal],
-    host: generation.HostWork,
+    estimate_fn: estimation.CellsFn | None,
 ) -> Samples:
     part = slice(numbers.start, numbers.stop)
     crystals = [made[number] for number in numbers]
     columns = {name: each[part] for name, each in request.columns.items()}
-    if host.estimate_fn is not None:
-        estimate_fn = functools.partial(host.estimate_fn, run.params)
+    if estimate_fn is not None:
         estimated = estimation.estimate_many(estimate_fn, crystals)
         # The estimator answers in float32.
         columns["estimated_energy"] = np.round(estimated, 5)

@@ -1,11 +1,14 @@
-"""From a config to what a training step works with: losses, optimiser, units."""
+"""From a config to what a training step works with: loss, optimiser, units."""
 
 import functools
 from typing import Any
 
+import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array
 
 from crystaljax.models import build, losses, scaling
 from crystaljax.system import errors
@@ -14,9 +17,7 @@ from crystaljax.training import train_step
 COORDINATE_LOSSES = ("l1", "squares", "pbc_l1", "pbc_l2", "boundary_l1", "boundary_l2")
 
 
-def build_coordinate_loss(
-    config: Any, scale: scaling.Scaling
-) -> train_step.CoordinateLoss:
+def build_coordinate_loss(config: Any) -> train_step.CoordinateLoss:
     """The loss of one sample's coordinates.
 
     Raises:
@@ -25,9 +26,9 @@ def build_coordinate_loss(
     """
     name = config.loss.coordinates
     if name == "l1":
-        return losses.site_l1
+        return lambda scale, *sample: losses.site_l1(*sample)
     if name == "squares":
-        return losses.site_squares
+        return lambda scale, *sample: losses.site_squares(*sample)
     if name not in COORDINATE_LOSSES:
         raise errors.UserError(
             f"unknown loss.coordinates {name!r}; expected one of {COORDINATE_LOSSES}"
@@ -46,7 +47,7 @@ def build_coordinate_loss(
         images="all" if images == "pbc" else "boundary",
     )
 
-    def loss(prediction, target, num_sites):
+    def loss(scale, prediction, target, num_sites):
         # In the units of the cell, where a period is 1.
         return distance(
             scale.fractional(prediction), scale.fractional(target), num_sites
@@ -77,62 +78,95 @@ def build_scaling(
     )
 
 
-def num_train_steps(config: Any, epoch_size: int) -> int:
-    """Steps in all, rounded up to whole dispatches.
+@flax.struct.dataclass
+class LearningRate:
+    """Linear warm-up, then a cosine to 0 at the last step (paper A.3).
 
-    Args:
-        config: gives steps or epochs.
-        epoch_size: structures, or pairs, of an epoch.
+    The same as `optax.warmup_cosine_decay_schedule`, whose settings are constants of
+    compiled programs: these are arguments.
 
-    Raises:
-        ValueError: neither steps nor epochs are given, or an interval is no multiple
-            of ``train.steps_per_dispatch``.
+    Attributes:
+        peak: at the end of the warm-up.
+        warmup_steps: until then.
+        decay_steps: from then to the last step.
     """
-    train = config.train
-    steps = train.num_steps or -(-train.num_epochs * epoch_size // train.batch_size)
-    if steps <= 0:
-        raise errors.UserError(
-            f"train.num_steps is {train.num_steps} and train.num_epochs is "
-            f"{train.num_epochs}; expected one of them to be positive"
-        )
-    for name in ("log_every", "checkpoint_every", "validate_every"):
-        if train[name] % train.steps_per_dispatch:
-            raise errors.UserError(
-                f"train.{name} is {train[name]}; expected a multiple of "
-                f"train.steps_per_dispatch, {train.steps_per_dispatch}"
-            )
-    return -(-steps // train.steps_per_dispatch) * train.steps_per_dispatch
+
+    peak: Any
+    warmup_steps: Any
+    decay_steps: Any
+
+    def __call__(self, step: Any) -> Array:
+        """The rate after so many steps."""
+        # By reciprocals, as XLA does with constants.
+        per_step = 1 / jnp.maximum(self.warmup_steps, 1)
+        warmed = jnp.clip(step, 0, self.warmup_steps) * per_step
+        rising = self.peak - self.peak * (1 - warmed)
+        past = jnp.minimum(step - self.warmup_steps, self.decay_steps)
+        angle = past * (jnp.pi * (1 / self.decay_steps))
+        falling = self.peak * (0.5 * (1 + jnp.cos(angle)))
+        return jnp.where(step < self.warmup_steps, rising, falling)
 
 
-def build_learning_rate(config: Any, num_steps: int) -> optax.Schedule:
-    """Linear warm-up, then a cosine to 0 at the last step (paper A.3)."""
+def build_learning_rate(config: Any, num_steps: int) -> LearningRate:
+    """The learning rate of a training of so many steps."""
     warmup = min(config.optimizer.warmup_steps, num_steps // 2)
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.optimizer.learning_rate,
-        warmup_steps=warmup,
-        decay_steps=num_steps,
-    )
+    numbers = (config.optimizer.learning_rate, warmup, num_steps - warmup)
+    return LearningRate(*map(np.float32, numbers))
 
 
-def build_optimizer(config: Any, num_steps: int) -> optax.GradientTransformation:
-    """Adam with clipping by the global norm (paper A.3); AdamW if there is a decay."""
-    optimizer = config.optimizer
-    settings = {
-        "learning_rate": build_learning_rate(config, num_steps),
-        "b1": optimizer.b1,
-        "b2": optimizer.b2,
-        "eps": optimizer.eps,
-    }
-    if optimizer.weight_decay:
-        adam = optax.adamw(
-            **settings, weight_decay=optimizer.weight_decay, mask=_has_axes
+def scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:
+    """`optax.scale_by_learning_rate`, with the rate as an argument of the update.
+
+    It is a function of the updates made. The state is that of Optax, so that
+    checkpoints are the same.
+    """
+
+    def init(params):
+        del params
+        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+
+    def update(updates, state, params=None, **extra_args):
+        del params
+        step_size = -extra_args["learning_rate"](state.count)
+        scaled = jax.tree.map(
+            lambda leaf: jnp.asarray(step_size, leaf.dtype) * leaf, updates
         )
-    else:
-        adam = optax.adam(**settings)
-    parts: list[optax.GradientTransformation] = [adam]
+        count = optax.safe_increment(state.count)
+        return scaled, optax.ScaleByScheduleState(count=count)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+    """`optax.clip_by_global_norm` with `train_step.global_norm`."""
+
+    def update(updates, state, params=None):
+        del params
+        # A norm that is not finite leaves nothing finite, which stops the run.
+        factor = jnp.minimum(1.0, max_norm / train_step.global_norm(updates))
+        # One number for all arrays, not computed again for each of them.
+        factor = jax.lax.optimization_barrier(factor)
+        return jax.tree.map(lambda leaf: factor * leaf, updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def build_optimizer(config: Any) -> optax.GradientTransformationExtraArgs:
+    """Adam with clipping by the global norm (paper A.3); AdamW if there is a decay.
+
+    Updates need a ``learning_rate``, see `scale_by_learning_rate`.
+    """
+    optimizer = config.optimizer
+    adam: list[optax.GradientTransformation] = [
+        optax.scale_by_adam(b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps)
+    ]
+    if optimizer.weight_decay:
+        adam.append(optax.add_decayed_weights(optimizer.weight_decay, _has_axes))
+    adam.append(scale_by_learning_rate())
+    # Within one another as in `optax.adam`, on which the tree of the state depends.
+    parts: list[optax.GradientTransformation] = [optax.chain(*adam)]
     if optimizer.gradient_clip:
-        parts.insert(0, train_step.clip_by_global_norm(optimizer.gradient_clip))
+        parts.insert(0, clip_by_global_norm(optimizer.gradient_clip))
     return optax.chain(*parts)
 
 
@@ -160,13 +194,16 @@ def build_trainee(
             f"train.accumulation_steps is {parts}, which does not divide "
             f"train.batch_size, {batch_size}; use one of its divisors"
         )
+    model = build.build_model(config)
     return train_step.Trainee(
-        model=build.build_model(config),
-        process=build.build_process(config),
-        optimizer=build_optimizer(config, num_steps),
         scale=scale,
+        learning_rate=build_learning_rate(config, num_steps),
+        tables=model.tables(),
+        model=model,
+        process=build.build_process(config),
+        optimizer=build_optimizer(config),
         rows=config.data.rows,
-        coordinate_loss=build_coordinate_loss(config, scale),
+        coordinate_loss=build_coordinate_loss(config),
         coordinate_weight=config.loss.coordinate_weight,
         lattice_weight=config.loss.lattice_weight,
         energy_weight=config.loss.energy_weight,

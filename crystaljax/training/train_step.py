@@ -1,12 +1,14 @@
 """One training step as a pure function, and many of them in one dispatch."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.training import dynamic_scale as dynamic_scale_lib
 from jax.sharding import Mesh
@@ -20,7 +22,9 @@ from crystaljax.system import sharding
 # Structures of a batch for one whose energy is estimated.
 _STRUCTURES_PER_ENERGY = 4
 
-CoordinateLoss = Callable[[Array, Array, Array], Array]
+CoordinateLoss = Callable[[scaling.Scaling, Array, Array, Array], Array]
+
+_compiled_in = functools.partial(flax.struct.field, pytree_node=False)
 
 
 @flax.struct.dataclass
@@ -47,17 +51,22 @@ class TrainState:
         return self.params if self.ema_params is None else self.ema_params
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@flax.struct.dataclass
 class Trainee:
     """What a training step works with; none of it changes.
 
+    Its numbers are arguments of compiled steps, all else is compiled into them: a step
+    is compiled once for a network, whatever the data and the length of the training.
+
     Attributes:
+        scale: units of the network, a `scaling.Scaling`.
+        learning_rate: function of the steps taken, with numbers as a pytree.
+        tables: of the network, see `interface.Network`.
         model: the network.
         process: what it is trained to undo.
-        optimizer: how gradients become updates.
-        scale: units of the network.
+        optimizer: how gradients become updates, given ``learning_rate``.
         rows: of the largest sample tensor.
-        coordinate_loss: (prediction, target, num_sites) → loss of one sample's
+        coordinate_loss: (scale, prediction, target, num_sites) → loss of one sample's
             coordinates, in the network's units.
         coordinate_weight, lattice_weight, energy_weight: of the losses; the last is
             that of the estimator of energies, where there is one.
@@ -66,18 +75,20 @@ class Trainee:
         template_dropout: share of structures whose templates are not shown.
     """
 
-    model: interface.Network
-    process: processes.Process
-    optimizer: optax.GradientTransformation
-    scale: scaling.Scaling
-    rows: int
-    coordinate_loss: CoordinateLoss
-    coordinate_weight: float
-    lattice_weight: float
-    energy_weight: float
-    ema_decay: float
-    accumulation_steps: int = 1
-    template_dropout: float = 0.0
+    scale: Any
+    learning_rate: Any
+    tables: Any
+    model: interface.Network = _compiled_in()
+    process: processes.Process = _compiled_in()
+    optimizer: optax.GradientTransformationExtraArgs = _compiled_in()
+    rows: int = _compiled_in()
+    coordinate_loss: CoordinateLoss = _compiled_in()
+    coordinate_weight: float = _compiled_in()
+    lattice_weight: float = _compiled_in()
+    energy_weight: float = _compiled_in()
+    ema_decay: float = _compiled_in()
+    accumulation_steps: int = _compiled_in(default=1)
+    template_dropout: float = _compiled_in(default=0.0)
 
 
 def init_state(trainee: Trainee, seed: int, mesh: Mesh) -> TrainState:
@@ -124,20 +135,6 @@ def global_norm(tree: Any) -> Array:
     return jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)))
 
 
-def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """`optax.clip_by_global_norm` with `global_norm`."""
-
-    def update(updates, state, params=None):
-        del params
-        # A norm that is not finite leaves nothing finite, which stops the run.
-        factor = jnp.minimum(1.0, max_norm / global_norm(updates))
-        # One number for all arrays, not computed again for each of them.
-        factor = jax.lax.optimization_barrier(factor)
-        return jax.tree.map(lambda leaf: factor * leaf, updates), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
 def compute_loss(
     trainee: Trainee, params: Any, batch: sample_tensors.CrystalBatch, keys: Array
 ) -> tuple[Array, dict[str, Array]]:
@@ -155,8 +152,9 @@ def compute_loss(
     # The network never sees anything but zeros in padding rows, here or in a sampler.
     mask = sample_tensors.row_mask(batch.num_sites, rows)
     x_t = jnp.where(mask[..., None], corrupted.x_t, 0)
+    variables = interface.variables_of(params, trainee.tables)
     prediction: Any = trainee.model.apply(
-        params,
+        variables,
         x_t,
         corrupted.t,
         batch.atomic_numbers,
@@ -167,20 +165,20 @@ def compute_loss(
         # Only networks with dropout draw from it.
         rngs={"dropout": jax.random.fold_in(keys[0], 1)},
     )
-    coordinates = jax.vmap(trainee.coordinate_loss)(
-        prediction, corrupted.target, batch.num_sites
+    coordinates = jax.vmap(trainee.coordinate_loss, (None, 0, 0, 0))(
+        scale, prediction, corrupted.target, batch.num_sites
     ).mean()
     lattice = jax.vmap(losses.lattice_l1)(prediction, corrupted.target).mean()
     loss = trainee.coordinate_weight * coordinates + trainee.lattice_weight * lattice
     parts = {"loss_coordinates": coordinates, "loss_lattice": lattice}
     if trainee.model.estimator_depth:
-        parts["loss_energy"] = _energy_loss(trainee, params, batch, keys)
+        parts["loss_energy"] = _energy_loss(trainee, variables, batch, keys)
         loss += trainee.energy_weight * parts["loss_energy"]
     return loss, parts
 
 
 def _energy_loss(
-    trainee: Trainee, params: Any, batch: sample_tensors.CrystalBatch, keys: Array
+    trainee: Trainee, variables: Any, batch: sample_tensors.CrystalBatch, keys: Array
 ) -> Array:
     """Mean error of the estimated energies (Huber), in the network's unit."""
     # Some of each device's part of the batch: energies are learned in fewer steps.
@@ -191,11 +189,11 @@ def _energy_loss(
         lambda key, *cell: energy_estimator.disturb(jax.random.fold_in(key, 4), *cell)
     )(keys, jnp.asarray(batch.frac_coords), jnp.asarray(batch.lattice))
     estimated: Any = trainee.model.apply(
-        params,
+        variables,
         batch.atomic_numbers,
         coords,
         lattice,
-        method=trainee.model.estimate_energy,
+        method="estimate_energy",
         rngs={"dropout": jax.random.fold_in(keys[0], 5)},
     )
     wanted = trainee.scale.scale_energy(batch.energy)
@@ -314,7 +312,9 @@ def apply_gradients(
     """The step that gradients lead to, and its metrics."""
     grads, metrics = gradients.grads, {"loss": gradients.loss, **gradients.parts}
     loss_scale, finite = gradients.loss_scale, gradients.finite
-    updates, opt_state = trainee.optimizer.update(grads, state.opt_state, state.params)
+    updates, opt_state = trainee.optimizer.update(
+        grads, state.opt_state, state.params, learning_rate=trainee.learning_rate
+    )
     params = optax.apply_updates(state.params, updates)
     if loss_scale is not None:
         # A gradient that overflowed float16 is skipped, and the scale has been lowered.
@@ -342,18 +342,20 @@ def apply_gradients(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dispatch:
-    """Compiled steps: ``(state, batches, key) → (state, mean metrics)``.
+    """Steps, compiled when they are first called: ``(state, batches, key)``.
 
     ``batches`` has leading axes (steps, batch), the batch split over the mesh; the
     state is donated. Many steps are one program. One step is two, its gradients and
     their use: on CPUs that is faster for large networks, and to compile too.
 
     Attributes:
-        many_fn: ``(state, batches, key)`` → state and mean metrics.
-        gradients_fn: ``(state, batches of one step, key)`` → `Gradients`.
-        apply_fn: ``(state, gradients)`` → state and metrics.
+        trainee: with its numbers on the devices; it comes first in all that follows.
+        many_fn: ``(trainee, state, batches, key)`` → state and mean metrics.
+        gradients_fn: ``(trainee, state, batches of one step, key)`` → `Gradients`.
+        apply_fn: ``(trainee, state, gradients)`` → state and metrics.
     """
 
+    trainee: Trainee
     many_fn: Any
     gradients_fn: Any
     apply_fn: Any
@@ -361,33 +363,38 @@ class Dispatch:
     def __call__(
         self, state: TrainState, batches: sample_tensors.CrystalBatch, key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
-        """As many steps as there are batches."""
+        """As many steps as there are batches; the state, and mean metrics."""
         if len(batches.num_sites) > 1:
-            return self.many_fn(state, batches, key)
-        return self.apply_fn(state, self.gradients_fn(state, batches, key))
+            return self.many_fn(self.trainee, state, batches, key)
+        gradients = self.gradients_fn(self.trainee, state, batches, key)
+        return self.apply_fn(self.trainee, state, gradients)
 
 
 def build_dispatch_fn(trainee: Trainee, mesh: Mesh) -> Dispatch:
-    """Compiles training steps for all devices of a mesh."""
+    """Training steps for all devices of a mesh."""
 
-    def many(state, batches, key):
+    def many(trainee, state, batches, key):
         def body(state, batch):
             return train_step(trainee, state, batch, key)
 
         state, metrics = jax.lax.scan(body, state, batches)
         return state, jax.tree.map(jnp.mean, metrics)
 
-    def gradients(state, batches, key):
+    def gradients(trainee, state, batches, key):
         batch = jax.tree.map(lambda array: array[0], batches)
         return compute_gradients(trainee, state, batch, _step_keys(state, batch, key))
 
-    def apply(state, gradients):
-        return apply_gradients(trainee, state, gradients)
-
     whole = sharding.replicated(mesh)
-    inputs = (whole, sharding.batch_sharding(mesh, axis=1), whole)
+    inputs = (whole, whole, sharding.batch_sharding(mesh, axis=1), whole)
+    numbers_on_host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), trainee)
     return Dispatch(
-        jax.jit(many, donate_argnums=0, in_shardings=inputs, out_shardings=whole),
+        sharding.replicate(numbers_on_host, mesh),
+        jax.jit(many, donate_argnums=1, in_shardings=inputs, out_shardings=whole),
         jax.jit(gradients, in_shardings=inputs, out_shardings=whole),
-        jax.jit(apply, donate_argnums=0, in_shardings=whole, out_shardings=whole),
+        jax.jit(
+            apply_gradients,
+            donate_argnums=1,
+            in_shardings=whole,
+            out_shardings=whole,
+        ),
     )

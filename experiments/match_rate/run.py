@@ -33,13 +33,12 @@ from crystaljax.crystals import assessment, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pipeline
 from crystaljax.matching import matcher
-from crystaljax.models import build
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import conditions, estimation, evaluation, generation
 from crystaljax.system import atomic_files, environment, sharding, workers
+from crystaljax.training import batches as batches_lib
 from crystaljax.training import build as build_training
 from crystaljax.training import checkpoints, runs, train_step
-from crystaljax.training import examples as examples_lib
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -172,13 +171,11 @@ def prepare_builtin(path: pathlib.Path) -> pathlib.Path:
 def steps_within(config: Any, seconds: float) -> int:
     """Steps that training takes in a time, compilation included."""
     dataset = datasets.open_dataset(config.data.path)
-    examples = examples_lib.build_examples(config, dataset)
     per_dispatch = config.train.steps_per_dispatch
-    source = examples_lib.build_source(config, examples, 100 * per_dispatch)
-    batches = pipeline.build_iterator(source)
+    made = batches_lib.build_batches(config, dataset, 100 * per_dispatch)
+    batches = pipeline.build_iterator(made.source)
     mesh = sharding.build_mesh()
-    scale = examples_lib.measure_scaling(config, dataset, examples)
-    trainee = build_training.build_trainee(config, scale, num_steps=10**6)
+    trainee = build_training.build_trainee(config, made.scale, num_steps=10**6)
     dispatch_fn = train_step.build_dispatch_fn(trainee, mesh)
     state = train_step.init_state(trainee, config.train.seed, mesh)
     key = generation.key_of_seed(0)
@@ -222,18 +219,13 @@ def evaluate(
     mesh = sharding.build_local_mesh()
     loaded = checkpoints.load_run(workdir, mesh)
     sites = structure.max_sites(loaded.config.data.rows)
-    generate_fn = generation.build_generate_fn(
-        loaded.model, build_sampling.build_sampler(loaded.config), loaded.scale, mesh
-    )
     known = datasets.open_dataset(loaded.vocabulary["dataset"])
-    estimate_fn = estimation.build_estimate_fn(loaded.model, loaded.scale)
-    estimate_error = estimation.measure_error(estimate_fn, loaded.params, known)
-    loaded.config.sampler.candidates = max(loaded.config.sampler.candidates, 2)
-    several = build_sampling.build_host_work(
-        loaded.config, known.path, scale=loaded.scale, energy_error=estimate_error
-    )
+    generator = build_sampling.generator_of_run(loaded, loaded.config, mesh)
+    estimate_fn = generator.estimate_energies
+    estimate_error = estimation.measure_error(estimate_fn, known)
+    generator = generator.with_params(loaded.params, estimate_error)
     # One sample of each is what match rates are of.
-    whole = dataclasses.replace(several, num_candidates=1)
+    whole = dataclasses.replace(generator.host, num_candidates=1)
 
     def sample(
         indices: np.ndarray, seed: int, host: generation.HostWork = whole
@@ -243,14 +235,9 @@ def evaluate(
         earlier = np.arange(len(indices)) // len(np.unique(indices))
         asked_for = asked_for.replace(repetition=earlier.astype(np.int32))
         return generation.generate(
-            generate_fn,
-            loaded.params,
+            dataclasses.replace(generator, host=host),
             asked_for,
             generation.key_of_seed(seed),
-            mesh=mesh,
-            row_buckets=build.row_buckets(loaded.config),
-            batch_size=loaded.config.evaluation.batch_size,
-            host=host,
         )
 
     samples = sample(asked, 0)
@@ -267,13 +254,11 @@ def evaluate(
     if estimate_error is not None:
         result["estimator"] = {
             "error_on_validation": estimate_error,
-            "error": estimation.measure_error(
-                estimate_fn, loaded.params, test, values.split
-            ),
+            "error": estimation.measure_error(estimate_fn, test, values.split),
         }
     if values.candidates > 1:
         picked = sample(
-            asked, 0, dataclasses.replace(several, num_candidates=values.candidates)
+            asked, 0, dataclasses.replace(whole, num_candidates=values.candidates)
         )
         result["picked"] = {
             "candidates": values.candidates,

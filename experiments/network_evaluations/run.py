@@ -18,9 +18,9 @@ from typing import Any
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.matching import matcher
-from crystaljax.models import build
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import evaluation, generation
+from crystaljax.sampling import options as sampling_options
 from crystaljax.system import sharding
 from crystaljax.training import checkpoints
 
@@ -67,21 +67,15 @@ def measure(
     """Match rate of one sampler at one number of evaluations."""
     mesh = sharding.build_mesh()
     run = checkpoints.load_run(workdir, mesh)
-    config = build_sampling.override_sampler(run.config, num_steps, name=sampler)
+    settings = sampling_options.SamplerSettings(num_steps=num_steps, sampler=sampler)
+    config = build_sampling.override_sampler(run.config, settings)
     dataset = datasets.open_dataset(args.dataset or run.vocabulary["dataset"])
     indices = dataset.indices(args.split)[: args.num_structures]
     sites = structure.max_sites(config.data.rows)
-    generate_fn = generation.build_generate_fn(
-        run.model, build_sampling.build_sampler(config), run.scale, mesh
-    )
     result = evaluation.evaluate_samples(
-        run.params,
-        generate_fn,
+        build_sampling.generator_of_run(run, config, mesh),
         evaluation.structure_questions(dataset, indices, sites),
-        key=generation.key_of_seed(0),
-        mesh=mesh,
-        row_buckets=build.row_buckets(config),
-        batch_size=config.evaluation.batch_size,
+        generation.key_of_seed(0),
         tolerances=[matcher.TOLERANCES["literature"]],
     )
     return {

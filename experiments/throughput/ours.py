@@ -1,6 +1,7 @@
 """Our programs as they are used, with synthetic crystals, ready to be timed."""
 
 import dataclasses
+import functools
 import pathlib
 import tempfile
 import time
@@ -14,7 +15,7 @@ from throughput import flops, timing
 
 import crystaljax.sampling.conditions as conditions_lib
 from crystaljax.crystals import sample_tensors, structure
-from crystaljax.models import build, initial, scaling
+from crystaljax.models import build, initial
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import generation, requests
 from crystaljax.system import errors, sharding
@@ -208,14 +209,17 @@ def training_program(workload: Workload, steps: int) -> Program:
     batches = sharding.shard_batch(stacked, mesh, axis=1)
     key = jax.device_put(generation.key_of_seed(0), sharding.replicated(mesh))
     dispatch_fn = train_step.build_dispatch_fn(trainee, mesh)
+    trainee = dispatch_fn.trainee
     if steps == 1:
-        gradients_fn, costs = _compile(dispatch_fn.gradients_fn, state, batches, key)
-        shapes = jax.eval_shape(dispatch_fn.gradients_fn, state, batches, key)
-        apply_fn, more = _compile(dispatch_fn.apply_fn, state, shapes)
+        inputs = (trainee, state, batches, key)
+        gradients_fn, costs = _compile(dispatch_fn.gradients_fn, *inputs)
+        shapes = jax.eval_shape(dispatch_fn.gradients_fn, *inputs)
+        apply_fn, more = _compile(dispatch_fn.apply_fn, trainee, state, shapes)
         costs = {name: _add(costs[name], more[name]) for name in costs}
-        compiled = train_step.Dispatch(None, gradients_fn, apply_fn)
+        compiled = train_step.Dispatch(trainee, None, gradients_fn, apply_fn)
     else:
-        compiled, costs = _compile(dispatch_fn.many_fn, state, batches, key)
+        many_fn, costs = _compile(dispatch_fn.many_fn, trainee, state, batches, key)
+        compiled = functools.partial(many_fn, trainee)
 
     def run(calls: int) -> None:
         nonlocal state
@@ -289,20 +293,21 @@ class Sampler:
 
 def sampling_program(workload: Workload, *, seed: int, num_batches: int) -> Sampler:
     """`generation.build_generate_fn`, and `generation.generate` with files."""
-    trainee, mesh, config = workload.trainee, workload.mesh, workload.config
-    size, rows = workload.batch_size, config.data.rows
+    mesh, size = workload.mesh, workload.batch_size
     params, init_seconds = init_params(workload)
-    generate_fn = build_generate_fn(trainee.model, config, trainee.scale, mesh)
+    generator = build_generator(workload, params)
     key = jax.device_put(generation.key_of_seed(seed), sharding.replicated(mesh))
     asked = conditions_lib.conditions_of(workload.batch)
     batch, indices = sharding.shard_batch(
         (asked, np.arange(size, dtype=np.int32)), mesh
     )
-    compiled, costs = _compile(generate_fn, params, batch, key, indices)
+    inputs = (*generator.numbers, batch, key, indices)
+    compiled, costs = _compile(generator.generate_fn, *inputs)
+    generator = dataclasses.replace(generator, generate_fn=compiled)
 
     def run(calls: int) -> None:
         for _ in range(calls):
-            crystals = compiled(params, batch, key, indices)
+            crystals = compiled(*inputs)
             # As in use: a batch is fetched before many more are started.
             jax.block_until_ready(crystals)
 
@@ -310,7 +315,7 @@ def sampling_program(workload: Workload, *, seed: int, num_batches: int) -> Samp
 
     def run_end_to_end(calls: int) -> None:
         for _ in range(calls):
-            crystals = generate(compiled, params, all_asked, key, mesh, size, rows)
+            crystals = generate(generator, all_asked, key)
             made = requests.Samples(crystals, all_asked, [], {"seed": seed})
             if all_asked.source is not None:
                 made = dataclasses.replace(made, inputs=["input"] * len(crystals))
@@ -322,34 +327,29 @@ def sampling_program(workload: Workload, *, seed: int, num_batches: int) -> Samp
     return Sampler(device, run_end_to_end, num_batches)
 
 
-def build_generate_fn(
-    model: Any, config: Any, scale: scaling.Scaling, mesh: Mesh
-) -> Callable[..., Any]:
-    """The package's compiled sampler; the only place here that builds one."""
-    return generation.build_generate_fn(
-        model, build_sampling.build_sampler(config), scale, mesh
+def build_generator(workload: Workload, params: Any) -> generation.Generator:
+    """The package's sampler; the only place here that builds one.
+
+    What comes after it, such as picking, is left out.
+    """
+    trainee = workload.trainee
+    generator = build_sampling.build_generator(
+        workload.config, trainee.model, trainee.scale, workload.mesh, None
+    )
+    return dataclasses.replace(
+        generator,
+        params=params,
+        row_buckets=(workload.config.data.rows,),
+        batch_size=workload.batch_size,
+        host=generation.NO_HOST_WORK,
     )
 
 
 def generate(
-    generate_fn: Callable[..., Any],
-    params: Any,
-    asked: conditions_lib.Conditions,
-    key: jax.Array,
-    mesh: Mesh,
-    batch_size: int,
-    rows: int,
+    generator: generation.Generator, asked: conditions_lib.Conditions, key: jax.Array
 ) -> list[structure.Crystal]:
     """The package's sampling from host to host; the only place here that calls it."""
-    return generation.generate(
-        generate_fn,
-        params,
-        asked,
-        key,
-        mesh=mesh,
-        row_buckets=(rows,),
-        batch_size=batch_size,
-    )
+    return generation.generate(generator, asked, key)
 
 
 def _add(one: float | None, other: float | None) -> float | None:

@@ -1,6 +1,6 @@
 """The conditional network: encoders, time embedding and UNet in one module."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -58,12 +58,20 @@ class CrystalUNet(nn.Module):
     element_channels: tuple[int, ...] = (64, 128, 256)
     site_features: int = 0
     source_rows: int = 0
-    num_templates: ClassVar[int] = 0
-    estimator_depth: ClassVar[int] = 0
     time_scale: float = 1.0
     convolution: str = "auto"
     rematerialize: bool = False
     dtype: Any = jnp.float32
+
+    @property
+    def num_templates(self) -> int:
+        """It takes none."""
+        return 0
+
+    @property
+    def estimator_depth(self) -> int:
+        """It has no estimator."""
+        return 0
 
     def setup(self):
         """Declares the parts."""
@@ -71,11 +79,8 @@ class CrystalUNet(nn.Module):
         self.time_in = layers.dense(width, self.dtype, None)
         self.time_out = layers.dense(width, self.dtype, None)
         self.condition = layers.dense(width, self.dtype, None)
-        self.space_group_encoder = encoders.SpaceGroupEncoder(
-            operations=self.space_group_operations, dtype=self.dtype
-        )
+        self.space_group_encoder = encoders.SpaceGroupEncoder(dtype=self.dtype)
         self.element_encoder = encoders.ElementEncoder(
-            properties=self.element_properties,
             rows=self.element_rows,
             channels=self.element_channels,
             dtype=self.dtype,
@@ -95,6 +100,13 @@ class CrystalUNet(nn.Module):
             convolution=self.convolution,
             rematerialize=self.rematerialize,
             dtype=self.dtype,
+        )
+
+    @nn.nowrap
+    def tables(self) -> dict[str, Any]:
+        """See `interface.Network`."""
+        return encoders.condition_tables(
+            self.space_group_operations, self.element_properties
         )
 
     def encode_conditions(
@@ -119,10 +131,11 @@ class CrystalUNet(nn.Module):
                 the conditions have more sites or rows than their encoders.
         """
         del templates
+        elements = encoders.look_up(self, "elements")
         parts = [
             energy[:, None].astype(self.dtype),
-            self.space_group_encoder(space_group),
-            self.element_encoder(atomic_numbers),
+            self.space_group_encoder(space_group, encoders.look_up(self, "operations")),
+            self.element_encoder(atomic_numbers, elements),
         ]
         if self.source_rows:
             if source is None:
@@ -135,9 +148,7 @@ class CrystalUNet(nn.Module):
         vector = jnp.concatenate(parts, axis=-1)
         sites = None
         if self.site_features:
-            table = encoders.element_features(self.element_properties)
-            features = jnp.asarray(table, self.dtype)[atomic_numbers]
-            sites = self.site_encoder(features)
+            sites = self.site_encoder(elements[atomic_numbers].astype(self.dtype))
             sites = jnp.where(atomic_numbers[..., None] > 0, sites, 0)
         return EncodedConditions(self.condition(vector), sites)
 

@@ -1,8 +1,8 @@
 """Encoders of the conditions: elements, space group, source (paper section 4, fig. 2a).
 
 A batch carries atomic numbers and space-group numbers only. What the encoders work on
-(one-hots, properties, symmetry operations) is looked up on the device in constant
-tables: a few bytes a sample travel instead of 44 kB.
+(one-hots, properties, symmetry operations) is looked up on the device in tables
+(`condition_tables`): a few bytes a sample travel instead of 44 kB.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from crystaljax.crystals import elements, sample_tensors, space_groups, structure
-from crystaljax.models.networks import layers
+from crystaljax.models.networks import interface, layers
 from crystaljax.system import errors
 
 
@@ -24,17 +24,41 @@ def element_features(properties: str) -> Float[np.ndarray, "numbers features"]:
     return np.concatenate([np.zeros_like(features[:1]), features]).astype(np.float32)
 
 
+def condition_tables(operations: str, properties: str) -> dict[str, np.ndarray]:
+    """Tables by name, see `interface.Network.tables`.
+
+    Args:
+        operations: order of the operations of space groups, see
+            `space_groups.load_space_group_operations`.
+        properties: which table of element properties, "reference" or "scaled".
+
+    Returns:
+        "operations" (231, 4, 4, 192) of every space group, and "elements"
+        (104, features) of every atomic number.
+    """
+    table = space_groups.load_space_group_operations(operations)
+    return {
+        "operations": np.moveaxis(table, 1, -1),
+        "elements": element_features(properties),
+    }
+
+
+def look_up(network: nn.Module, name: str) -> Array:
+    """A table of a network: an argument of the program if it was given as one."""
+    if network.has_variable(interface.TABLES, name):
+        return jnp.asarray(network.get_variable(interface.TABLES, name))
+    return jnp.asarray(network.tables()[name])  # pyright: ignore
+
+
 class ElementEncoder(nn.Module):
     """Embedding of the whole list of sites, by convolutions over the sites.
 
     Attributes:
-        properties: which table of element properties, "reference" or "scaled".
         rows: sites are padded to this number, whatever the rows of the sample tensor.
         channels: of the three convolutions.
         features: width of the embedding.
     """
 
-    properties: str = "reference"
     rows: int = 64
     channels: tuple[int, ...] = (64, 128, 256)
     features: int = 256
@@ -42,9 +66,11 @@ class ElementEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, atomic_numbers: Integer[Array, "batch sites"]
+        self,
+        atomic_numbers: Integer[Array, "batch sites"],
+        table: Float[Array, "numbers features"],
     ) -> Float[Array, "batch {self.features}"]:
-        """Encodes.
+        """Encodes atomic numbers by a table of what is known of each.
 
         Raises:
             ValueError: more sites than the encoder has rows.
@@ -56,7 +82,7 @@ class ElementEncoder(nn.Module):
                 "rows; raise model.element_rows"
             )
         padded = jnp.pad(atomic_numbers, ((0, 0), (0, self.rows - num_sites)))
-        h = jnp.asarray(element_features(self.properties), self.dtype)[padded]
+        h = table[padded].astype(self.dtype)
         for i, channels in enumerate(self.channels):
             h = layers.Conv1d(channels, padding=0, dtype=self.dtype, name=f"conv_{i}")(
                 h
@@ -73,23 +99,20 @@ class SpaceGroupEncoder(nn.Module):
     The 192 operations are channels of a 4×4 image, three convolutions of width 2.
 
     Attributes:
-        operations: their order, see `space_groups.load_space_group_operations`.
         channels: of the three convolutions.
     """
-
-    operations: str = "sorted"
 
     channels: tuple[int, int, int] = (64, 128, 256)
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
-        self, space_group: Integer[Array, " batch"]
+        self,
+        space_group: Integer[Array, " batch"],
+        table: Float[Array, "numbers 4 4 operations"],
     ) -> Float[Array, "batch features"]:
-        """Encodes."""
-        table = space_groups.load_space_group_operations(self.operations)
-        operations = np.moveaxis(table, 1, -1)
-        h = jnp.asarray(operations, self.dtype)[space_group]
+        """Encodes numbers of space groups by a table of their operations."""
+        h = table[space_group].astype(self.dtype)
         for i, channels in enumerate(self.channels):
             size = h.shape[1] - 1
             patches = [

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from crystaljax.models.networks import blocks, encoders, layers
+from crystaljax.models.networks import blocks, layers
 
 # Å; neighbours are seen up to the last, in Gaussians around each.
 _RADII = np.linspace(1.0, 6.0, 16)
@@ -59,7 +59,6 @@ class EnergyEstimator(nn.Module):
         num_heads: of the attention.
         pair_features: number of features of a pair of sites.
         dropout: as in `transformer.CrystalTransformer`.
-        element_properties: as there.
         dtype: of the arithmetic.
     """
 
@@ -68,7 +67,6 @@ class EnergyEstimator(nn.Module):
     num_heads: int
     pair_features: int
     dropout: float = 0.0
-    element_properties: str = "scaled"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -77,6 +75,7 @@ class EnergyEstimator(nn.Module):
         atomic_numbers: Integer[Array, "batch sites"],
         frac_coords: Float[Array, "batch sites 3"],
         lattice: Float[Array, "batch 3 3"],
+        table: Float[Array, "numbers features"],
     ) -> Float[Array, " batch"]:
         """Energies as the network is conditioned on them; float32.
 
@@ -84,10 +83,11 @@ class EnergyEstimator(nn.Module):
             atomic_numbers: of the sites, 0 where there is none.
             frac_coords: fractional coordinates.
             lattice: rows, Å.
+            table: what is known of the element of each atomic number.
         """
         dtype, mask = self.dtype, atomic_numbers > 0
-        table = jnp.asarray(encoders.element_features(self.element_properties), dtype)
-        sites = layers.dense(self.width, dtype, "elements")(table[atomic_numbers])
+        features = table[atomic_numbers].astype(dtype)
+        sites = layers.dense(self.width, dtype, "elements")(features)
         num_sites = jnp.maximum(mask.sum(axis=-1), 1)
 
         def mean(h):

@@ -136,9 +136,7 @@ class CrystalTransformer(nn.Module):
         self.lattice = layers.dense(width, dtype, None)
         self.pair_in = layers.dense(2 * self.pair_features, dtype, None)
         self.pair_out = layers.dense(self.pair_features, dtype, None)
-        self.space_group_encoder = encoders.SpaceGroupEncoder(
-            operations=self.space_group_operations, dtype=dtype
-        )
+        self.space_group_encoder = encoders.SpaceGroupEncoder(dtype=dtype)
         self.condition_in = layers.dense(2 * width, dtype, None)
         self.condition_out = layers.dense(width, dtype, None)
         self.time_in = layers.dense(width, dtype, None)
@@ -158,9 +156,15 @@ class CrystalTransformer(nn.Module):
                 num_heads=self.num_heads,
                 pair_features=self.pair_features,
                 dropout=self.dropout,
-                element_properties=self.element_properties,
                 dtype=dtype,
             )
+
+    @nn.nowrap
+    def tables(self) -> dict[str, Any]:
+        """See `interface.Network`."""
+        return encoders.condition_tables(
+            self.space_group_operations, self.element_properties
+        )
 
     def encode_conditions(
         self,
@@ -183,8 +187,8 @@ class CrystalTransformer(nn.Module):
             ValueError: templates are needed, and there are none.
         """
         dtype, mask = self.dtype, atomic_numbers > 0
-        table = encoders.element_features(self.element_properties)
-        element = self.element_in(jnp.asarray(table, dtype)[atomic_numbers])
+        features = encoders.look_up(self, "elements")[atomic_numbers]
+        element = self.element_in(features.astype(dtype))
         species, index, count = formula_places(atomic_numbers)
         places = [
             jax.nn.one_hot(jnp.minimum(species, _NUM_SPECIES - 1), _NUM_SPECIES),
@@ -213,7 +217,7 @@ class CrystalTransformer(nn.Module):
             jnp.cos(angles),
             jax.nn.one_hot(space_group, 231),
             jax.nn.one_hot(num_sites - 1, self.max_sites),
-            self.space_group_encoder(space_group),
+            self.space_group_encoder(space_group, encoders.look_up(self, "operations")),
             pooled,
             cell,
         ]
@@ -233,13 +237,13 @@ class CrystalTransformer(nn.Module):
             exists * (templates.energy - energy[:, None]).astype(dtype),
         ]
         about = jnp.stack(about, axis=-1)
-        table = jnp.asarray(encoders.element_features(self.element_properties), dtype)
+        features = encoders.look_up(self, "elements")[templates.atomic_numbers]
         coords = templates.frac_coords
         is_site = (templates.atomic_numbers > 0)[..., None]
         of_site = jnp.concatenate(
             [
                 jnp.where(is_site, self._harmonics(coords)[1], 0).astype(dtype),
-                table[templates.atomic_numbers],
+                features.astype(dtype),
                 jnp.broadcast_to(about[:, :, None], (batch, count, num_sites, 3)),
             ],
             axis=-1,
@@ -322,7 +326,8 @@ class CrystalTransformer(nn.Module):
         lattice: Float[Array, "batch 3 3"],
     ) -> Float[Array, " batch"]:
         """Energies of crystals in the unit of the conditions; `EnergyEstimator`."""
-        return self.estimator(atomic_numbers, frac_coords, lattice)
+        table = encoders.look_up(self, "elements")
+        return self.estimator(atomic_numbers, frac_coords, lattice, table)
 
     def _describe_pairs(self, coords, harmonics):
         """(batch, sites, sites, pair_features): harmonics of the differences."""

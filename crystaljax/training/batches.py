@@ -11,6 +11,7 @@ from crystaljax.crystals import sample_tensors, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
 from crystaljax.models import build, scaling
+from crystaljax.system import errors
 from crystaljax.training import build as build_training
 
 # Structures that units are measured on: enough, and a second or two.
@@ -18,7 +19,77 @@ _MAX_MEASURED = 100_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Examples:
+class Batches:
+    """All batches of a training run, and what was measured on its structures.
+
+    Attributes:
+        source: of the batches, by the number of the dispatch; `pipeline.build_iterator`
+            reads them ahead.
+        num_steps: of the run, whole dispatches.
+        scale: units of the network.
+        energies: that the network is conditioned on, eV/atom, of one epoch.
+    """
+
+    source: pipeline.InterleavedBatches
+    num_steps: int
+    scale: scaling.Scaling
+    energies: np.ndarray
+
+
+def build_batches(
+    config: Any, dataset: datasets.Dataset, num_steps: int | None = None
+) -> Batches:
+    """The batches that a config trains on.
+
+    Args:
+        config: of the run.
+        dataset: its train split is read.
+        num_steps: of the run; as many as the config says if None.
+
+    Raises:
+        ValueError: see `num_train_steps` and `pipeline.share_dispatches`; or data that
+            the config does not fit.
+    """
+    examples = _build_examples(config, dataset)
+    if num_steps is None:
+        num_steps = num_train_steps(config, sum(map(len, examples.epochs)))
+    return Batches(
+        _build_source(config, examples, num_steps),
+        num_steps,
+        _measure_scaling(config, dataset, examples.energies),
+        examples.energies,
+    )
+
+
+def num_train_steps(config: Any, epoch_size: int) -> int:
+    """Steps in all, rounded up to whole dispatches.
+
+    Args:
+        config: gives steps or epochs.
+        epoch_size: structures, or pairs, of an epoch.
+
+    Raises:
+        ValueError: neither steps nor epochs are given, or an interval is no multiple
+            of ``train.steps_per_dispatch``.
+    """
+    train = config.train
+    steps = train.num_steps or -(-train.num_epochs * epoch_size // train.batch_size)
+    if steps <= 0:
+        raise errors.UserError(
+            f"train.num_steps is {train.num_steps} and train.num_epochs is "
+            f"{train.num_epochs}; expected one of them to be positive"
+        )
+    for name in ("log_every", "checkpoint_every", "validate_every"):
+        if train[name] % train.steps_per_dispatch:
+            raise errors.UserError(
+                f"train.{name} is {train[name]}; expected a multiple of "
+                f"train.steps_per_dispatch, {train.steps_per_dispatch}"
+            )
+    return -(-steps // train.steps_per_dispatch) * train.steps_per_dispatch
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Examples:
     """What the steps of a task are made of, for each number of rows.
 
     Attributes:
@@ -32,7 +103,7 @@ class Examples:
     energies: np.ndarray
 
 
-def build_examples(config: Any, dataset: datasets.Dataset) -> Examples:
+def _build_examples(config: Any, dataset: datasets.Dataset) -> _Examples:
     """The training examples of a data set, by their rows."""
     indices = dataset.indices("train")
     energy = dataset.formation_energy
@@ -58,7 +129,7 @@ def build_examples(config: Any, dataset: datasets.Dataset) -> Examples:
         )
         sources, targets = np.concatenate([each.epoch(0) for each in epochs]).T
         gather_fn, energies = pairs.gather_pairs, energy[targets] - energy[sources]
-    return Examples(
+    return _Examples(
         epochs=epochs,
         gather_fns=[
             lambda items, sites=sites: gather_fn(dataset, items, sites)
@@ -84,8 +155,8 @@ def _gather_fn(config: Any, dataset: datasets.Dataset):
     return gather
 
 
-def build_source(
-    config: Any, examples: Examples, num_steps: int
+def _build_source(
+    config: Any, examples: _Examples, num_steps: int
 ) -> pipeline.InterleavedBatches:
     """All batches of a run, those of each number of rows as often as their share."""
     steps_per_dispatch = config.train.steps_per_dispatch
@@ -113,8 +184,8 @@ def build_source(
     )
 
 
-def measure_scaling(
-    config: Any, dataset: datasets.Dataset, examples: Examples
+def _measure_scaling(
+    config: Any, dataset: datasets.Dataset, energies: np.ndarray
 ) -> scaling.Scaling:
     """Units of the network, measured on training structures."""
     indices = dataset.indices("train")
@@ -123,6 +194,6 @@ def measure_scaling(
     return build_training.build_scaling(
         config,
         dataset.lattice[indices],
-        examples.energies,
+        energies,
         datasets.gather(dataset, indices, sites).atomic_numbers,
     )
