@@ -179,6 +179,9 @@ def paper(task: str) -> Any:
     # matrix product of shifted copies), "shift" (one for each), "xla" (the backend's
     # own), or "auto", the fastest measured. See experiments/throughput.
     config.model.convolution = "auto"
+    # How attention is computed, likewise: "einsum", "xla" (jax.nn's), "cudnn" (fused,
+    # on NVIDIA GPUs in half precision), or "auto". See experiments/gpu.
+    config.model.attention = "auto"
     # Compute the insides of blocks again in the backward pass instead of keeping them:
     # a third more work, and larger batches fit into memory.
     config.model.rematerialize = False

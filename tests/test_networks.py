@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from crystaljax import defaults
 from crystaljax.crystals import structure
-from crystaljax.models import initial, torch_weights
+from crystaljax.models import build, initial, torch_weights
 from crystaljax.models.networks import crystal_unet, encoders, layers
 
 DATA = pathlib.Path(__file__).parent / "data"
@@ -254,6 +255,53 @@ def test_convolution_is_xlas_convolution(width, stride, padding, formulation):
     np.testing.assert_allclose(
         conv.apply(params, x), expected + params["params"]["bias"], atol=1e-5
     )
+
+
+# cuDNN itself runs on GPUs alone, but heads too wide for it are for everyone.
+@pytest.mark.parametrize(
+    "formulation,channels", [("auto", 8), ("xla", 8), ("xla", 136), ("cudnn", 136)]
+)
+def test_formulations_of_attention_agree(formulation, channels):
+    def gradient_of(formulation):
+        attention = layers.Attention(2, formulation=formulation)
+
+        def loss(params):
+            return jnp.sum(attention.apply(params, x) ** 2)
+
+        return jax.jit(jax.value_and_grad(loss))(params)
+
+    x = jax.random.normal(jax.random.key(0), (2, 5, channels))
+    params = layers.Attention(2).init(jax.random.key(1), x)
+    # The projection starts at zero, and with it the gradient of all before it.
+    params = jax.tree.map(
+        lambda leaf: jax.random.normal(jax.random.key(2), leaf.shape) / 10, params
+    )
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3),
+        gradient_of(formulation),
+        gradient_of("einsum"),
+    )
+
+
+def test_attention_that_the_devices_cannot_compute_is_refused():
+    config = defaults.paper("generation")
+    config.model.attention = "flash"
+    with pytest.raises(ValueError, match=r"'flash'; expected one of .*'cudnn'"):
+        build.build_model(config)
+    config.model.attention = "cudnn"
+    with pytest.raises(ValueError, match="needs an NVIDIA GPU"):
+        build.build_model(config)
+
+
+@pytest.mark.parametrize("part", ["convolution", "attention"])
+def test_auto_is_chosen_by_the_devices(part, monkeypatch):
+    choices = {"cpu": {part: "of-cpus"}, "gpu": {part: "of-gpus"}}
+    monkeypatch.setattr(layers, "AUTO", choices)
+    assert layers.resolve_auto(part, "xla") == "xla"
+    expected_of = {"cpu": "of-cpus", "gpu": "of-gpus", "tpu": "of-cpus"}
+    for backend, expected in expected_of.items():
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        assert layers.resolve_auto(part, "auto") == expected
 
 
 @pytest.fixture(scope="module")

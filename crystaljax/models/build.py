@@ -133,6 +133,7 @@ def _build_unet(config: Any) -> crystal_unet.CrystalUNet:
             f"model.convolution is {model.convolution!r}; expected one of "
             f"{layers.CONVOLUTIONS}"
         )
+    _require_attention(config)
     sites = structure.max_sites(config.data.rows)
     if model.element_rows < sites:
         raise errors.UserError(
@@ -163,9 +164,26 @@ def _build_unet(config: Any) -> crystal_unet.CrystalUNet:
         source_rows=model.source_rows,
         time_scale=model.time_scale,
         convolution=model.convolution,
+        attention=model.attention,
         rematerialize=model.rematerialize,
         dtype=resolve_dtype(config.train.dtype),
     )
+
+
+def _require_attention(config: Any) -> None:
+    """Raises ValueError if the devices cannot compute attention as it is asked for."""
+    name = config.model.attention
+    if name not in layers.ATTENTIONS:
+        raise errors.UserError(
+            f"model.attention is {name!r}; expected one of {layers.ATTENTIONS}"
+        )
+    dtype, backend = resolve_dtype(config.train.dtype), jax.default_backend()
+    if name == "cudnn" and (backend != "gpu" or dtype.itemsize != 2):
+        raise errors.UserError(
+            "model.attention is 'cudnn', which needs an NVIDIA GPU and half precision, "
+            f"but the devices are {backend!r} and train.dtype is {dtype.name!r}; set "
+            "model.attention='auto'"
+        )
 
 
 def build_schedule(config: Any) -> schedules.NoiseSchedule:

@@ -36,7 +36,7 @@ def describe_environment() -> dict[str, Any]:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": package_versions(),
-        "commit": _commit(),
+        "commit": commit(),
         "devices": [device.device_kind for device in jax.devices()],
         "num_processes": jax.process_count(),
         "cpus": os.cpu_count(),
@@ -54,10 +54,11 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit of the package, "-dirty" if files differ from it."""
     folder = pathlib.Path(__file__).parent
     try:
-        commit = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=folder,
             capture_output=True,
@@ -66,4 +67,4 @@ def _commit() -> str:
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown: the package is not in a git checkout"
-    return commit.stdout.strip()
+    return described.stdout.strip()

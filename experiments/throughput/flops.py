@@ -15,7 +15,7 @@ import jax.extend
 import jax.numpy as jnp
 
 from crystaljax.models import initial
-from crystaljax.models.networks import interface
+from crystaljax.models.networks import crystal_unet, interface
 
 # Dense TFLOP/s that the makers state, accumulating in float32. "float32" is what JAX
 # multiplies float32 with by default: TF32 where there is one.
@@ -45,6 +45,7 @@ def evaluation_flops(model: interface.Network, rows: int) -> int:
 
 def encoding_flops(model: interface.Network, rows: int) -> int:
     """Of encoding the conditions of one sample."""
+    model = _in_products(model)
 
     def encode(params, x, t, *conditions):
         return model.apply(params, *conditions, method=model.encode_conditions)
@@ -54,12 +55,22 @@ def encoding_flops(model: interface.Network, rows: int) -> int:
 
 def forward_flops(model: interface.Network, rows: int) -> int:
     """Of the whole network for one sample."""
+    model = _in_products(model)
     return _count_products(model.apply, model, rows)
 
 
 def training_flops(model: interface.Network, rows: int) -> int:
     """Of one sample in a training step: the gradient costs two forward passes."""
     return 3 * forward_flops(model, rows)
+
+
+def _in_products(model: interface.Network) -> interface.Network:
+    """The same network, with formulations that are products of matrices alone."""
+    if isinstance(model, crystal_unet.CrystalUNet):
+        return model.clone(
+            convolution="unfold", attention="einsum", rematerialize=False
+        )
+    return model
 
 
 def _count_products(apply_fn: Any, model: interface.Network, rows: int) -> int:

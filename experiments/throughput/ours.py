@@ -38,6 +38,7 @@ class Program:
         steps: training steps of a call; 1 otherwise.
         flops: of a call, see `throughput.flops`.
         costs: seconds of building it, its size, what XLA says of it.
+        executables: what a call runs, compiled.
     """
 
     run: timing.Run
@@ -45,6 +46,7 @@ class Program:
     steps: int
     flops: float
     costs: dict[str, Any]
+    executables: tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -217,9 +219,11 @@ def training_program(workload: Workload, steps: int) -> Program:
         apply_fn, more = _compile(dispatch_fn.apply_fn, trainee, state, shapes)
         costs = {name: _add(costs[name], more[name]) for name in costs}
         compiled = train_step.Dispatch(trainee, None, gradients_fn, apply_fn)
+        executables = (gradients_fn, apply_fn)
     else:
         many_fn, costs = _compile(dispatch_fn.many_fn, trainee, state, batches, key)
         compiled = functools.partial(many_fn, trainee)
+        executables = (many_fn,)
 
     def run(calls: int) -> None:
         nonlocal state
@@ -233,7 +237,9 @@ def training_program(workload: Workload, steps: int) -> Program:
         * flops.training_flops(trainee.model, workload.config.data.rows)
     )
     costs = {"num_params": size, "init_seconds": init_seconds, **costs}
-    return Program(run, steps * workload.batch_size, steps, flops_per_call, costs)
+    return Program(
+        run, steps * workload.batch_size, steps, flops_per_call, costs, executables
+    )
 
 
 def init_params(workload: Workload) -> tuple[Any, float]:
@@ -272,7 +278,7 @@ def forward_program(workload: Workload) -> Program:
 
     costs = {"num_params": num_params(params), "init_seconds": init_seconds, **costs}
     flops_per_call = size * flops.forward_flops(trainee.model, rows)
-    return Program(run, size, 1, flops_per_call, costs)
+    return Program(run, size, 1, flops_per_call, costs, (compiled,))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -323,7 +329,7 @@ def sampling_program(workload: Workload, *, seed: int, num_batches: int) -> Samp
                 requests.write_samples(made, pathlib.Path(folder), cifs="none")
 
     costs = {"num_params": num_params(params), "init_seconds": init_seconds, **costs}
-    device = Program(run, size, 1, sampling_flops(workload), costs)
+    device = Program(run, size, 1, sampling_flops(workload), costs, (compiled,))
     return Sampler(device, run_end_to_end, num_batches)
 
 

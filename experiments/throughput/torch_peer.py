@@ -348,6 +348,11 @@ def find_device(platform: str) -> torch.device:
     return torch.device("cuda")
 
 
+def compiled(function: Any) -> Any:
+    """`torch.compile` for the one shape that is measured, as ours are compiled."""
+    return torch.compile(function, dynamic=False)
+
+
 def synchronize(device: torch.device) -> None:
     """Waits until the device has nothing left to do."""
     if device.type == "cuda":
@@ -448,7 +453,7 @@ class Trainer:
     ):
         self.trainee, self.device = trainee, device
         self.network = Network(trainee.model).to(device)
-        self.forward = torch.compile(self.network) if compile_network else self.network
+        self.forward = compiled(self.network) if compile_network else self.network
         self.units = Units(trainee.scale, rows, device)
         self.dtype = str(np.dtype(trainee.model.dtype))
         settings = config.optimizer
@@ -595,7 +600,7 @@ def forward_run(
 ) -> timing.Run:
     """Forward passes of the network, conditions included."""
     network = Network(model).to(device)
-    forward = torch.compile(network) if compile_network else network
+    forward = compiled(network) if compile_network else network
     tensors = to_tensors(batch, scale, device)
     size = len(batch.num_sites)
     x = torch.randn(size, rows, 3, device=device)
@@ -705,7 +710,7 @@ class Sampler:
         self.network = Network(model).to(device).train(False)
         self.predict = self.network.predict
         if compile_network:
-            self.predict = torch.compile(self.network.predict)
+            self.predict = compiled(self.network.predict)
         self.units = Units(scale, config.data.rows, device)
         self.dtype = str(np.dtype(model.dtype))
         is_diffusion = config.process.name == "diffusion"

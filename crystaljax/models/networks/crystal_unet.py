@@ -33,7 +33,7 @@ class CrystalUNet(nn.Module):
 
     Attributes:
         channels, channel_multipliers, num_res_blocks, attention_levels, norm_groups,
-            convolution, rematerialize: of the UNet.
+            convolution, attention, rematerialize: of the UNet.
         space_group_operations: their order, "sorted" or "reference" (as the paper's
             code has them).
         element_properties: "reference" (as the paper's code has them) or "scaled".
@@ -60,6 +60,7 @@ class CrystalUNet(nn.Module):
     source_rows: int = 0
     time_scale: float = 1.0
     convolution: str = "auto"
+    attention: str = "auto"
     rematerialize: bool = False
     dtype: Any = jnp.float32
 
@@ -98,6 +99,7 @@ class CrystalUNet(nn.Module):
             attention_levels=self.attention_levels,
             norm_groups=self.norm_groups,
             convolution=self.convolution,
+            attention=self.attention,
             rematerialize=self.rematerialize,
             dtype=self.dtype,
         )

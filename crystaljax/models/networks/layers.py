@@ -4,6 +4,7 @@ Tensors are ``(batch, rows, channels)``. Parameters are float32; ``dtype`` is wh
 arithmetic runs in.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -25,13 +26,29 @@ ZERO_KERNELS = (
 )
 
 
+# What "auto" stands for on each kind of device, by measurement; on others as on CPUs.
+# On CPUs "unfold" was measured (experiments/throughput). On GPUs both are those of
+# CPUs, until a run of experiments/gpu says otherwise: it names the fastest.
+AUTO = {
+    "cpu": {"convolution": "unfold", "attention": "einsum"},
+    "gpu": {"convolution": "unfold", "attention": "einsum"},
+}
+
+
+def resolve_auto(part: str, formulation: str) -> str:
+    """The formulation of "convolution" or "attention" that "auto" stands for here."""
+    if formulation != "auto":
+        return formulation
+    return AUTO.get(jax.default_backend(), AUTO["cpu"])[part]
+
+
 class Conv1d(nn.Module):
     """Convolution over the rows, in one of several formulations with equal parameters.
 
     "unfold" lays the shifted copies of the input side by side and multiplies once;
     "shift" adds up one product for each of them, without the copy; "xla" is the
-    backend's own convolution, 18 times slower at 16 rows on CPUs. "auto" is "unfold",
-    the fastest there (experiments/throughput).
+    backend's own convolution, 18 times slower at 16 rows on CPUs. "auto" is the fastest
+    measured, see `AUTO`.
 
     Attributes:
         features: output channels.
@@ -62,7 +79,7 @@ class Conv1d(nn.Module):
         )
         bias = self.param("bias", zeros_init, (self.features,), jnp.float32)
         kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
-        convolve_fn = _CONVOLVE_FNS[self.formulation]
+        convolve_fn = _CONVOLVE_FNS[resolve_auto("convolution", self.formulation)]
         return bias + convolve_fn(
             x.astype(self.dtype), kernel, self.stride, self.padding
         )
@@ -97,12 +114,11 @@ def _convolve_xla(x, kernel, stride, padding):
 
 
 _CONVOLVE_FNS = {
-    "auto": _convolve_unfolded,
     "unfold": _convolve_unfolded,
     "shift": _convolve_shifted,
     "xla": _convolve_xla,
 }
-CONVOLUTIONS = tuple(_CONVOLVE_FNS)
+CONVOLUTIONS = ("auto", *_CONVOLVE_FNS)
 
 
 def dense(features: int, dtype: Any, name: str | None, kernel_init: Any = uniform_init):
@@ -164,10 +180,22 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the rows, one head, residual."""
+    """Self-attention over the rows, one head, residual.
+
+    Formulations with equal parameters: "einsum", two products with a softmax in
+    between; "xla", the same by `jax.nn.dot_product_attention`; "cudnn", its fused
+    kernels of NVIDIA's cuDNN (half precision, where the head is not too wide for them,
+    and "einsum" elsewhere). "auto" is the fastest measured, see `AUTO`.
+
+    Attributes:
+        norm_groups: of the GroupNorm before it.
+        dtype: of the arithmetic.
+        formulation: one of `ATTENTIONS`.
+    """
 
     norm_groups: int = 32
     dtype: Any = jnp.float32
+    formulation: str = "auto"
 
     @nn.compact
     def __call__(
@@ -177,12 +205,41 @@ class Attention(nn.Module):
         channels = x.shape[-1]
         h = group_norm(self.norm_groups, self.dtype, "norm")(x)
         q, k, v = jnp.split(dense(3 * channels, self.dtype, "qkv")(h), 3, axis=-1)
-        # Scaling both factors keeps float16 products in range.
-        scale = channels**-0.25
-        logits = jnp.einsum("bic,bjc->bij", q * scale, k * scale)
-        weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
-        h = jnp.einsum("bij,bjc->bic", weights.astype(self.dtype), v)
+        attend_fn = _ATTEND_FNS[resolve_auto("attention", self.formulation)]
+        h = attend_fn(q, k, v)
         return x + dense(channels, self.dtype, "projection", zeros_init)(h)
+
+
+def _attend_einsum(q, k, v):
+    # Scaling both factors keeps float16 products in range.
+    scale = q.shape[-1] ** -0.25
+    logits = jnp.einsum("bic,bjc->bij", q * scale, k * scale)
+    weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+    return jnp.einsum("bij,bjc->bic", weights.astype(v.dtype), v)
+
+
+def _attend_fused(implementation, q, k, v):
+    # One head, which has an axis there.
+    q, k, v = q[:, :, None], k[:, :, None], v[:, :, None]
+    attended = jax.nn.dot_product_attention(q, k, v, implementation=implementation)
+    return attended[:, :, 0]
+
+
+def _attend_cudnn(q, k, v):
+    # What JAX demands of heads: at most 256 wide from compute capability 9.0 (H100)
+    # on, and 128 before.
+    capability = getattr(jax.devices()[0], "compute_capability", "0")
+    widest = 256 if float(capability) >= 9 else 128
+    fits = q.shape[-1] <= widest and q.shape[-1] % 8 == 0
+    return _attend_fused("cudnn", q, k, v) if fits else _attend_einsum(q, k, v)
+
+
+_ATTEND_FNS = {
+    "einsum": _attend_einsum,
+    "xla": functools.partial(_attend_fused, "xla"),
+    "cudnn": _attend_cudnn,
+}
+ATTENTIONS = ("auto", *_ATTEND_FNS)
 
 
 class Downsample(nn.Module):

@@ -26,6 +26,7 @@ class UNet(nn.Module):
             which is the same in all rows, is normalised away: keep fewer groups than
             ``channels``.
         convolution: formulation of the convolutions, see `layers.Conv1d`.
+        attention: formulation of the attention, see `layers.Attention`.
         rematerialize: compute the insides of the blocks again in the backward pass
             instead of keeping them.
         dtype: of the arithmetic.
@@ -38,6 +39,7 @@ class UNet(nn.Module):
     attention_levels: tuple[int, ...] = (1, 2, 4, 8)
     norm_groups: int = 32
     convolution: str = "auto"
+    attention: str = "auto"
     rematerialize: bool = False
     dtype: Any = jnp.float32
 
@@ -76,7 +78,9 @@ class UNet(nn.Module):
             )
 
         def attention(name):
-            return attention_class(self.norm_groups, self.dtype, name=name)
+            return attention_class(
+                self.norm_groups, self.dtype, self.attention, name=name
+            )
 
         def block(h, level, multiplier, name):
             width = multiplier * self.channels
