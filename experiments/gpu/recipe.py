@@ -1,6 +1,7 @@
 """`configs/best.py`: training, draws on the device, final crystals on the host."""
 
 import concurrent.futures
+import dataclasses
 import time
 from typing import Any
 
@@ -157,14 +158,15 @@ def time_final_crystals(
 ) -> dict[str, Any]:
     """From conditions to arrays on the host, projection and picking included."""
     config, trainee, mesh = workload.config, workload.trainee, workload.mesh
-    estimate_fn = estimation.build_estimate_fn(trainee.model, trainee.scale)
-    host = build_sampling.build_host_work(
-        config,
-        None,
-        scale=trainee.scale,
-        energy_error=estimation.measure_error(estimate_fn, params, dataset),
+    generator = build_sampling.build_generator(
+        config, trainee.model, trainee.scale, mesh, None
+    ).with_params(params, None)
+    error = estimation.measure_error(generator.estimate_energies, dataset)
+    generator = dataclasses.replace(
+        generator.with_params(params, error),
+        row_buckets=(config.data.rows,),
+        batch_size=measurement.size.final_batch,
     )
-    generate_fn = ours.build_generate_fn(trainee.model, config, trainee.scale, mesh)
     rows, size = config.data.rows, measurement.size.final_batch
     held_out = np.resize(dataset.indices("val"), size)
     asked = conditions_lib.conditions_of(
@@ -174,9 +176,7 @@ def time_final_crystals(
     def run(calls: int) -> None:
         for call in range(calls):
             key = generation.key_of_seed(call)
-            made = ours.generate(
-                generate_fn, params, asked, key, mesh, size, rows, host
-            )
+            made = ours.generate(generator, asked, key)
             assert len(made) == size, len(made)
 
     # Compiles, too.
@@ -192,7 +192,7 @@ def time_final_crystals(
     return {
         "asked": "formula, space group and energy of held-out built-in alloys",
         "batch_size": size,
-        "candidates": host.num_candidates,
+        "candidates": generator.host.num_candidates,
         "network_evaluations": config.sampler.num_steps,
         "rows": rows,
         "dtype": ours.resolve_dtype(config),
