@@ -5,6 +5,12 @@ import os
 import hypothesis
 import pytest
 
+# LLVM alone writes a program in half the time that it takes with MLIR before it.
+# Here, since XLA reads it once, when a test module first computes something: later, it
+# would hold for subprocesses alone, whose numbers would differ in the last digit.
+_FLAGS = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_cpu_use_fusion_emitters=false".strip()
+
 # Shared machines stall; a slow example is not a failing one.
 hypothesis.settings.register_profile("crystaljax", deadline=None)
 hypothesis.settings.load_profile("crystaljax")
@@ -48,7 +54,4 @@ def compilation(tmp_path_factory):
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
-    # LLVM alone writes a program in half the time that it takes with MLIR before it.
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
     yield
