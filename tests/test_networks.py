@@ -110,15 +110,20 @@ def test_network_reproduces_the_papers_code(
     # The network without source encoder is given a source too, and ignores it.
     source = jnp.asarray(arrays.get("input_source", arrays["input_x"]))
 
-    def encode(encoder, value):
-        return model.apply(params, method=lambda m: getattr(m, encoder)(value))
+    tables = {"space_group": "operations", "element": "elements"}
+
+    def encode(kind, value):
+        table = [jnp.asarray(model.tables()[tables[kind]])] if kind in tables else []
+        return model.apply(
+            params, method=lambda m: getattr(m, f"{kind}_encoder")(value, *table)
+        )
 
     embedded = {"space_group": groups, "element": numbers}
     if source_rows:
         embedded["source"] = source
     for kind, value in embedded.items():
         np.testing.assert_allclose(
-            encode(f"{kind}_encoder", value),
+            encode(kind, value),
             arrays[f"{kind}_embedding"],
             atol=PARITY_TOLERANCE,
             err_msg=kind,

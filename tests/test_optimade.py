@@ -305,9 +305,11 @@ def test_structure():
     assert (found.space_group, found.formation_energy) == (1, -0.5)
     np.testing.assert_array_equal(found.crystal.atomic_numbers, [56, 22, 8])
     np.testing.assert_allclose(
-        found.crystal.frac_coords, [[0, 0, 0], [0.5] * 3, [0, 1, 0]], atol=1e-12
+        found.crystal.frac_coords, [[0, 0, 0], [0.5] * 3, [0, 0, 0]], atol=1e-12
     )
-    cartesian = found.crystal.frac_coords @ found.crystal.lattice
+    # Sites are wrapped into the cell: the third by one lattice vector.
+    whole = [[0, 0, 0], [0, 0, 0], [0, 1, 0]]
+    cartesian = (found.crystal.frac_coords + whole) @ found.crystal.lattice
     np.testing.assert_allclose(cartesian, PEROVSKITE["cartesian_site_positions"])
 
 
