@@ -199,7 +199,7 @@ def test_help_shows_every_flag():
     command = [sys.executable, "-m", "crystaljax.modify", "--help"]
     text = subprocess.run(command, capture_output=True, text=True).stdout
     for name in ("input", "energy_difference", "space_groups", "num_steps", "output"):
-        assert f"--{name}: " in text
+        assert f"  --{name}=" in text
 
 
 def test_missing_input_is_named(workdir, tmp_path):

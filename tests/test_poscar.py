@@ -8,7 +8,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.vasp import Poscar
 
-from crystaljax.crystals import elements, poscar, validity
+from crystaljax.crystals import elements, poscar, symmetry_search, validity
 
 HEAD = "Cu3Au\n1.0\n3.7 0 0\n0 3.7 0\n0 0 3.7\n"
 SITES = ["0 0 0", "0 0.5 0.5", "0.5 0 0.5", "0.5 0.5 0"]
@@ -135,7 +135,7 @@ def test_volume_with_cartesian_coordinates_by_hand():
     is_cu3au(text)
     crystal = poscar.parse_poscar(text)
     assert validity.check(crystal).shortest_distance == pytest.approx(2.616, abs=1e-3)
-    assert validity.find_space_group(crystal, 0.01) == 221
+    assert symmetry_search.find_space_group(crystal, 0.01) == 221
 
 
 def test_more_than_twenty_species_over_several_lines():
