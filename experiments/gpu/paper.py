@@ -245,13 +245,15 @@ def describe_variant(
 
 
 # ------------------------------------------------------------------------------- memory
-def memory(measurement: Measurement, batch_sizes: tuple[int, int]) -> None:
-    """The largest batch that fits, in training and in sampling.
+def memory(
+    measurement: Measurement, batch_sizes: tuple[int, int], tasks: Sequence[str]
+) -> None:
+    """The largest batch that fits, in each of the tasks.
 
     Memory is taken to grow with the batch as between two small ones; what is predicted
     to fit is run, and a smaller one if it does not.
     """
-    for task in ("training", "sampling"):
+    for task in tasks:
         needed = [
             needed_bytes(build_program(task, workload, measurement))
             for workload in (build_workload(measurement, b) for b in batch_sizes)
