@@ -202,6 +202,19 @@ def load_group(space_group: int) -> Group:
     )
 
 
+def list_positions() -> list[tuple[int, str, int, int]]:
+    """Space group, letter, multiplicity and freedom of all Wyckoff positions.
+
+    Milliseconds, where `load_group` of all groups takes a second.
+    """
+    table = _load_table()
+    numbers = np.repeat(
+        np.arange(len(table["num_positions"])) + 1, table["num_positions"]
+    )
+    columns = (numbers, table["letters"], table["multiplicities"], table["freedoms"])
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
 @functools.cache
 def _load_table() -> dict[str, np.ndarray]:
     path = pathlib.Path(__file__).parent / "tables" / "standard_groups.npz"

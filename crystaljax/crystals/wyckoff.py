@@ -10,7 +10,7 @@ The answer is exact for the question whether the sites can be placed so that the
 operations of the group map the crystal onto itself. Some placements have more symmetry
 than that: one atom a cell is feasible in P1, but is P-1 at least.
 
-The table is a data file; experiments/tables/make_wyckoff.py makes it.
+The positions are those of `standard_groups`.
 """
 
 import collections
@@ -18,13 +18,13 @@ import dataclasses
 import functools
 import itertools
 import math
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool
 
 from crystaljax.crystals import space_groups as symmetry
+from crystaljax.crystals import standard_groups
 from crystaljax.system import errors
 
 
@@ -61,12 +61,9 @@ class _Supply:
 
 @functools.cache
 def _load_table() -> tuple[tuple[Position, ...], ...]:
-    path = pathlib.Path(__file__).parent / "tables" / "wyckoff.csv"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = [line.split(",") for line in lines if not line.startswith("#")]
     table: list[list[Position]] = [[] for _ in range(symmetry.NUM_SPACE_GROUPS + 1)]
-    for number, letter, multiplicity, freedom in rows[1:]:
-        table[int(number)].append(Position(letter, int(multiplicity), int(freedom)))
+    for number, *values in standard_groups.list_positions():
+        table[number].append(Position(*values))
     return tuple(map(tuple, table))
 
 
