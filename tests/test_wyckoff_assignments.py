@@ -95,39 +95,6 @@ def test_there_is_a_way_where_the_cell_is_feasible(number, counts):
     assert any(ways) == wyckoff.is_feasible(number, counts)
 
 
-@hypothesis.settings(max_examples=60, deadline=None)
-@hypothesis.given(CASES)
-def test_paths_of_the_graph_are_the_assignments(case):
-    number, counts = case
-    expected = wyckoff_assignments.count_assignments(number, counts)
-    hypothesis.assume(0 < expected < 2000)
-    graph = wyckoff_assignments.build_graph(number, counts)
-    final = graph.num_states - 1
-    found = []
-
-    def walk(state, steps):
-        if state == final:
-            found.append(steps)
-            return
-        for position in np.flatnonzero(graph.next_state[state] >= 0).tolist():
-            step = (int(graph.species[state]), position)
-            walk(graph.next_state[state, position], (*steps, step))
-
-    walk(0, ())
-    assert (graph.next_state[final] == -1).all()
-    assert graph.left[final] == 0 and graph.left[0] == counts[0]
-    ours = sorted(
-        tuple(
-            tuple(index for species, index in steps if species == each)
-            for each in range(len(counts))
-        )
-        for steps in found
-    )
-    assert ours == wyckoff_assignments.list_assignments(number, counts)
-    # A path from each state to the end for each completion.
-    assert np.exp(graph.log_completions[0]) == pytest.approx(expected, rel=1e-4)
-
-
 def test_each_way_is_drawn_as_often():
     ways = wyckoff_assignments.list_assignments(62, [4, 8])
     random = np.random.default_rng(0)
@@ -166,7 +133,7 @@ def test_alternatives_have_one_canonical_assignment():
     random = np.random.default_rng(0)
     for number in (10, 47, 62, 123, 216):
         group = standard_groups.load_group(number)
-        assignment = wyckoff_assignments.draw_assignment(number, [2, 4], random)
+        assignment = wyckoff_assignments.draw_assignment(number, [4, 8], random)
         expected = wyckoff_assignments.canonical(number, assignment)
         for changes in (group.changes, group.shifts):
             for targets in changes.targets[:20]:
@@ -218,9 +185,5 @@ def test_bad_input_is_named():
         wyckoff_assignments.place(wyckoff_assignments.begin(225, [1]), 2)
     with pytest.raises(ValueError, match="more than limit=3"):
         wyckoff_assignments.list_assignments(2, [1], limit=3)
-    with pytest.raises(ValueError, match="more than max_states=5"):
-        wyckoff_assignments.build_graph(2, [4, 4], max_states=5)
-    with pytest.raises(ValueError, match="cannot hold"):
-        wyckoff_assignments.build_graph(227, [1])
     with pytest.raises(ValueError, match="cannot hold"):
         wyckoff_assignments.draw_assignment(227, [1], np.random.default_rng(0))

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 
 from crystaljax.crystals import standard_groups, wyckoff
 from crystaljax.system import errors
@@ -227,112 +227,6 @@ def formula_units(
         for units in range(1, max_sites // sum(reduced) + 1)
         if count_assignments(space_group, [units * count for count in reduced])
     )
-
-
-# ------------------------------------------------------------------------ fixed shapes
-@dataclasses.dataclass(frozen=True, eq=False)
-class AssignmentGraph:
-    """All assignments as paths from state 0 to the last state.
-
-    What a device walks along: with logits of a model for the positions,
-    ``next_state[state] >= 0`` is the mask, and the position that is drawn leads to the
-    next state.
-
-    Attributes:
-        next_state: (states, 27), the state after a position is filled; -1 if it may not
-            be. The last state is the complete assignment and leads nowhere.
-        species: (states,), index of the species that is being filled; the number of
-            species in the last state.
-        left: (states,), sites of it still to be placed.
-        log_completions: (states,), natural logarithm of the number of ways to the end.
-    """
-
-    next_state: Int[np.ndarray, "states 27"]
-    species: Int[np.ndarray, " states"]
-    left: Int[np.ndarray, " states"]
-    log_completions: Float[np.ndarray, " states"]
-
-    @property
-    def num_states(self) -> int:
-        """Number of states, the complete one included."""
-        return len(self.next_state)
-
-
-def build_graph(
-    space_group: int, counts: Sequence[int], max_states: int = 4096
-) -> AssignmentGraph:
-    """The graph of all assignments; states with the same future are one.
-
-    Raises:
-        UserError: there is no assignment, more states than ``max_states``, or as
-            `begin`.
-    """
-    start = begin(space_group, counts)
-    if not count_completions(start):
-        raise errors.UserError(
-            f"space group {space_group} cannot hold {list(counts)} sites in its "
-            "primitive cell; check with count_assignments first"
-        )
-    index_of = {_future(start): 0}
-    partials = [start]
-    edges: list[tuple[int, int, int]] = []
-    for state, partial in enumerate(partials):
-        # The list grows while it is gone through.
-        for position in options(partial):
-            following = _place(partial, position)
-            key = _future(following)
-            if key not in index_of:
-                index_of[key] = len(partials)
-                partials.append(following)
-                if len(partials) > max_states:
-                    raise errors.UserError(
-                        f"the assignments of {list(counts)} sites in space group "
-                        f"{space_group} have more than max_states={max_states} "
-                        "states; place them one after another on the host"
-                    )
-            edges.append((state, position, index_of[key]))
-    # The complete assignment comes last.
-    complete = next(i for i, partial in enumerate(partials) if partial.is_complete)
-    rank = np.arange(len(partials)) - (np.arange(len(partials)) > complete)
-    rank[complete] = len(partials) - 1
-    order = np.argsort(rank)
-    next_state = np.full((len(partials), standard_groups.MAX_POSITIONS), -1, np.int32)
-    for state, position, following in edges:
-        next_state[rank[state], position] = rank[following]
-    ordered = [partials[i] for i in order]
-    species = [
-        len(partial.counts) if partial.is_complete else partial.species
-        for partial in ordered
-    ]
-    return AssignmentGraph(
-        next_state=next_state,
-        species=np.array(species, np.int32),
-        left=np.array([partial.left for partial in ordered], np.int32),
-        log_completions=np.array(
-            [math.log(count_completions(partial)) for partial in ordered], np.float32
-        ),
-    )
-
-
-def _future(partial: Partial) -> tuple:
-    """What partial assignments with the same completions have in common."""
-    if partial.is_complete:
-        return ()
-    positions = wyckoff.load_positions(partial.space_group)
-    last = partial.filled[-1][-1] if partial.filled[-1] else 0
-    most = max(partial.counts[partial.species + 1 :], default=0)
-    used = {index for filled in partial.filled for index in filled}
-    # Only what is used and could be used again, were it free.
-    missed = frozenset(
-        index
-        for index in used
-        if not positions[index].freedom
-        and (
-            positions[index].multiplicity <= most
-            or (index >= last and positions[index].multiplicity <= partial.left)
-        )
-    )
-    return partial.species, partial.left, last, missed
 
 
 # ----------------------------------------------------------------------------- counting
