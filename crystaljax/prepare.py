@@ -12,10 +12,11 @@ goes on where it was when the same command is given again.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,14 @@ import spglib
 
 from crystaljax import command_line
 from crystaljax.crystals import canonical, elements
-from crystaljax.data import columnar, figures, reading, selection, staging
+from crystaljax.data import (
+    columnar,
+    figures,
+    orbit_table,
+    reading,
+    selection,
+    staging,
+)
 from crystaljax.data import dataset as datasets
 from crystaljax.data import report as reports
 from crystaljax.data import split as splits
@@ -44,6 +52,13 @@ class PrepareOptions(building.SourceOptions):
         "Put a site of the rarest species at the origin (of equally rare ones the "
         "first by Mendeleev number, or by name: site), or keep the input's origin.",
         default="mendeleev",
+    )
+    setting: Literal["origin", "standard"] = options_lib.option(
+        "'standard' also writes each structure's primitive cell in the standard "
+        "setting of its space group, as orbits on Wyckoff positions, which models of "
+        "orbits are trained on; 'origin' does not.",
+        default="origin",
+        choices=("origin", "standard"),
     )
     primitive: bool = options_lib.option(
         "Go to the primitive cell (within `symprec=`) first.", default=False
@@ -104,7 +119,9 @@ def prepare(options: PrepareOptions, *, show_progress: bool = False) -> dict[str
             num_workers=options.num_workers,
             show_progress=show_progress,
         )
-        report = _select_and_write(options, source.describe(), read, partial)
+        report = _select_and_write(
+            options, source.describe(), read, partial, show_progress=show_progress
+        )
     staging.remove_stage(partial)
     if options.figures:
         figures.draw(report, output / "figures")
@@ -126,6 +143,8 @@ def _select_and_write(
     provenance: dict[str, Any],
     read: reading.Reading,
     partial: pathlib.Path,
+    *,
+    show_progress: bool,
 ) -> dict[str, Any]:
     keep, dropped = selection.select(read.columns, options.rules)
     report = {
@@ -141,6 +160,16 @@ def _select_and_write(
         _reduced_formulas(columns.formula), fractions, options.seed
     )
     report |= reports.describe(columns, split)
+    write_more_fn = None
+    if options.setting == "standard":
+        table, report["standard_setting"] = orbit_table.find_orbits(
+            columns,
+            symprec=options.symprec,
+            workspace=partial / "orbits",
+            num_workers=options.num_workers,
+            description="standard setting" if show_progress else None,
+        )
+        write_more_fn = functools.partial(orbit_table.write_table, table=table)
     info = {
         "report": report,
         "energy_model": options.energy_model or provenance.get("energy_model"),
@@ -160,6 +189,7 @@ def _select_and_write(
         info,
         workspace=partial,
         overwrite=options.overwrite,
+        write_more_fn=write_more_fn,
     )
     return report
 
@@ -179,7 +209,7 @@ def _keep(
 def _reading_options(options: PrepareOptions) -> dict[str, Any]:
     """What the reading depends on, and the selection that comes after it does not."""
     plain = _plain(options)
-    after = ["rules", "val_fraction", "test_fraction", "energy_model"]
+    after = ["rules", "val_fraction", "test_fraction", "energy_model", "setting"]
     if not building.depends_on_seed(options):
         after.append("seed")
     plain = {name: value for name, value in plain.items() if name not in after}

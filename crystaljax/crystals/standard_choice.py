@@ -66,9 +66,14 @@ def free_parameters(crystal: orbits.OrbitCrystal) -> Bool[np.ndarray, "orbits 3"
     group = standard_groups.load_group(crystal.space_group)
     freedom = np.array([group.positions[i].freedom for i in crystal.positions])
     free = np.arange(3) < freedom[:, None]
-    anchor = find_anchor(group, _roles(group, crystal), crystal.positions)
-    free[anchor, : group.num_polar] = False
+    free[anchor_of(crystal), : group.num_polar] = False
     return free
+
+
+def anchor_of(crystal: orbits.OrbitCrystal) -> int:
+    """`find_anchor` of a crystal whose orbits are in the order of `choose`."""
+    group = standard_groups.load_group(crystal.space_group)
+    return find_anchor(group, _roles(group, crystal), crystal.positions)
 
 
 def transform(

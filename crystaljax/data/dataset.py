@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +82,7 @@ def write_dataset(
     *,
     workspace: pathlib.Path | None = None,
     overwrite: bool = False,
+    write_more_fn: Callable[[pathlib.Path], None] | None = None,
 ) -> None:
     """Writes a data set; it appears under its name only when it is complete.
 
@@ -94,6 +95,8 @@ def write_dataset(
             one that ``path`` is in if None.
         overwrite: replace an existing data set. A directory that is not a data set
             is never replaced.
+        write_more_fn: writes further files into the directory it is given, before it
+            gets its name.
 
     Raises:
         FileExistsError: ``path`` exists, and may not or cannot be replaced.
@@ -109,6 +112,8 @@ def write_dataset(
             pa.ipc.new_file(sink, SCHEMA) as writer,
         ):
             writer.write_batch(_record_batch(columns, split))
+        if write_more_fn is not None:
+            write_more_fn(temporary)
         described = {
             "version": VERSION,
             "num_structures": len(columns),

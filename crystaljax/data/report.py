@@ -150,9 +150,25 @@ def format_report(report: dict[str, Any]) -> str:
         ("elements", _format_list(report["elements"])),
         ("space groups", _format_list(report["space_groups"])),
         *((name, _format_side(report, name)) for name in report["splits"]),
+        *_format_setting(report.get("standard_setting")),
     ]
     width = max(len(label) for label, _ in rows) + 2
     return "\n".join(f"{label:<{width}}{value}" for label, value in rows)
+
+
+def _format_setting(setting: dict[str, Any] | None) -> list[tuple[str, Any]]:
+    if setting is None:
+        return []
+    rows: list[tuple[str, Any]] = [
+        ("in the standard setting", setting["standardised"]),
+        ("  of another space group than labelled", setting["other_group"]),
+        ("  supercells of the primitive cell", setting["supercells"]),
+        ("  without symmetry (P1)", setting["P1"]),
+    ]
+    for reason, entry in setting["failed"].items():
+        rows.append((f"  failed: {reason}", entry["count"]))
+        rows += [("", f"{each['id']}: {each['detail']}") for each in entry["examples"]]
+    return rows
 
 
 def _imbalance(train: np.ndarray, other: np.ndarray) -> float | None:
