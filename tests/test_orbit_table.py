@@ -25,7 +25,7 @@ def doubled(crystal):
     half = crystal.frac_coords * [0.5, 1, 1]
     return structure.Crystal(
         np.tile(crystal.atomic_numbers, 2),
-        np.concatenate([half, half + [0.5, 0, 0]]),
+        np.concatenate([half, half + np.array([0.5, 0, 0])]),
         crystal.lattice * [[2.0], [1], [1]],
     )
 
@@ -37,13 +37,15 @@ def shapeless():
     return structure.Crystal(np.array([11, 17, 35]), rng.random((3, 3)), lattice)
 
 
-def in_one_place():
-    return structure.Crystal(np.array([11, 17]), np.zeros((2, 3)), 4 * np.eye(3))
+def without_volume():
+    return structure.Crystal(
+        np.array([11, 17]), np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]]), np.zeros((3, 3))
+    )
 
 
 @pytest.fixture
 def columns():
-    crystals = [ROCK_SALT, doubled(ROCK_SALT), shapeless(), in_one_place()]
+    crystals = [ROCK_SALT, doubled(ROCK_SALT), shapeless(), without_volume()]
     return columnar.columns_from_crystals(
         ["rock-salt", "supercell", "shapeless", "bad"],
         ["Na1Cl1", "Na2Cl2", "Na1Cl1Br1", "Na1Cl1"],
@@ -66,7 +68,7 @@ def test_orbits_are_found_counted_and_kept(columns, tmp_path, monkeypatch):
     (failure,) = report["failed"].values()
     assert failure["count"] == 1
     assert failure["examples"][0]["id"] == "bad"
-    assert "spglib" in failure["examples"][0]["detail"]
+    assert "no standard setting" in failure["examples"][0]["detail"]
     text = reports._format_setting(report)
     assert ("  supercells of the primitive cell", 1) in text
     # The primitive cell of both is the same, and the crystal that was given.
@@ -156,6 +158,7 @@ def test_prepare_writes_it(tmp_path):
         prepare.PrepareOptions(
             source="extxyz",
             input=str(source),
+            energy_column="formation_energy",
             output=tmp_path / "data",
             setting="standard",
             figures=False,

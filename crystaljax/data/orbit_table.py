@@ -251,7 +251,7 @@ def _join(arrays: list[np.ndarray], dtype: Any) -> np.ndarray:
     return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype)
 
 
-# ------------------------------------------------------------------------------- on disk
+# ------------------------------------------------------------------------------ on disk
 def write_table(folder: pathlib.Path, table: OrbitTable) -> None:
     """Writes the table into the directory of a data set that is being written."""
     offsets = pa.array(table.offsets, pa.int32())
