@@ -24,14 +24,7 @@ import spglib
 
 from crystaljax import command_line
 from crystaljax.crystals import canonical, elements
-from crystaljax.data import (
-    columnar,
-    figures,
-    orbit_table,
-    reading,
-    selection,
-    staging,
-)
+from crystaljax.data import columnar, figures, reading, selection, staging
 from crystaljax.data import dataset as datasets
 from crystaljax.data import report as reports
 from crystaljax.data import split as splits
@@ -162,6 +155,9 @@ def _select_and_write(
     report |= reports.describe(columns, split)
     write_more_fn = None
     if options.setting == "standard":
+        # It brings JAX.
+        from crystaljax.data import orbit_table
+
         table, report["standard_setting"] = orbit_table.find_orbits(
             columns,
             symprec=options.symprec,
