@@ -246,7 +246,7 @@ def test_killed_run_is_gone_on_with(tmp_path):
 def test_changed_input_is_not_mixed_with_what_was_read_before(tmp_path, monkeypatch):
     write_rows(tmp_path / "rows.csv", 100)
 
-    def fail(*_):
+    def fail(*_, **options):
         raise Interrupted
 
     with monkeypatch.context() as patch:
