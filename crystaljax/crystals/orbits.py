@@ -320,7 +320,7 @@ def expand_lattice(
     strain = jnp.asarray(strain)
     shape = jnp.einsum("bk,bkij->bij", strain[:, 1:], strains[:, 1:])
     # A metric is a square: half of the strain, multiplied with itself in the end.
-    half = _exponential(shape / 2) @ root
+    half = exponential(shape / 2) @ root
     scale = jnp.exp(strain[:, 0] / (2 * 3**0.5))
     return scale[:, None, None] * jnp.linalg.cholesky(jnp.swapaxes(half, 1, 2) @ half)
 
@@ -331,8 +331,8 @@ def _of_positions(table: Any, space_group: Any, positions: Any) -> Any:
     return jnp.asarray(table)[rows, jnp.asarray(positions).astype(jnp.int32)]
 
 
-def _exponential(matrices: Float[Array, "batch 3 3"]) -> Float[Array, "batch 3 3"]:
-    """Exponential by a series; an eigenbasis has no gradient where values agree."""
+def exponential(matrices: Float[Array, "batch 3 3"]) -> Float[Array, "batch 3 3"]:
+    """Exponential of symmetric matrices by a series; an eigenbasis has no gradient where values agree."""
     small = matrices / 2**_NUM_SQUARINGS
     identity = jnp.broadcast_to(jnp.eye(3, dtype=small.dtype), small.shape)
     result = identity

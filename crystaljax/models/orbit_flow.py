@@ -1,0 +1,165 @@
+"""Flow matching on what is free in a crystal of a known group and known positions.
+
+The processes and samplers are those of sites: here are the units, the loss, and the way
+from conditions to all sites and the lattice.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Integer
+
+from crystaljax.crystals import orbits, sample_tensors
+from crystaljax.models import processes, samplers
+from crystaljax.models.networks import orbit_transformer
+
+# Of a volume's logarithm in the first strain.
+_VOLUME = 2 / 3**0.5
+
+
+@flax.struct.dataclass
+class OrbitUnits:
+    """Units of the network, measured on training structures.
+
+    Attributes:
+        atomic_volumes: (104,), Å³, `scaling.fit_atomic_volumes`.
+        energy_mean, energy_scale: of the formation energy, eV/atom.
+    """
+
+    atomic_volumes: Any
+    energy_mean: Any
+    energy_scale: Any
+
+    def scale_energy(self, energy: Any) -> Float[Array, " batch"]:
+        """eV/atom → what the network is given."""
+        scaled = (jnp.asarray(energy) - self.energy_mean) / self.energy_scale
+        return scaled.astype(jnp.float32)
+
+    def _size(self, tables, conditions):
+        group = jnp.asarray(conditions.space_group).astype(jnp.int32)[:, None]
+        positions = jnp.asarray(conditions.positions).astype(jnp.int32)
+        multiplicity = jnp.asarray(tables.multiplicity)[group, positions]
+        numbers = jnp.asarray(conditions.atomic_numbers).astype(jnp.int32)
+        volumes = jnp.asarray(self.atomic_volumes, jnp.float32)[numbers]
+        return _VOLUME * jnp.log(jnp.sum(volumes * multiplicity, axis=-1))
+
+    def encode(
+        self,
+        tables: orbits.OrbitTables,
+        conditions: orbit_transformer.OrbitConditions,
+        parameters: Float[Array | np.ndarray, "batch orbits 3"],
+        strain: Float[Array | np.ndarray, "batch 6"],
+    ) -> Float[Array, "batch rows 3"]:
+        """What is free in crystals as a state of the network."""
+        relative = jnp.asarray(strain).at[:, 0].add(-self._size(tables, conditions))
+        scaled = relative / orbit_transformer.STRAIN_UNITS
+        return orbit_transformer.pack(jnp.asarray(parameters), scaled)
+
+    def decode(
+        self,
+        tables: orbits.OrbitTables,
+        conditions: orbit_transformer.OrbitConditions,
+        x: Float[Array, "batch rows 3"],
+    ) -> tuple[Float[Array, "batch orbits 3"], Float[Array, "batch 6"]]:
+        """The inverse of `encode`; parameters in [0, 1)."""
+        parameters, scaled = orbit_transformer.unpack(x)
+        relative = scaled * orbit_transformer.STRAIN_UNITS
+        strain = relative.at[:, 0].add(self._size(tables, conditions))
+        return sample_tensors.wrap(parameters), strain
+
+
+def compute_loss(
+    model: orbit_transformer.OrbitTransformer,
+    process: processes.Process,
+    params: Any,
+    tables: orbits.OrbitTables,
+    conditions: orbit_transformer.OrbitConditions,
+    data: Float[Array, "batch rows 3"],
+    keys: Array,
+    *,
+    lattice_weight: float = 0.2,
+) -> tuple[Array, dict[str, Array]]:
+    """Mean loss over a batch, and its parts: squares per free parameter and strain.
+
+    Parameters count by the sites that they move.
+    """
+    free = orbit_transformer.free_components(tables, conditions)
+    corrupted = jax.vmap(process.corrupt, (0, 0, None))(keys, data, None)
+    x_t = jnp.where(free > 0, corrupted.x_t, 0)
+    answer: Any = model.apply(
+        params,
+        x_t,
+        corrupted.t,
+        conditions,
+        tables,
+        rngs={"dropout": jax.random.fold_in(keys[0], 1)},
+    )
+    squares = (answer - corrupted.target) ** 2
+    group = jnp.asarray(conditions.space_group).astype(jnp.int32)[:, None]
+    positions = jnp.asarray(conditions.positions).astype(jnp.int32)
+    size = jnp.asarray(tables.multiplicity)[group, positions][..., None]
+    of_sites = sample_tensors.site_rows(free) * size
+    apart = sample_tensors.site_rows(squares) * jnp.tile(of_sites, (1, 1, 2))
+    total = of_sites.sum(axis=(1, 2))
+    coordinates = apart.sum(axis=(1, 2)) / jnp.maximum(total, 1)
+    of_lattice = sample_tensors.lattice_rows(free)
+    lattice = (sample_tensors.lattice_rows(squares)[..., :3] * of_lattice).sum((1, 2))
+    lattice = lattice / of_lattice.sum(axis=(1, 2))
+    loss = coordinates.mean() + lattice_weight * lattice.mean()
+    num_free = jnp.maximum(jnp.sum(total > 0), 1)
+    return loss, {
+        "loss_coordinates": coordinates.sum() / num_free,
+        "loss_lattice": lattice.mean(),
+    }
+
+
+def sample(
+    model: orbit_transformer.OrbitTransformer,
+    process: processes.FlowMatching,
+    params: Any,
+    tables: orbits.OrbitTables,
+    units: OrbitUnits,
+    conditions: orbit_transformer.OrbitConditions,
+    keys: Array,
+    *,
+    num_steps: int,
+) -> tuple[
+    Float[Array, "batch orbits 3"],
+    Float[Array, "batch 6"],
+    Integer[Array, "batch sites"],
+    Float[Array, "batch sites 3"],
+    Float[Array, "batch 3 3"],
+]:
+    """Crystals from noise: parameters, strains, and all sites with their lattice.
+
+    Returns:
+        parameters, strain; atomic numbers (0 where there is no site), fractional
+        coordinates in [0, 1), and lattice, Å. Sample i depends on ``keys[i]`` and its
+        conditions alone.
+    """
+    assert process.noise_fn is not None
+    free = orbit_transformer.free_components(tables, conditions)
+    encoded: Any = model.apply(
+        params, conditions, tables, method=model.encode_conditions
+    )
+    start = samplers.sample_noise(keys, free.shape[1], process.noise_fn) * free
+
+    def velocity(x, t):
+        answer: Any = model.apply(params, x, t, encoded, method=model.predict)
+        return process.velocity(answer, x, t) * free
+
+    x = samplers.sample_euler(velocity, start, num_steps=num_steps)
+    parameters, strain = units.decode(tables, conditions, x * free)
+    layout = encoded.layout
+    coords = sample_tensors.wrap(orbits.expand_sites(layout, parameters))
+    numbers = jnp.take_along_axis(
+        jnp.asarray(conditions.atomic_numbers).astype(jnp.int32),
+        jnp.maximum(layout.orbit, 0),
+        axis=1,
+    )
+    lattice = orbits.expand_lattice(tables, conditions.space_group, strain)
+    numbers = jnp.where(layout.orbit >= 0, numbers, 0)
+    return parameters, strain, numbers, coords, lattice

@@ -1,0 +1,189 @@
+"""The flow on orbits: exact symmetry, units, padding, learning, draws from keys."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from crystaljax.crystals import orbits, standard_choice, structure, symmetry_search
+from crystaljax.models import orbit_flow, processes
+from crystaljax.models.networks import orbit_transformer
+
+PROCESS = processes.FlowMatching(processes.sample_torus, 1.0, "direction", 2.0)
+UNITS = orbit_flow.OrbitUnits(np.full(104, 15.0), -0.5, 1.5)
+
+
+def crystals():
+    """Rutile, a polar wurtzite, an orthorhombic and a triclinic crystal."""
+
+    def make(group, numbers, positions, parameters, strain):
+        made = orbits.OrbitCrystal(
+            group,
+            np.array(numbers),
+            np.array(positions),
+            np.array(parameters, float),
+            np.array([*strain, *[0.0] * (6 - len(strain))]),
+        )
+        return standard_choice.choose(made)
+
+    return [
+        make(136, [22, 8], [0, 5], [[0, 0, 0], [0.305, 0, 0]], [4.77, 0.2]),
+        make(186, [30, 16], [1, 1], [[0, 0, 0], [0.375, 0, 0]], [5.06, 0.3]),
+        make(62, [26, 5], [2, 2], [[0.18, 0.12, 0], [0.04, 0.61, 0]], [4.6, 0.1, 0.3]),
+        make(2, [29, 8], [8, 8], [[0.1, 0.2, 0.3], [0.4, 0.3, 0.15]], [4.8, 0, 0.1]),
+    ]
+
+
+def batch_of(made, num_orbits=3):
+    batch = orbits.encode(made, num_orbits)
+    anchors = np.array([standard_choice.anchor_of(each) for each in made])
+    energy = UNITS.scale_energy(np.linspace(-1, 0, len(made)))
+    conditions = orbit_transformer.OrbitConditions(
+        batch.space_group, batch.atomic_numbers, batch.positions, anchors, energy
+    )
+    return batch, conditions
+
+
+@functools.cache
+def network(num_sites=12):
+    model = orbit_transformer.OrbitTransformer(
+        width=32, depth=2, num_heads=2, pair_features=8, num_sites=num_sites
+    )
+    batch, conditions = batch_of(crystals())
+    tables = orbits.load_tables()
+    data = UNITS.encode(tables, conditions, batch.parameters, batch.strain)
+    times = jnp.zeros(len(data))
+    params = jax.jit(model.init)(jax.random.key(0), data, times, conditions, tables)
+    rng = np.random.default_rng(0)
+    # No modulation starts at zero here: all parts have a say.
+    params = jax.tree.map(
+        lambda leaf: np.float32(leaf + rng.normal(0, 0.05, leaf.shape)), params
+    )
+    return model, params, tables
+
+
+@functools.cache
+def sampler(num_sites=12):
+    model, params, tables = network(num_sites)
+    return jax.jit(
+        lambda conditions, keys: orbit_flow.sample(
+            model, PROCESS, params, tables, UNITS, conditions, keys, num_steps=3
+        )
+    )
+
+
+def keys_of(count):
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(1), jnp.arange(count))
+
+
+def test_units_there_and_back():
+    batch, conditions = batch_of(crystals())
+    tables = orbits.load_tables()
+    data = UNITS.encode(tables, conditions, batch.parameters, batch.strain)
+    parameters, strain = UNITS.decode(tables, conditions, data)
+    np.testing.assert_allclose(parameters, batch.parameters, atol=1e-6)
+    np.testing.assert_allclose(strain, batch.strain, atol=1e-5)
+    # A cell of the volume that its atoms would fill has a first strain of 0.
+    made = crystals()[0]
+    made.strain[0] = 2 / 3**0.5 * np.log(15.0 * made.num_sites)
+    batch, conditions = batch_of([made])
+    data = UNITS.encode(tables, conditions, batch.parameters, batch.strain)
+    assert orbit_transformer.unpack(data)[1][0, 0] == pytest.approx(0, abs=1e-5)
+
+
+def test_free_components_are_those_of_the_chosen_description():
+    made = crystals()
+    _, conditions = batch_of(made)
+    free = orbit_transformer.free_components(orbits.load_tables(), conditions)
+    for row, crystal in enumerate(made):
+        expected = standard_choice.free_parameters(crystal)
+        np.testing.assert_array_equal(free[row, : crystal.num_orbits], expected)
+        assert not free[row, crystal.num_orbits : -3].any()
+    lattices = np.asarray(free)[:, -3:].reshape(len(made), 9).sum(axis=1)
+    np.testing.assert_array_equal(lattices, [2, 2, 3, 6])
+
+
+def test_samples_have_the_group_whatever_the_network_says():
+    made = crystals()
+    _, conditions = batch_of(made)
+    _, _, numbers, coords, lattice = sampler()(conditions, keys_of(len(made)))
+    for row, crystal in enumerate(made):
+        exists = np.asarray(numbers[row]) > 0
+        assert exists.sum() == crystal.num_sites
+        sample = structure.Crystal(
+            np.asarray(numbers[row])[exists],
+            np.asarray(coords[row], float)[exists],
+            np.asarray(lattice[row], float),
+        )
+        assert symmetry_search.find_space_group(sample, 1e-3) == crystal.space_group
+
+
+def test_a_sample_depends_on_its_own_key_and_conditions_alone():
+    _, conditions = batch_of(crystals())
+    keys = keys_of(4)
+    whole = sampler()(conditions, keys)
+    order = np.array([2, 0, 3, 1])
+    permuted = sampler()(jax.tree.map(lambda a: a[order], conditions), keys[order])
+    for ours, theirs in zip(whole, permuted, strict=True):
+        np.testing.assert_allclose(ours[order], theirs, atol=2e-5)
+    other = sampler()(conditions, keys[::-1])
+    assert np.abs(np.asarray(other[0]) - np.asarray(whole[0])).max() > 0.01
+
+
+def test_padding_changes_nothing():
+    made = crystals()
+    model, params, tables = network()
+    results = []
+    for num_orbits, num_sites in ((2, 12), (5, 16)):
+        wider = model.clone(num_sites=num_sites)
+        batch, conditions = batch_of(made, num_orbits)
+        data = UNITS.encode(tables, conditions, batch.parameters, batch.strain)
+        times = jnp.full(len(made), 0.3)
+        answer = wider.apply(params, data, times, conditions, tables)
+        results.append((answer[:, :2], answer[:, -3:]))
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_crystals_are_learned_by_heart():
+    """A few crystals, one formula each: samples become these crystals."""
+    made = crystals()
+    model, params, tables = network()
+    batch, conditions = batch_of(made)
+    data = UNITS.encode(tables, conditions, batch.parameters, batch.strain)
+    optimizer = optax.adam(3e-3)
+    repeated = jax.tree.map(
+        lambda a: jnp.tile(a, (8,) + (1,) * (a.ndim - 1)),
+        (jax.tree.map(jnp.asarray, conditions), data),
+    )
+
+    @jax.jit
+    def gradients(params, key):
+        keys = jax.random.split(key, len(repeated[1]))
+        return jax.value_and_grad(
+            lambda p: orbit_flow.compute_loss(
+                model, PROCESS, p, tables, *repeated, keys
+            ),
+            has_aux=True,
+        )(params)
+
+    @jax.jit
+    def apply(params, state, grads):
+        updates, state = optimizer.update(grads, state)
+        return optax.apply_updates(params, updates), state
+
+    state, losses = optimizer.init(params), []
+    for step in range(300):
+        (loss, _), grads = gradients(params, jax.random.key(step))
+        params, state = apply(params, state, grads)
+        losses.append(float(loss))
+    assert np.mean(losses[-20:]) < 0.1 * np.mean(losses[:5])
+    parameters, strain, *_ = orbit_flow.sample(
+        model, PROCESS, params, tables, UNITS, conditions, keys_of(4), num_steps=5
+    )
+    apart = np.asarray(parameters) - batch.parameters
+    assert np.abs(apart - np.round(apart)).max() < 0.03
+    assert np.abs(np.asarray(strain) - batch.strain).max() < 0.1
