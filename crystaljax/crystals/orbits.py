@@ -332,7 +332,7 @@ def _of_positions(table: Any, space_group: Any, positions: Any) -> Any:
 
 
 def exponential(matrices: Float[Array, "batch 3 3"]) -> Float[Array, "batch 3 3"]:
-    """Exponential of symmetric matrices by a series; an eigenbasis has no gradient where values agree."""
+    """Exponential by a series; an eigenbasis has no gradient where values agree."""
     small = matrices / 2**_NUM_SQUARINGS
     identity = jnp.broadcast_to(jnp.eye(3, dtype=small.dtype), small.shape)
     result = identity
