@@ -1,0 +1,184 @@
+"""Trains the networks of groups and positions; they are small and overfit soon.
+
+After each epoch they are measured on held-out structures, and the best are kept.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from crystaljax.crystals import wyckoff_assignments
+from crystaljax.data import dataset as datasets
+from crystaljax.data import orbit_table
+from crystaljax.models import wyckoff_model
+from crystaljax.models.networks import wyckoff_networks
+
+_BATCH_SIZE = 512
+_LEARNING_RATE = 2e-3
+_WEIGHT_DECAY = 1e-2
+
+Assignment = wyckoff_assignments.Assignment
+Example = tuple[wyckoff_model.Question, Assignment]
+
+
+def examples_of(
+    dataset: datasets.Dataset,
+    table: orbit_table.OrbitTable,
+    indices: np.ndarray,
+    energy_mean: float,
+    energy_scale: float,
+) -> list[Example]:
+    """Questions with their answers; structures without orbits are left out."""
+    examples = []
+    for index in indices[table.space_group[indices] > 0].tolist():
+        crystal = table.crystal(index)
+        sites = slice(dataset.offsets[index], dataset.offsets[index + 1])
+        energy = (float(dataset.formation_energy[index]) - energy_mean) / energy_scale
+        question = wyckoff_model.question_of(
+            np.asarray(dataset.atomic_numbers[sites]),
+            energy,
+            crystal.space_group,
+            int(table.num_cells[index]),
+        )
+        # The training answer is the one that all of the same crystals have.
+        answer = wyckoff_assignments.canonical(
+            crystal.space_group, wyckoff_model.assignment_of(crystal)
+        )
+        examples.append((question, answer))
+    return examples
+
+
+def train(
+    train_examples: Sequence[Example],
+    held_out: Sequence[Example],
+    *,
+    num_epochs: int = 20,
+    num_networks: int = 2,
+    width: int = 128,
+    seed: int = 0,
+    log_fn: Callable[[dict[str, float]], None] | None = None,
+) -> wyckoff_model.WyckoffModel:
+    """The model of positions and groups.
+
+    Args:
+        train_examples: also the library of the model.
+        held_out: to choose the epoch by; the last is taken if there are none.
+        num_epochs: of each network.
+        num_networks: of positions, whose probabilities are averaged.
+        width: of the networks.
+        seed: of initial parameters, dropout and order.
+        log_fn: gets the losses of each epoch.
+    """
+    library = wyckoff_model.Library(*zip(*train_examples, strict=True))
+    table = jnp.asarray(wyckoff_networks.position_features())
+
+    def position_data(examples):
+        steps = [
+            step
+            for question, answer in examples
+            for step in wyckoff_model.steps_of(question, answer, library)
+        ]
+        if not steps:
+            return None
+        inputs = wyckoff_model.stack([inputs for inputs, _ in steps])
+        return inputs, np.array([index for _, index in steps])
+
+    def group_data(examples):
+        if not examples:
+            return None
+        # The group is what is asked for.
+        questions = [
+            wyckoff_model.Question(each.species, each.counts, each.energy)
+            for each, _ in examples
+        ]
+        inputs = [wyckoff_model.group_inputs(each, library) for each in questions]
+        answers = np.array([each.space_group for each, _ in examples])
+        return wyckoff_model.stack(inputs), answers
+
+    def fit(name, network, arguments, data, validation, seed):
+        return _fit(
+            network,
+            arguments,
+            data,
+            validation,
+            num_epochs=num_epochs,
+            seed=seed,
+            log_fn=None if log_fn is None else lambda log: log_fn({name: seed} | log),
+        )
+
+    positions, checked = position_data(train_examples), position_data(held_out)
+    network = wyckoff_networks.PositionNetwork(width)
+    position_params = [
+        fit("positions", network, (table,), positions, checked, seed + number)
+        for number in range(num_networks)
+    ]
+    group_params = fit(
+        "groups",
+        wyckoff_networks.GroupNetwork(width),
+        (),
+        group_data(train_examples),
+        group_data(held_out),
+        seed,
+    )
+    return wyckoff_model.WyckoffModel(library, position_params, group_params, width)
+
+
+def _fit(
+    network: Any,
+    arguments: tuple[Any, ...],
+    data: Any,
+    validation: Any,
+    *,
+    num_epochs: int,
+    seed: int,
+    log_fn: Callable[[dict[str, float]], None] | None,
+) -> Any:
+    """Parameters of the epoch with the lowest loss on the validation examples."""
+    inputs, answers = jax.tree.map(jnp.asarray, data)
+    size = min(_BATCH_SIZE, len(answers))
+    per_epoch = len(answers) // size
+    params = jax.jit(network.init)(
+        jax.random.key(seed), jax.tree.map(lambda a: a[:1], inputs), *arguments
+    )
+    schedule = optax.cosine_decay_schedule(_LEARNING_RATE, num_epochs * per_epoch)
+    optimizer = optax.adamw(schedule, weight_decay=_WEIGHT_DECAY)
+
+    def loss_fn(params, inputs, answers, **options):
+        logits = network.apply(params, inputs, *arguments, **options)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, answers)
+        # A label that the mask forbids would rule everything else.
+        return jnp.minimum(losses, 100.0).mean()
+
+    @jax.jit
+    def step(params, state, rows, key):
+        batch = jax.tree.map(lambda a: a[rows], inputs)
+        loss, grads = jax.value_and_grad(loss_fn)(
+            params, batch, answers[rows], rngs={"dropout": key}
+        )
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    measure_fn = jax.jit(loss_fn)
+    state, best = optimizer.init(params), (np.inf, params)
+    rng, key = np.random.default_rng(seed), jax.random.key(seed)
+    for epoch in range(num_epochs):
+        order = rng.permutation(len(answers))[: per_epoch * size]
+        losses = []
+        for number, rows in enumerate(order.reshape(per_epoch, size)):
+            step_key = jax.random.fold_in(key, epoch * per_epoch + number)
+            params, state, loss = step(params, state, rows, step_key)
+            losses.append(loss)
+        log = {"epoch": epoch, "loss": float(np.mean(jax.device_get(losses)))}
+        if validation is None:
+            best = (0.0, params)
+        else:
+            log["validation"] = float(measure_fn(params, *validation))
+            if log["validation"] < best[0]:
+                best = (log["validation"], params)
+        if log_fn is not None:
+            log_fn(log)
+    return best[1]
