@@ -267,7 +267,7 @@ def steps_of(
     return steps
 
 
-# ------------------------------------------------------------------------------- answers
+# ------------------------------------------------------------------------------ answers
 @dataclasses.dataclass(frozen=True, eq=False)
 class WyckoffModel:
     """Trained networks with the structures whose answers they are shown.
@@ -327,7 +327,8 @@ class WyckoffModel:
     ) -> list[list[tuple[float, wyckoff_assignments.Assignment]]]:
         """The likeliest assignments of each question, with log probabilities.
 
-        Those that the normaliser relates are one, `wyckoff_assignments.canonical`.
+        Those that the normaliser relates are one, `wyckoff_assignments.canonical`: its
+        likeliest description stands for all, with the sum of their probabilities.
 
         Args:
             questions: with their space groups.
@@ -350,9 +351,7 @@ class WyckoffModel:
                     "formula units"
                 )
             beams.append([(0.0, start)])
-        done: list[dict[Any, float]] = [
-            collections.defaultdict(lambda: -np.inf) for _ in questions
-        ]
+        done: list[dict[Any, list]] = [collections.defaultdict(list) for _ in questions]
         while any(beams):
             where = [
                 (number, logarithm, partial)
@@ -379,13 +378,21 @@ class WyckoffModel:
                     key = wyckoff_assignments.canonical(
                         following.space_group, following.filled
                     )
-                    done[number][key] = np.logaddexp(done[number][key], logarithm)
-        return [
-            sorted(((p, key) for key, p in found.items()), reverse=True)[:count]
-            for found in done
-        ]
+                    done[number][key].append((logarithm, following.filled))
+        return [_merge(found, count) for found in done]
 
     def group_probabilities(self, questions: Sequence[Question]) -> np.ndarray:
         """Logarithms of the probabilities of groups, (questions, 231)."""
         inputs = stack([group_inputs(each, self.library) for each in questions])
         return np.asarray(self._group_fn(self.group_params, inputs))
+
+
+def _merge(
+    found: Mapping[Any, list[tuple[float, wyckoff_assignments.Assignment]]], count: int
+) -> list[tuple[float, wyckoff_assignments.Assignment]]:
+    """One entry for all descriptions of the same, the likeliest first."""
+    merged = [
+        (float(np.logaddexp.reduce([each[0] for each in same])), max(same)[1])
+        for same in found.values()
+    ]
+    return sorted(merged, reverse=True)[:count]

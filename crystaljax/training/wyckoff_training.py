@@ -44,11 +44,7 @@ def examples_of(
             crystal.space_group,
             int(table.num_cells[index]),
         )
-        # The training answer is the one that all of the same crystals have.
-        answer = wyckoff_assignments.canonical(
-            crystal.space_group, wyckoff_model.assignment_of(crystal)
-        )
-        examples.append((question, answer))
+        examples.append((question, wyckoff_model.assignment_of(crystal)))
     return examples
 
 
