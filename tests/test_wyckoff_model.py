@@ -5,7 +5,13 @@ import functools
 import numpy as np
 import pytest
 
-from crystaljax.crystals import orbits, standard_choice, wyckoff, wyckoff_assignments
+from crystaljax.crystals import (
+    elements,
+    orbits,
+    standard_choice,
+    wyckoff,
+    wyckoff_assignments,
+)
 from crystaljax.models import wyckoff_model
 from crystaljax.training import wyckoff_training
 
@@ -35,7 +41,7 @@ def test_questions_are_about_the_primitive_cell():
     asked = wyckoff_model.question_of(np.array([8, 8, 8, 8, 22, 22, 0, 0]), 0.5, 136, 2)
     assert asked.species == (22, 8)
     assert asked.counts == (1, 2)
-    assert asked.formula == "TiO2" or asked.formula == "Ti1O2"
+    assert asked.formula == elements.reduced_formula(np.array([22, 8, 8]))
     with pytest.raises(ValueError, match="cannot be 4 primitive cells"):
         wyckoff_model.question_of(np.array([8, 8, 8, 8, 22, 22]), 0.5, 136, 4)
 
@@ -74,7 +80,7 @@ def test_positions_and_groups_are_learned():
 
 
 @pytest.mark.parametrize(
-    ("group", "counts"), [(62, (4, 8)), (47, (2, 3)), (123, (2, 4)), (2, (2, 3))]
+    ("group", "counts"), [(62, (4, 8)), (47, (1, 2)), (123, (2, 4)), (2, (1, 3))]
 )
 def test_all_answers_fit_and_where_they_are_few_they_are_all(group, counts):
     model = trained()

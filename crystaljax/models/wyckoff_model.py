@@ -366,7 +366,8 @@ class WyckoffModel:
             grown: list[list] = [[] for _ in questions]
             for (number, logarithm, partial), row in zip(where, table, strict=True):
                 for index in np.flatnonzero(_mask(partial)).tolist():
-                    grown[number].append((logarithm + row[index], partial, index))
+                    total = logarithm + float(row[index])
+                    grown[number].append((total, partial, index))
             for number, options in enumerate(grown):
                 options.sort(key=lambda option: -option[0])
                 beams[number] = []
