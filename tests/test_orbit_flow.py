@@ -142,7 +142,7 @@ def test_padding_changes_nothing():
         batch, conditions = batch_of(made, num_orbits)
         data = UNITS.encode(tables, conditions, batch.parameters, batch.strain)
         times = jnp.full(len(made), 0.3)
-        answer = wider.apply(params, data, times, conditions, tables)
+        answer = jax.jit(wider.apply)(params, data, times, conditions, tables)
         results.append((answer[:, :2], answer[:, -3:]))
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)

@@ -24,12 +24,12 @@ from flax import traverse_util
 from crystaljax.crystals import orbits
 from crystaljax.data import dataset as datasets
 from crystaljax.data import orbit_table
-from crystaljax.models import orbit_flow, processes, scaling
+from crystaljax.models import orbit_flow, scaling
 from crystaljax.models.networks import orbit_transformer
+from crystaljax.sampling import orbit_generation
 from crystaljax.system import atomic_files
 
 BUCKETS = (3, 5, 9, 20)
-PROCESS = processes.FlowMatching(processes.sample_torus, 1.0, "direction", 2.0)
 EMA_DECAY = 0.999
 WARMUP = 100
 
@@ -116,7 +116,7 @@ def train(model, units, dataset, table, args) -> tuple[Any, list[dict[str, float
         keys = jax.random.split(noise_key, count)
         return jax.grad(
             lambda p: orbit_flow.compute_loss(
-                model, PROCESS, p, tables, conditions, data, keys
+                model, orbit_generation.PROCESS, p, tables, conditions, data, keys
             ),
             has_aux=True,
         )(params)

@@ -22,27 +22,18 @@ import flow
 import jax
 import numpy as np
 
-from crystaljax.crystals import (
-    assessment,
-    orbits,
-    standard_choice,
-    standard_groups,
-    structure,
-    wyckoff_assignments,
-)
+from crystaljax.crystals import assessment, wyckoff_assignments
 from crystaljax.data import dataset as datasets
 from crystaljax.data import orbit_table
 from crystaljax.matching import matcher
-from crystaljax.models import orbit_flow, wyckoff_model
+from crystaljax.models import wyckoff_model
 from crystaljax.models.networks import orbit_transformer
+from crystaljax.sampling import orbit_generation
 from crystaljax.system import atomic_files, environment
 from crystaljax.training import wyckoff_training
 
 TOLERANCES = tuple(matcher.TOLERANCES[name] for name in ("literature", "paper"))
 SYMPRECS = (0.1, 0.001)
-NUM_STEPS = 10
-NUM_ORBITS = 20
-BATCH_SIZE = 100
 
 
 def main() -> None:
@@ -63,37 +54,43 @@ def main() -> None:
     start = time.perf_counter()
     model, examples = train_positions(dataset, table, units, args.num_epochs)
     positions_seconds = time.perf_counter() - start
-    questions = [ask(dataset, units, int(index)) for index in asked]
+    targets = [datasets.crystal(dataset, int(index)) for index in asked]
+    energies = np.asarray(units.scale_energy(dataset.formation_energy[asked]), float)
+    labels = np.asarray(dataset.space_group[asked]).astype(int)
+    questions = [
+        orbit_generation.find_question(target.atomic_numbers, group, energy)
+        for target, group, energy in zip(
+            targets, labels.tolist(), energies.tolist(), strict=True
+        )
+    ]
     start = time.perf_counter()
     likely = model.likely_assignments([each for each, _ in questions], 16)
     beam_seconds = time.perf_counter() - start
-    sampler = Sampler(params, units)
-    targets = [datasets.crystal(dataset, int(index)) for index in asked]
+    generator = orbit_generation.OrbitGenerator(
+        orbit_transformer.OrbitTransformer(), params, units
+    )
     # Cells, groups and positions as they are.
     true = [
-        (
+        orbit_generation.Request(
             wyckoff_model.question_of(
                 target.atomic_numbers,
-                question.energy,
+                energy,
                 int(table.space_group[index]),
                 int(table.num_cells[index]),
             ),
+            wyckoff_model.assignment_of(table.crystal(int(index))),
             int(table.num_cells[index]),
         )
-        for index, target, (question, _) in zip(asked, targets, questions, strict=True)
+        for index, target, energy in zip(asked, targets, energies.tolist(), strict=True)
     ]
-    answers = [wyckoff_model.assignment_of(table.crystal(int(i))) for i in asked]
-    known = {(q.space_group, q.counts, a) for q, a in examples}
-    seen = np.array(
-        [
-            (q.space_group, q.counts, a) in known
-            for (q, _), a in zip(true, answers, strict=True)
-        ]
-    )
+    known = {kind_of(question, answer) for question, answer in examples}
+    seen = np.array([kind_of(t.question, t.assignment) in known for t in true])
     right = np.array(
         [
-            is_same(q.space_group, found, answer)
-            for (q, _), found, answer in zip(questions, likely, answers, strict=True)
+            is_right(question, found, answer)
+            for (question, _), found, answer in zip(
+                questions, likely, true, strict=True
+            )
         ]
     )
     result: dict[str, Any] = {
@@ -109,16 +106,21 @@ def main() -> None:
             "seconds_of_beam": beam_seconds,
         },
     }
+    requests = orbit_generation.choose_positions(
+        model, questions, num_samples=args.num_samples
+    )
     start = time.perf_counter()
-    made = sampler.sample(true, answers, 0)
-    result["milliseconds_a_sample"] = 1000 * (time.perf_counter() - start) / len(asked)
-    first = [found[0][1] for found in likely]
-    runs = {"true_positions": made, "first": sampler.sample(questions, first, 0)}
+    made = generator.generate(true, jax.random.key(0))
+    compiled = time.perf_counter()
+    first = generator.generate([each[0] for each in requests], jax.random.key(0))
+    seconds = time.perf_counter() - compiled
+    result["seconds_of_first_call"] = compiled - start
+    result["milliseconds_a_sample"] = 1000 * seconds / len(asked)
+    runs = {"true_positions": made, "first": first}
     matches = {}
     for name, crystals in runs.items():
         matches[name] = matcher.match_many(crystals, targets, TOLERANCES)
         checks = assessment.check_many(crystals, symprecs=SYMPRECS)
-        groups = np.array(dataset.space_group[asked])
         result[name] = {
             "match_rate": rates(matches[name].matched),
             "match_rate_where_seen": rates(matches[name].matched[seen]),
@@ -128,16 +130,16 @@ def main() -> None:
             ),
             "valid": float(checks.valid.mean()),
             "space_group": {
-                str(symprec): float(np.mean(checks.space_groups[:, i] == groups))
+                str(symprec): float(np.mean(checks.space_groups[:, i] == labels))
                 for i, symprec in enumerate(SYMPRECS)
             },
         }
     # Further samples follow assignments as often as they are probable.
-    rng = np.random.default_rng(1)
     any_of = matches["first"].matched.copy()
     for number in range(1, args.num_samples):
-        drawn = [draw(found, rng) for found in likely]
-        crystals = sampler.sample(questions, drawn, number)
+        crystals = generator.generate(
+            [each[number] for each in requests], jax.random.key(number)
+        )
         any_of |= matcher.match_many(crystals, targets, TOLERANCES).matched
     result[f"match@{args.num_samples}"] = rates(any_of)
     failed = collections.Counter(
@@ -174,114 +176,17 @@ def train_positions(dataset, table, units, num_epochs):
     return model, examples["train"]
 
 
-def ask(dataset, units, index) -> tuple[wyckoff_model.Question, int]:
-    """The question of a structure, with the primitive cells that its cell is to have.
-
-    One if the group can hold the sites so, else as few as there must be.
-    """
-    crystal = datasets.crystal(dataset, index)
-    numbers, group = crystal.atomic_numbers, int(dataset.space_group[index])
-    energy = float(units.scale_energy(dataset.formation_energy[index]))
-    whole = wyckoff_model.question_of(numbers, energy, group)
-    for num_cells in range(1, int(np.gcd.reduce(whole.counts)) + 1):
-        if any(count % num_cells for count in whole.counts):
-            continue
-        question = wyckoff_model.question_of(numbers, energy, group, num_cells)
-        if wyckoff_assignments.count_assignments(group, question.counts):
-            return question, num_cells
-    raise SystemExit(f"error: {dataset.id[index]} does not fit its label {group}")
+def kind_of(question, assignment) -> tuple[Any, ...]:
+    """What structures of the same positions have in common."""
+    canonical = wyckoff_assignments.canonical(question.space_group, assignment)
+    return question.space_group, question.counts, canonical
 
 
-class Sampler:
-    """The flow, compiled once."""
-
-    def __init__(self, params: Any, units: orbit_flow.OrbitUnits):
-        """Takes what `flow.load` returns."""
-        model, tables = orbit_transformer.OrbitTransformer(), orbits.load_tables()
-        self._sample_fn = jax.jit(
-            lambda params, tables, units, conditions, keys: orbit_flow.sample(
-                model,
-                flow.PROCESS,
-                params,
-                tables,
-                units,
-                conditions,
-                keys,
-                num_steps=NUM_STEPS,
-            )
-        )
-        self._fixed = (params, tables, units)
-
-    def sample(self, questions, assignments, seed) -> list[structure.Crystal]:
-        """A crystal for each question with these positions."""
-        crystals: list[structure.Crystal] = []
-        key = jax.random.key(seed)
-        for start in range(0, len(questions), BATCH_SIZE):
-            rows = np.minimum(np.arange(start, start + BATCH_SIZE), len(questions) - 1)
-            conditions = build_conditions(
-                [questions[i][0] for i in rows], [assignments[i] for i in rows]
-            )
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
-            _, _, numbers, coords, lattice = jax.device_get(
-                self._sample_fn(*self._fixed, conditions, keys)
-            )
-            for row in range(min(BATCH_SIZE, len(questions) - start)):
-                exists = numbers[row] > 0
-                crystal = structure.Crystal(
-                    numbers[row][exists].astype(int),
-                    coords[row][exists].astype(float),
-                    lattice[row].astype(float),
-                )
-                crystals.append(repeat(crystal, questions[start + row][1]))
-        return crystals
-
-
-def build_conditions(questions, assignments) -> orbit_transformer.OrbitConditions:
-    """What the network is given."""
-    shape = (len(questions), NUM_ORBITS)
-    numbers, positions = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-    anchors = np.zeros(len(questions), np.int32)
-    for row, (question, assignment) in enumerate(
-        zip(questions, assignments, strict=True)
-    ):
-        of_row, places = wyckoff_model.orbits_of(question, assignment)
-        numbers[row, : len(of_row)], positions[row, : len(places)] = of_row, places + 1
-        roles = np.repeat(
-            np.arange(len(assignment)), [len(each) for each in assignment]
-        )
-        group = standard_groups.load_group(question.space_group)
-        anchors[row] = standard_choice.find_anchor(group, roles, places)
-    return orbit_transformer.OrbitConditions(
-        np.array([each.space_group for each in questions], np.uint8),
-        numbers,
-        positions,
-        anchors,
-        np.array([each.energy for each in questions], np.float32),
-    )
-
-
-def repeat(crystal: structure.Crystal, num_cells: int) -> structure.Crystal:
-    """A supercell along a."""
-    shifts = np.arange(num_cells)[:, None, None] * np.array([1.0, 0, 0])
-    coords = (crystal.frac_coords + shifts) / np.array([num_cells, 1, 1])
-    return structure.Crystal(
-        np.tile(crystal.atomic_numbers, num_cells),
-        coords.reshape(-1, 3),
-        crystal.lattice * np.array([[num_cells], [1], [1]]),
-    )
-
-
-def is_same(group, found, answer) -> list[bool]:
-    """Which of sixteen are the answer in some description."""
-    wanted = wyckoff_assignments.canonical(group, answer)
-    same = [wyckoff_assignments.canonical(group, each) == wanted for _, each in found]
+def is_right(question, found, answer) -> list[bool]:
+    """Which of sixteen assignments are the answer in some description."""
+    wanted = kind_of(answer.question, answer.assignment)
+    same = [kind_of(question, each) == wanted for _, each in found]
     return [*same, *[False] * (16 - len(same))]
-
-
-def draw(found, rng) -> wyckoff_assignments.Assignment:
-    """One of several, by their probabilities."""
-    weights = np.exp([p for p, _ in found])
-    return found[rng.choice(len(found), p=weights / weights.sum())][1]
 
 
 def rates(matched: np.ndarray) -> dict[str, float]:
