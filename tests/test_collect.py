@@ -126,12 +126,112 @@ def test_runs_that_did_not_converge_say_so(tmp_path):
     run = run_of(tmp_path / "ionic")
     assert not run.converged and run.problem == "not converged ionically in 2 steps"
     assert np.isfinite(run.energy)
+    # STOPCAR ends a run after any step.
+    pulled = np.array([[0.9, 0, 0], [-0.9, 0, 0], [0, 0, 0], [0, 0, 0]])
+    write_run(tmp_path / "stopped", "Cu3Au1", -0.05, forces=pulled)
+    run = run_of(tmp_path / "stopped")
+    assert not run.converged and run.problem == (
+        "not converged ionically in 2 steps: the largest force is 0.9 eV/Å, EDIFFG = "
+        "-0.01"
+    )
     write_run(tmp_path / "electronic", "Cu3Au1", -0.05, nelm=3)
     run = run_of(tmp_path / "electronic")
     assert not run.converged and "electronically in 3 steps" in run.problem
     write_run(tmp_path / "nan", "Cu3Au1", -0.05, energies=[0.0, float("nan")])
     run = run_of(tmp_path / "nan")
     assert not run.converged and "not finite" in run.problem and np.isnan(run.energy)
+
+
+FORCES = np.array([[0.2, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
+STRESS = np.diag([40.0, 40.0, 40.0])  # kB
+SHEAR = np.diag([40.0, -20.0, -20.0])
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        # No relaxation at all.
+        ({"tags": {"NSW": 0, "IBRION": -1}}, "static run (NSW = 0, IBRION = -1)"),
+        ({"tags": {"NSW": 0}}, "static run (NSW = 0, IBRION = 2)"),
+        ({"tags": {"IBRION": -1}}, "static run (NSW = 99, IBRION = -1)"),
+        ({"tags": {"IBRION": 0}}, "molecular dynamics (IBRION = 0)"),
+        ({"tags": {"IBRION": 0, "NSW": 2}}, "molecular dynamics (IBRION = 0)"),
+        ({"tags": {"IBRION": 6}}, "vibrations (IBRION = 6)"),
+        ({"tags": {"IBRION": 44}}, "a transition state (IBRION = 44)"),
+        ({"tags": {"NSW": 1}, "num_steps": 1}, "one step (NSW = 1)"),
+        ({"tags": {"EDIFFG": 0.0}}, "aims at nothing (EDIFFG = 0)"),
+        ({"tags": {"EDIFFG": 0.0}, "nsw": 2}, "aims at nothing (EDIFFG = 0)"),
+        ({"free": np.zeros((4, 3))}, "nothing may move (ISIF = 2, all sites fixed)"),
+        # Forces.
+        ({"forces": FORCES}, "the largest force is 0.2 eV/Å, EDIFFG = -0.01"),
+        ({"forces": FORCES, "tags": {"EDIFFG": -0.3}}, ""),
+        ({"forces": FORCES * np.nan}, "the largest force is nan"),
+        ({"forces": FORCES, "tags": {"ISIF": 7}}, ""),
+        # Energies.
+        ({"tags": {"EDIFFG": 0.01}}, "the energy changed by 0.3 eV, EDIFFG = 0.01"),
+        ({"tags": {"EDIFFG": 0.4}, "forces": FORCES}, ""),
+        ({"tags": {"EDIFFG": 0.4}, "num_steps": 1}, "one step has no change"),
+        # Stress, as far as the cell may follow it.
+        ({"stress": STRESS}, ""),
+        ({"stress": STRESS, "tags": {"ISIF": 3}}, "the stress is 0.34 eV/atom"),
+        ({"stress": STRESS / 100, "tags": {"ISIF": 3}}, ""),
+        ({"stress": STRESS, "tags": {"ISIF": 4}}, ""),
+        ({"stress": SHEAR, "tags": {"ISIF": 4}}, "the stress is 0.34 eV/atom"),
+        ({"stress": SHEAR, "tags": {"ISIF": 8}}, ""),
+        ({"stress": STRESS, "tags": {"ISIF": 3, "PSTRESS": 40.0}}, ""),
+        # Selective dynamics.
+        ({"forces": FORCES, "free": np.eye(4)[:, :3] == 0}, ""),
+        ({"forces": FORCES, "free": np.eye(4)[:, 1:] == 0}, "force is 0.2 eV/Å"),
+    ],
+)
+def test_only_what_meets_ediffg_is_relaxed(tmp_path, options, problem):
+    options = dict(options)
+    if options.pop("num_steps", 2) == 1:
+        options |= {"crystals": [cell("Cu3Au1")], "energies": [-15.0]}
+    write_run(tmp_path, "Cu3Au1", -0.05, **options)
+    run = run_of(tmp_path)
+    assert problem in run.problem
+    assert run.converged == (not problem) == (not run.problem)
+
+
+def test_fixed_directions_are_those_of_the_lattice_vectors(tmp_path):
+    # a and b at 60°: a force along b, and one across it, with b alone held.
+    lattice = np.array([[4.0, 0, 0], [2, 2 * np.sqrt(3), 0], [0, 0, 4]])
+    crystal = structure.Crystal(np.array([29]), np.zeros((1, 3)), lattice)
+    free = [[True, False, True]]
+    along = lattice[1] / 4
+    across = np.array([np.sqrt(3) / 2, -0.5, 0])
+    for force, expected in ((along, 0.0), (across, 2 / np.sqrt(3))):
+        vasprun_xml.write_run(
+            tmp_path, crystal, [-3.0, -3.1], forces=force[None], free=free
+        )
+        assert run_of(tmp_path).max_force == pytest.approx(expected, abs=1e-6)
+
+
+def test_runs_that_are_not_relaxed_stay_out_of_the_hull(tmp_path):
+    runs = tmp_path / "runs"
+    write_elements(runs)
+    write_run(runs / "good", "Cu3Au1", -0.05)
+    write_run(runs / "static", "Cu1Au1", -0.9, tags={"NSW": 0, "IBRION": -1})
+    write_run(runs / "stopped", "Cu1Au3", -0.9, forces=FORCES)
+    hull = write_hull(tmp_path / "hull.json")
+    options = collect.CollectOptions(runs=str(runs), output="unused", hull=hull)
+    collection = collect.collect(options)
+    rows = {row["folder"]: row for row in collection.rows()}
+    assert not rows["static"]["holds"] and not rows["stopped"]["holds"]
+    assert "static run" in rows["static"]["problem"]
+    assert rows["stopped"]["formation_energy_dft"] == pytest.approx(-0.9)
+    names = {entry.id for entry in collection.hull.entries}
+    assert "good" in names and not names & {"static", "stopped"}
+
+
+def test_an_element_that_is_not_relaxed_is_no_reference(tmp_path):
+    write_elements(tmp_path)
+    write_run(tmp_path / "reference_Cu", "Cu4", 0.0, tags={"NSW": 0, "IBRION": -1})
+    write_run(tmp_path / "alloy", "Cu3Au1", -0.05)
+    row = collect_rows(tmp_path)["alloy"]
+    assert np.isnan(row["formation_energy_dft"])
+    assert "Cu has no reference energy" in row["problem"]
 
 
 @pytest.mark.parametrize("is_compressed", [False, True])

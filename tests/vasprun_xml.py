@@ -26,6 +26,9 @@ def write_run(
     hubbards=None,
     potentials=None,
     metagga=None,
+    tags=None,
+    stress=None,
+    free=None,
 ):
     """Writes a run whose ionic steps have these total energies (eV per cell)."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,6 +47,9 @@ def write_run(
             hubbards=hubbards or {},
             potentials=potentials,
             metagga=metagga,
+            more=tags or {},
+            stress=stress,
+            free=free,
         )
     )
     return path
@@ -63,6 +69,9 @@ def text(
     hubbards,
     potentials,
     metagga,
+    more,
+    stress,
+    free,
 ):
     symbols = [elements.symbol(int(n)) for n in crystal.atomic_numbers]
     species = list(dict.fromkeys(symbols))
@@ -77,11 +86,12 @@ def text(
     parameters = incar | {"ENMAX": cutoff, "NELM": nelm, "ISPIN": 1, "EDIFFG": -0.01}
     # What pymatgen tells functionals by.
     parameters |= {"AEXX": 0.0, "HFSCREEN": 0.0, "LHFCALC": False, "LUSE_VDW": False}
-    parameters |= {"LDAU": bool(hubbards)} | ldau
+    parameters |= {"LDAU": bool(hubbards)} | ldau | more
     crystals = crystals or [crystal] * len(energies)
     forces = np.zeros((len(symbols), 3)) if forces is None else forces
+    stress = np.zeros((3, 3)) if stress is None else stress
     steps = [
-        calculation(each, energy, forces, num_electronic)
+        calculation(each, energy, forces, num_electronic, stress)
         for each, energy in zip(crystals, energies, strict=True)
     ]
     final = crystals[-1] if crystals else crystal
@@ -107,9 +117,9 @@ def text(
             "</separator>",
             "</parameters>",
             atom_info(symbols, species, potentials),
-            structure(crystal, ' name="initialpos"'),
+            structure(crystal, ' name="initialpos"', free),
             *steps,
-            structure(final, ' name="finalpos"'),
+            structure(final, ' name="finalpos"', free),
             "</modeling>",
             "",
         ]
@@ -138,8 +148,14 @@ def varray(name, rows):
     return "\n".join([f'<varray name="{name}">', *lines, "</varray>"])
 
 
-def structure(crystal, name=""):
+def structure(crystal, name="", free=None):
     lattice = np.asarray(crystal.lattice)
+    flags = []
+    if free is not None:
+        # What selective dynamics lets move.
+        rows = [" ".join("FT"[bool(flag)] for flag in row) for row in free]
+        lines = [f"<v> {row} </v>" for row in rows]
+        flags = ['<varray name="selective" type="logical" >', *lines, "</varray>"]
     return "\n".join(
         [
             f"<structure{name}>",
@@ -149,6 +165,7 @@ def structure(crystal, name=""):
             varray("rec_basis", np.linalg.inv(lattice).T),
             "</crystal>",
             varray("positions", crystal.frac_coords),
+            *flags,
             "</structure>",
         ]
     )
@@ -164,7 +181,7 @@ def energy_tags(energy):
     return "\n".join(["<energy>", *lines, "</energy>"])
 
 
-def calculation(crystal, energy, forces, num_electronic):
+def calculation(crystal, energy, forces, num_electronic, stress):
     electronic = [
         f"<scstep>{energy_tags(energy + 0.1 * (num_electronic - 1 - i))}</scstep>"
         for i in range(num_electronic)
@@ -175,7 +192,7 @@ def calculation(crystal, energy, forces, num_electronic):
             *electronic,
             structure(crystal),
             varray("forces", forces),
-            varray("stress", np.zeros((3, 3))),
+            varray("stress", stress),
             energy_tags(energy),
             "</calculation>",
         ]

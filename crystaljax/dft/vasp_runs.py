@@ -22,6 +22,7 @@ import numpy as np
 from pymatgen.io.vasp.outputs import Vasprun
 
 from crystaljax.crystals import bridge, structure
+from crystaljax.dft import convergence
 from crystaljax.system import errors
 
 # Written by VASP; kept by custodian as vasprun.xml.relax1.gz, …relax2.gz.
@@ -51,10 +52,11 @@ class Run:
         crystal: after the last complete ionic step; `structure.NO_CRYSTAL` if there is
             none.
         energy: of ``crystal``, eV/atom; NaN if there is none.
-        max_force: largest force on a site, eV/Å; NaN if there is none.
+        max_force: largest force on a site, eV/Å, without what selective dynamics
+            holds; NaN if there is none.
         num_steps: complete ionic steps.
-        converged: whether the last step converged electronically and the run ionically,
-            and the file is whole.
+        converged: whether the run is a relaxation, its last step converged
+            electronically and meets EDIFFG, and the file is whole; see `convergence`.
         energy_model: such as "VASP PBE" or "VASP PBE+U (Fe 5.3 eV)"; "" if unknown.
         cutoff: ENCUT, eV; NaN if unknown.
         potentials: TITEL of the POTCAR by symbol, such as "PAW_PBE Ta_pv 07Sep2000".
@@ -168,25 +170,18 @@ def _to_run(folder: str, vasprun: Any, cut_off: str) -> Run:
         bridge.from_pymatgen(last["structure"] or vasprun.final_structure)
     )
     energy = float(vasprun.final_energy) / crystal.num_sites
-    forces = last.get("forces")
     run = dataclasses.replace(
         run,
         crystal=crystal,
         energy=energy if np.isfinite(energy) else np.nan,
-        max_force=np.nan
-        if forces is None
-        else float(np.linalg.norm(np.asarray(forces), axis=1).max()),
+        max_force=convergence.find_max_force(vasprun, last),
     )
     problems = []
     if cut_off:
         problems.append(f"the file ends early, after {run.num_steps} steps: {cut_off}")
     if not np.isfinite(energy):
         problems.append("the energy is not finite")
-    if not vasprun.converged_electronic:
-        steps = len(last["electronic_steps"])
-        problems.append(f"not converged electronically in {steps} steps")
-    if not vasprun.converged_ionic:
-        problems.append(f"not converged ionically in {run.num_steps} steps")
+    problems += convergence.find_problems(vasprun)
     return dataclasses.replace(run, converged=not problems, problem="; ".join(problems))
 
 

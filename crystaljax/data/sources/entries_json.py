@@ -249,7 +249,7 @@ def _parse_crystal(
     """The crystal, if it has the composition for which the entry has its energy."""
     crystal = parse_structure(structure_dict)
     if isinstance(amounts, dict):
-        wanted: collections.Counter[int] = collections.Counter()
+        wanted: dict[int, float] = collections.defaultdict(float)
         for name, amount in amounts.items():
             wanted[_parse_species(name)] += float(_numbers(amount, ()))
         found = collections.Counter(crystal.atomic_numbers.tolist())
@@ -257,7 +257,7 @@ def _parse_crystal(
         scale = crystal.num_sites / sum(wanted.values()) if wanted else 1.0
         if any(
             abs(wanted[number] * scale - found[number]) > 1e-3
-            for number in wanted | found
+            for number in {*wanted, *found}
         ):
             formula = elements.cell_formula(crystal.atomic_numbers)
             raise errors.UserError(
