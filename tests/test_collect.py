@@ -158,6 +158,10 @@ SHEAR = np.diag([40.0, -20.0, -20.0])
         ({"tags": {"IBRION": 0, "NSW": 2}}, "molecular dynamics (IBRION = 0)"),
         ({"tags": {"IBRION": 6}}, "vibrations (IBRION = 6)"),
         ({"tags": {"IBRION": 44}}, "a transition state (IBRION = 44)"),
+        ({"tags": {"IBRION": 40}}, "a reaction path (IBRION = 40)"),
+        ({"tags": {"IBRION": 12}}, "no minimizer (IBRION = 12)"),
+        ({"tags": {"IBRION": 1}}, ""),
+        ({"tags": {"IBRION": 3}}, ""),
         ({"tags": {"NSW": 1}, "num_steps": 1}, "one step (NSW = 1)"),
         ({"tags": {"EDIFFG": 0.0}}, "aims at nothing (EDIFFG = 0)"),
         ({"tags": {"EDIFFG": 0.0}, "nsw": 2}, "aims at nothing (EDIFFG = 0)"),
@@ -221,6 +225,7 @@ def test_runs_that_are_not_relaxed_stay_out_of_the_hull(tmp_path):
     assert not rows["static"]["holds"] and not rows["stopped"]["holds"]
     assert "static run" in rows["static"]["problem"]
     assert rows["stopped"]["formation_energy_dft"] == pytest.approx(-0.9)
+    assert collection.hull is not None
     names = {entry.id for entry in collection.hull.entries}
     assert "good" in names and not names & {"static", "stopped"}
 

@@ -64,7 +64,7 @@ def _find_other_kind(vasprun: Any) -> str:
     if max_steps <= 0 or method == -1:
         return f"a static run (NSW = {max_steps:g}, IBRION = {method:g})"
     if method not in _MINIMIZERS:
-        kind = _OTHER_RUNS.get(method, "no minimizer")
+        kind = _OTHER_RUNS.get(int(method), "no minimizer")
         return f"{kind} (IBRION = {method:g})"
     if max_steps == 1:
         return "a run of one step (NSW = 1)"
@@ -157,15 +157,15 @@ def _free_energy(step: Any) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _ediffg(vasprun: Any) -> float | int:
+def _ediffg(vasprun: Any) -> Any:
     return _setting(vasprun, "EDIFFG", 10 * _setting(vasprun, "EDIFF", 1e-4))
 
 
-def _isif(vasprun: Any) -> float | int:
+def _isif(vasprun: Any) -> Any:
     return _setting(vasprun, "ISIF", 2)
 
 
-def _setting(vasprun: Any, name: str, default: float | int) -> float | int:
+def _setting(vasprun: Any, name: str, default: Any) -> Any:
     """A tag as VASP took it, or as the INCAR has it."""
     for place in (vasprun.parameters, vasprun.incar):
         value = place.get(name)

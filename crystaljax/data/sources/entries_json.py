@@ -239,7 +239,8 @@ def _parse_entry(
         structure_dict = _mapping(entry, "structure")
     places = (entry.get("data"), entry, outer, structure_dict.get("properties"))
     amounts = entry.get("composition") if structure_dict is not entry else None
-    mappings = [place for place in places if isinstance(place, dict)]
+    mappings: list[Mapping[str, Any]] = []
+    mappings += [place for place in places if isinstance(place, dict)]
     return structure_dict, mappings, amounts
 
 
