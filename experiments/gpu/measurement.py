@@ -1,6 +1,7 @@
 """Figures of one part, on their way from its process to the record."""
 
 import dataclasses
+import datetime
 import json
 import pathlib
 import time
@@ -33,6 +34,11 @@ class Measurement:
             file.write(line + "\n")
         print(f"figure: {line[:300]}", flush=True)
 
+    def add_stage(self, stage: str) -> None:
+        """Reports how far the part is, so that one that is stopped says where."""
+        left = round(self.remaining(), 1)
+        self.add("stage", stage=stage, when=_now(), seconds_left=left)
+
     def remaining(self) -> float:
         """Seconds until the part is stopped."""
         return self.deadline - time.monotonic()
@@ -49,6 +55,10 @@ def read(figures: pathlib.Path) -> list[dict[str, Any]]:
 def describe_error(error: BaseException) -> str:
     """Type and message, in so many characters as a table's reader will read."""
     return f"{type(error).__name__}: {error}"[:1000]
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _plain(value: Any) -> Any:

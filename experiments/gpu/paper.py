@@ -1,11 +1,9 @@
 """The paper's network: beside PyTorch, where its time goes, variants, memory."""
 
-import concurrent.futures
-import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,10 +17,15 @@ from crystaljax.sampling import generation
 from crystaljax.system import sharding
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
-# Ways to compute the same, beside that of the config; the first round is of most worth.
-VARIANTS = (
-    {"convolution": "xla", "attention": "cudnn"},
-    {"rematerialize": True, "steps": 1, "convolution": "shift", "attention": "xla"},
+# Ways to compute the same, beside that of the config, in the order of worth: "steps",
+# a dispatch, or a key of the config's model, and its other value.
+VARIANTS: tuple[tuple[str, Any], ...] = (
+    ("convolution", "xla"),
+    ("attention", "cudnn"),
+    ("convolution", "shift"),
+    ("rematerialize", True),
+    ("steps", 1),
+    ("attention", "xla"),
 )
 _BASE = "as configured"
 
@@ -76,49 +79,50 @@ def sampling(measurement: Measurement, batch_size: int) -> None:
 
 
 def compare(measurement: Measurement, task: str, batch_size: int) -> None:
-    """Ours in turns with PyTorch; where that fails, ours alone and the reason."""
+    """Ours, then in turns with each of PyTorch's; what fails costs itself.
+
+    The figure is reported anew with each contender, so that a slow compiler costs its
+    own column alone; the last one holds all, measured in turns.
+    """
     workload = build_workload(measurement, batch_size)
-    # XLA compiles outside Python's lock, and PyTorch's compiler has its own processes.
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        future = pool.submit(build_program, task, workload, measurement)
-        peers: dict[str, Any] = {}
-        problems: dict[str, str] = {}
-        seconds_of_first_call: dict[str, float] = {}
-        for name in ("eager", "compiled"):
-            start = time.perf_counter()
-            try:
-                peers[name] = build_peer(
-                    task, workload, measurement, name == "compiled"
-                )
-                peers[name].run(1)
-            # Whatever PyTorch and its compiler raise.
-            except Exception as error:
-                peers.pop(name, None)
-                problems[name] = describe_error(error)
-            else:
-                seconds_of_first_call[name] = time.perf_counter() - start
-        program = future.result()
+    program = build_program(task, workload, measurement)
+    measurement.add_stage("ours is compiled")
     program.run(1)
     memory = timing.peak_memory()
-    size = measurement.size
-    contenders = {"ours": program.run, **{name: p.run for name, p in peers.items()}}
-    seconds = timing.take_turns(
-        contenders, repeats=size.repeats, min_seconds=size.min_seconds
-    )
-    figure = describe_workload(workload, task)
-    described = report.describe_program(program, seconds["ours"], figure["dtype"])
-    figure["ours"] = described | {"peak_memory": memory}
-    for name, peer in peers.items():
-        figure[name] = {
-            **report.describe_peer(
-                program, seconds["ours"], seconds[name], program.flops
-            ),
-            **peer.describe(),
-            "seconds_of_building_and_first_call": seconds_of_first_call[name],
-        }
-    for name, problem in problems.items():
-        figure[name] = {"error": problem}
-    measurement.add("beside PyTorch", **figure)
+    contenders: dict[str, timing.Run] = {"ours": program.run}
+    peers: dict[str, dict[str, Any]] = {}
+    for name in ("ours", "eager", "compiled"):
+        if name != "ours":
+            start = time.perf_counter()
+            try:
+                peer = build_peer(task, workload, measurement, name == "compiled")
+                peer.run(1)
+            # Whatever PyTorch and its compiler raise.
+            except Exception as error:
+                peers[name] = {"error": describe_error(error)}
+            else:
+                seconds_of_first_call = time.perf_counter() - start
+                contenders[name] = peer.run
+                peers[name] = peer.describe() | {
+                    "seconds_of_building_and_first_call": seconds_of_first_call
+                }
+            measurement.add_stage(f"PyTorch, {name}, is built")
+        seconds = timing.take_turns(
+            contenders,
+            repeats=measurement.size.repeats,
+            min_seconds=measurement.size.min_seconds,
+        )
+        figure = describe_workload(workload, task)
+        described = report.describe_program(program, seconds["ours"], figure["dtype"])
+        figure["ours"] = described | {"peak_memory": memory}
+        for each, peer in peers.items():
+            measured = {}
+            if each in seconds:
+                measured = report.describe_peer(
+                    program, seconds["ours"], seconds[each], program.flops
+                )
+            figure[each] = measured | peer
+        measurement.add("beside PyTorch", **figure)
 
 
 def build_peer(
@@ -162,77 +166,72 @@ def profile(measurement: Measurement, batch_size: int) -> None:
 
 
 def variants(measurement: Measurement, batch_size: int) -> None:
-    """Ways to compute the same training step, timed in turns; names the fastest."""
-    size, start = measurement.size, time.monotonic()
-    for number, values in enumerate(VARIANTS):
-        if number and measurement.remaining() < time.monotonic() - start:
-            measurement.add("variants", error="no time for the second round")
-            return
-        programs, problems = build_variants(measurement, batch_size, values)
-        seconds = timing.take_turns(
-            {name: program.run for name, program in programs.items()},
-            repeats=size.repeats,
-            min_seconds=size.min_seconds,
-        )
-        found = {
-            name: describe_variant(program, seconds[name], seconds[_BASE], programs)
-            for name, program in programs.items()
-        }
-        measurement.add(
-            "variants",
-            **describe_workload(build_workload(measurement, batch_size), "training"),
-            steps_per_dispatch=size.steps,
-            variants=found,
-            problems=problems,
-            fastest=max(found, key=lambda name: found[name]["gain"]),
-        )
+    """Ways to compute the same training step, each in turns with the config's own.
 
-
-def build_variants(
-    measurement: Measurement, batch_size: int, values: Mapping[str, Any]
-) -> tuple[dict[str, ours.Program], dict[str, str]]:
-    """The programs that can be built, `_BASE` first, and why the others cannot.
-
-    Args:
-        measurement: of the part.
-        batch_size: of all of them.
-        values: "steps", a dispatch, or a key of the config's model → its other value.
+    One is compiled and timed after the other, since compilers time kernels on the GPU
+    themselves. The figure is reported anew with each; the last one holds all.
     """
-
-    def build(name: str | None, value: Any) -> ours.Program:
-        model = {} if name in (None, "steps") else {name: value}
-        workload = build_workload(measurement, batch_size, **model)
-        steps = value if name == "steps" else 0
-        return build_program("training", workload, measurement, steps)
-
-    # XLA compiles outside Python's lock.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        futures = {_BASE: pool.submit(build, None, None)}
-        for name, value in values.items():
-            futures[f"{name}={value}"] = pool.submit(build, name, value)
-    programs = {_BASE: futures.pop(_BASE).result()}
-    problems = {}
-    for name, future in futures.items():
+    size = measurement.size
+    base = build_variant(measurement, batch_size, None, None)
+    base.run(1)
+    measurement.add_stage(f"{_BASE}: compiled")
+    figure = describe_workload(build_workload(measurement, batch_size), "training")
+    found: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for key, value in VARIANTS:
+        name = f"{key}={value}"
+        start = time.monotonic()
         try:
-            program = future.result()
+            program = build_variant(measurement, batch_size, key, value)
             program.run(1)
         # Whatever XLA and cuDNN raise: the others are measured.
         except Exception as error:
             problems[name] = describe_error(error)
         else:
-            programs[name] = program
-    return programs, problems
+            measurement.add_stage(f"{name}: compiled")
+            seconds = timing.take_turns(
+                {_BASE: base.run, name: program.run},
+                repeats=size.repeats,
+                min_seconds=size.min_seconds,
+            )
+            if not found:
+                found[_BASE] = describe_variant(
+                    base, seconds[_BASE], seconds[_BASE], base
+                )
+            found[name] = describe_variant(program, seconds[name], seconds[_BASE], base)
+            del program
+        measurement.add(
+            "variants",
+            **figure,
+            steps_per_dispatch=size.steps,
+            variants=found,
+            problems=problems,
+            fastest=max(found, key=lambda each: found[each]["gain"], default=None),
+        )
+        if measurement.remaining() < time.monotonic() - start:
+            measurement.add_stage(f"no time for what comes after {name}")
+            return
+
+
+def build_variant(
+    measurement: Measurement, batch_size: int, key: str | None, value: Any
+) -> ours.Program:
+    """The training step with another value of "steps" (a dispatch) or of the model."""
+    model = {} if key in (None, "steps") else {key: value}
+    workload = build_workload(measurement, batch_size, **model)
+    steps = value if key == "steps" else 0
+    return build_program("training", workload, measurement, steps)
 
 
 def describe_variant(
     program: ours.Program,
     seconds: Sequence[float],
     seconds_of_base: Sequence[float],
-    programs: Mapping[str, ours.Program],
+    base: ours.Program,
 ) -> dict[str, Any]:
-    """Throughput, and its ratio to that of `_BASE`."""
+    """Throughput, and its ratio to that of `_BASE`, timed in turns with it."""
     # Of as many structures: programs differ in their steps a call.
-    share = program.items / programs[_BASE].items
+    share = program.items / base.items
     described = timing.describe(seconds)
     return {
         "seconds_per_call": described,

@@ -1,6 +1,5 @@
 """`configs/best.py`: training, draws on the device, final crystals on the host."""
 
-import concurrent.futures
 import dataclasses
 import time
 from typing import Any
@@ -36,17 +35,19 @@ def best(measurement: Measurement, variant: str) -> None:
     dataset = open_alloys(measurement)
     workload = build_workload(measurement, dataset, variant, size.best_batch)
     drawing = build_workload(measurement, dataset, variant, size.draws)
-    # XLA compiles outside Python's lock.
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        steps = pool.submit(ours.training_program, workload, size.steps)
-        draws = pool.submit(ours.sampling_program, drawing, seed=0, num_batches=0)
-    measurement.add("training", **time_program(measurement, workload, steps.result()))
+    # One after the other: XLA times kernels on the GPU while it compiles.
+    program = ours.training_program(workload, size.steps)
+    measurement.add_stage("training is compiled")
+    measurement.add("training", **time_program(measurement, workload, program))
+    # Parameters and activations are not needed any more.
+    del program
+    program = ours.sampling_program(drawing, seed=0, num_batches=0).device
+    measurement.add_stage("sampling is compiled")
     evaluations = drawing.config.sampler.num_steps
-    figure = time_program(measurement, drawing, draws.result().device)
+    figure = time_program(measurement, drawing, program)
     measurement.add("draws", **figure | {"network_evaluations": evaluations})
     draws_per_second = figure["ours"]["items_per_second"]
-    # Parameters and activations of a batch that large are not needed any more.
-    del steps, draws
+    del program
     params, described = train_briefly(measurement, workload, dataset)
     found = time_final_crystals(measurement, workload, dataset, params)
     measurement.add(

@@ -42,6 +42,9 @@ from crystaljax.system import atomic_files, environment  # noqa: E402
 
 RESULTS = HERE / "results"
 WHEELS = HERE / "wheels"
+# Beside the wheels, so that their folder stays as small as it is reported.
+UNPACKED = HERE / "unpacked"
+CACHE = HERE / "cache"
 # Modules that the parts need, and which of them do without the others.
 NEEDED = {
     "all parts": (
@@ -82,12 +85,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", help="names, comma-separated; all by default")
     parser.add_argument("--size", choices=tuple(sizes.SIZES), default="full")
     parser.add_argument("--output", type=pathlib.Path, help="record, JSON")
+    parser.add_argument(
+        "--cache", type=pathlib.Path, default=CACHE, help="what compilers found, kept"
+    )
     parser.add_argument("--check", action="store_true", help="only import everything")
     for name in ("--part", "--figures", "--scratch", "--seconds"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.check:
-        add_wheels(WHEELS)
+        add_wheels(WHEELS, UNPACKED)
         return check()
     if options.part:
         measure_part(options)
@@ -96,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = select(sizes.parts_of(options.size), options.parts)
     machine = find_gpu()
     output = options.output or default_output(machine, options.size)
+    cache = options.cache.resolve()
     record = open_record(output, machine, options.size)
     record["command"] = shlex.join(["python", *sys.argv])
     with tempfile.TemporaryDirectory(prefix="crystaljax-gpu-") as scratch:
@@ -114,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"--seconds={seconds}",
             ],
             scratch=pathlib.Path(scratch),
+            cache=cache,
         )
 
 
@@ -192,6 +200,7 @@ def run(
     deadline: float,
     command_of: CommandOf,
     scratch: pathlib.Path,
+    cache: pathlib.Path,
 ) -> int:
     """Measures parts one after the other; the exit status.
 
@@ -203,6 +212,7 @@ def run(
         deadline: when all must be over, in the seconds of `time.monotonic`.
         command_of: what measures a part.
         scratch: folder for what only this run needs.
+        cache: folder for compiled programs and for which kernels were the fastest.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     parts = record["parts"]
@@ -216,6 +226,8 @@ def run(
                 "started": _now(),
                 "commit": environment.commit(),
                 "estimated_seconds": part.seconds,
+                "xla_flags": os.environ.get("XLA_FLAGS", ""),
+                "files_in_cache": sum(1 for _ in cache.rglob("*")),
                 "status": "running",
                 "figures": [],
             }
@@ -225,7 +237,9 @@ def run(
             else:
                 seconds = min(part.limit, left)
                 try:
-                    _run_part(part, entry, record, output, seconds, command_of, scratch)
+                    _run_part(
+                        part, entry, record, output, seconds, command_of, scratch, cache
+                    )
                 except KeyboardInterrupt:
                     entry["status"] = "interrupted"
                     atomic_files.write_json(output, record)
@@ -247,6 +261,7 @@ def _run_part(
     seconds: float,
     command_of: CommandOf,
     scratch: pathlib.Path,
+    cache: pathlib.Path,
 ) -> None:
     """Starts the process of a part and brings its figures into the record."""
     figures, log = (scratch / f"{part.name}.{end}" for end in ("jsonl", "log"))
@@ -257,7 +272,7 @@ def _run_part(
             command_of(part, figures, seconds),
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=os.environ | _variables(part, scratch),
+            env=os.environ | _variables(part, cache),
             # A group of its own, so that what it started ends with it.
             start_new_session=True,
         )
@@ -306,12 +321,13 @@ def _end(process: subprocess.Popen) -> None:
             process.wait(timeout=3)
 
 
-def _variables(part: sizes.Part, scratch: pathlib.Path) -> dict[str, str]:
+def _variables(part: sizes.Part, cache: pathlib.Path) -> dict[str, str]:
     """Environment of the process of a part."""
     variables = {
-        # Later parts find what earlier ones compiled.
-        "JAX_COMPILATION_CACHE_DIR": str(scratch / "compiled"),
-        "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
+        # Later parts and runs find what earlier ones compiled, and which kernels XLA
+        # found the fastest, also where compilation did not come to its end.
+        "JAX_COMPILATION_CACHE_DIR": str(cache / "compiled"),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
         # Two frameworks share the memory.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "PYTHONUNBUFFERED": "1",
@@ -342,7 +358,7 @@ def _now() -> str:
 # ----------------------------------------------------------------- process of one part
 def measure_part(options: argparse.Namespace) -> None:
     """Measures one part in this process."""
-    add_wheels(WHEELS)
+    add_wheels(WHEELS, UNPACKED)
     parts = {part.name: part for part in sizes.parts_of(options.size)}
     part = parts[options.part]
     ours = measurement.Measurement(
@@ -363,12 +379,17 @@ def measure(part: sizes.Part, ours: measurement.Measurement) -> None:
 
 
 # ------------------------------------------------------------------------------- wheels
-def add_wheels(folder: pathlib.Path) -> None:
-    """Makes importable what a folder of wheels holds; what is installed goes first."""
+def add_wheels(folder: pathlib.Path, target: pathlib.Path) -> None:
+    """Makes importable what wheels hold; what is installed goes first.
+
+    Args:
+        folder: of the wheels.
+        target: folder that they are unpacked into.
+    """
     wheels = sorted(folder.glob("*.whl"))
     if not wheels:
         return
-    target, names = folder / "unpacked", "\n".join(path.name for path in wheels)
+    names = "\n".join(path.name for path in wheels)
     stamp = target / "wheels.txt"
     if not stamp.exists() or stamp.read_text() != names:
         shutil.rmtree(target, ignore_errors=True)

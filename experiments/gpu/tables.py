@@ -16,6 +16,7 @@ RESULTS = HERE / "results"
 START = "<!-- tables: made by tables.py -->\n"
 END = "<!-- end of the tables -->\n"
 NOTHING = "No GPU has been measured yet: there is no record in `results/`.\n"
+REPORTED_ANEW = ("beside PyTorch", "variants")
 KINDS = ("products", "attention", "norms", "copies", "others", "waiting")
 
 # A part of a record with the GPU's name: (GPU, part's name, part).
@@ -88,7 +89,7 @@ def beside_rows(parts: Iterable[Part]) -> Iterator[list[str]]:
         ours = figure["ours"]
         evaluations = figure["network_evaluations"]
         task = figure["task"]
-        peers = [figure[name] for name in ("eager", "compiled")]
+        peers = [figure.get(name, {}) for name in ("eager", "compiled")]
         yield [
             f"{task}, {evaluations} evaluations" if evaluations else task,
             f"{figure['batch_size']} × {figure['rows']}",
@@ -208,8 +209,10 @@ def missing_rows(parts: Iterable[Part]) -> Iterator[list[str]]:
     for gpu, name, part in parts:
         if part["status"] != "done":
             why = one_line(part.get("error", ""))
-            yield [name, part["status"], why, *_where(gpu, part)]
-        for figure in part["figures"]:
+            # Whoever ended the runner by force left it at that.
+            status = {"running": "cut off"}.get(part["status"], part["status"])
+            yield [name, status, why, *_where(gpu, part)]
+        for _, _, figure in _figures([(gpu, name, part)], "beside PyTorch"):
             for peer in ("eager", "compiled"):
                 if "error" in figure.get(peer, {}):
                     why = one_line(figure[peer]["error"])
@@ -220,11 +223,14 @@ def missing_rows(parts: Iterable[Part]) -> Iterator[list[str]]:
 def _figures(
     parts: Iterable[Part], name: str
 ) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
-    """(GPU, part, figure) of the figures with a name."""
+    """(GPU, part, figure) of the figures with a name.
+
+    Of those that were reported anew with every contender, the last one.
+    """
     for gpu, _, part in parts:
-        for figure in part["figures"]:
-            if figure["name"] == name:
-                yield gpu, part, figure
+        found = [figure for figure in part["figures"] if figure["name"] == name]
+        for figure in found[-1:] if name in REPORTED_ANEW else found:
+            yield gpu, part, figure
 
 
 def _where(gpu: str, part: Mapping[str, Any]) -> list[str]:
