@@ -102,7 +102,9 @@ def test_more_sites_or_orbits_than_the_model_holds_are_refused():
 def test_first_positions_are_the_likeliest_and_others_are_drawn():
     question = wyckoff_model.question_of(RUTILE, 0.0, 136)
     examples = [(question, ((0,), (5,)))] * 4
-    model = wyckoff_training.train(examples, [], num_epochs=2, num_networks=1, width=16)
+    model = wyckoff_training.train(
+        examples, [], wyckoff_training.Settings(num_epochs=2, num_networks=1, width=16)
+    )
     asked = [orbit_generation.find_question(RUTILE, 136, 0.0)] * 2
     made = orbit_generation.choose_positions(model, asked, num_samples=40, seed=1)
     again = orbit_generation.choose_positions(model, asked, num_samples=40, seed=1)

@@ -33,7 +33,9 @@ def trained():
             asked = question(metal, halide, group)
             examples.append((asked, ((0,), (1,))))
     return wyckoff_training.train(
-        examples, examples[::3], num_epochs=60, num_networks=2, width=32
+        examples,
+        examples[::3],
+        wyckoff_training.Settings(num_epochs=60, num_networks=1, width=32),
     )
 
 

@@ -3,6 +3,7 @@
 After each epoch they are measured on held-out structures, and the best are kept.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,8 +22,27 @@ _BATCH_SIZE = 512
 _LEARNING_RATE = 2e-3
 _WEIGHT_DECAY = 1e-2
 
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How long and how large.
+
+    Attributes:
+        num_epochs: of each network.
+        num_networks: of positions, whose probabilities are averaged.
+        width: of the networks.
+        seed: of initial parameters, dropout and order.
+    """
+
+    num_epochs: int = 12
+    num_networks: int = 2
+    width: int = 128
+    seed: int = 0
+
+
 Assignment = wyckoff_assignments.Assignment
 Example = tuple[wyckoff_model.Question, Assignment]
+LogFn = Callable[[dict[str, Any]], None]
 
 
 def examples_of(
@@ -51,22 +71,16 @@ def examples_of(
 def train(
     train_examples: Sequence[Example],
     held_out: Sequence[Example],
+    settings: Settings,
     *,
-    num_epochs: int = 20,
-    num_networks: int = 2,
-    width: int = 128,
-    seed: int = 0,
-    log_fn: Callable[[dict[str, float]], None] | None = None,
+    log_fn: LogFn | None = None,
 ) -> wyckoff_model.WyckoffModel:
     """The model of positions and groups.
 
     Args:
         train_examples: also the library of the model.
         held_out: to choose the epoch by; the last is taken if there are none.
-        num_epochs: of each network.
-        num_networks: of positions, whose probabilities are averaged.
-        width: of the networks.
-        seed: of initial parameters, dropout and order.
+        settings: how long and how large.
         log_fn: gets the losses of each epoch.
     """
     library = wyckoff_model.Library(*zip(*train_examples, strict=True))
@@ -95,32 +109,31 @@ def train(
         answers = np.array([each.space_group for each, _ in examples])
         return wyckoff_model.stack(inputs), answers
 
-    def fit(name, network, arguments, data, validation, seed):
-        return _fit(
-            network,
-            arguments,
-            data,
-            validation,
-            num_epochs=num_epochs,
-            seed=seed,
-            log_fn=None if log_fn is None else lambda log: log_fn({name: seed} | log),
-        )
-
     positions, checked = position_data(train_examples), position_data(held_out)
-    network = wyckoff_networks.PositionNetwork(width)
-    position_params = [
-        fit("positions", network, (table,), positions, checked, seed + number)
-        for number in range(num_networks)
-    ]
-    group_params = fit(
-        "groups",
-        wyckoff_networks.GroupNetwork(width),
+    network = wyckoff_networks.PositionNetwork(settings.width)
+    position_params = []
+    for number in range(settings.num_networks):
+        own = dataclasses.replace(settings, seed=settings.seed + number)
+        position_params.append(
+            _fit(
+                network, (table,), positions, checked, own, _named(log_fn, "positions")
+            )
+        )
+    group_params = _fit(
+        wyckoff_networks.GroupNetwork(settings.width),
         (),
         group_data(train_examples),
         group_data(held_out),
-        seed,
+        settings,
+        _named(log_fn, "groups"),
     )
-    return wyckoff_model.WyckoffModel(library, position_params, group_params, width)
+    return wyckoff_model.WyckoffModel(
+        library, position_params, group_params, settings.width
+    )
+
+
+def _named(log_fn: LogFn | None, name: str) -> LogFn | None:
+    return None if log_fn is None else lambda log: log_fn({"network": name} | log)
 
 
 def _fit(
@@ -128,12 +141,11 @@ def _fit(
     arguments: tuple[Any, ...],
     data: Any,
     validation: Any,
-    *,
-    num_epochs: int,
-    seed: int,
-    log_fn: Callable[[dict[str, float]], None] | None,
+    settings: Settings,
+    log_fn: LogFn | None,
 ) -> Any:
     """Parameters of the epoch with the lowest loss on the validation examples."""
+    num_epochs, seed = settings.num_epochs, settings.seed
     inputs, answers = jax.tree.map(jnp.asarray, data)
     size = min(_BATCH_SIZE, len(answers))
     per_epoch = len(answers) // size

@@ -171,7 +171,10 @@ def train_positions(dataset, table, units, num_epochs):
         for split in ("train", "val")
     }
     model = wyckoff_training.train(
-        examples["train"], examples["val"], num_epochs=num_epochs, log_fn=print
+        examples["train"],
+        examples["val"],
+        wyckoff_training.Settings(num_epochs=num_epochs),
+        log_fn=print,
     )
     return model, examples["train"]
 
