@@ -1,17 +1,29 @@
-"""CIF text → crystal: a quick reader for CIFs in P1, pymatgen for all others.
+"""CIF text → crystal: read for what it says, and compared with what it says of itself.
 
-Data sets in CSV hold CIFs written by pymatgen without symmetry. For these pymatgen's
-own parser takes 2-10 ms, almost all of it on symmetry that is not there.
+Sites, symmetry and cell are read here, so that nothing is dropped in silence; the
+result is compared with the file's formula, number of formula units and volume.
 """
 
-import re
+import collections
+import dataclasses
 
 import numpy as np
+from jaxtyping import Float, Int
+from scipy import spatial
 
-from crystaljax.crystals import elements, structure
-from crystaljax.system import errors
+from crystaljax.crystals import (
+    cif_sites,
+    cif_symmetry,
+    cif_tags,
+    elements,
+    operations,
+    refusals,
+    stated_formulas,
+    structure,
+    validity,
+)
 
-_CELL_TAGS = (
+_CELL = (
     "_cell_length_a",
     "_cell_length_b",
     "_cell_length_c",
@@ -19,125 +31,276 @@ _CELL_TAGS = (
     "_cell_angle_beta",
     "_cell_angle_gamma",
 )
-_COORD_TAGS = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
-_SYMMETRY_TAGS = (
-    "_symmetry_equiv_pos_as_xyz",
-    "_space_group_symop_operation_xyz",
-    "_space_group_symop.operation_xyz",
+_VOLUME = "_cell_volume"
+_NUM_UNITS = "_cell_formula_units_z"
+_SUM = "_chemical_formula_sum"
+# Asked where the sum is missing; their form is free.
+_OTHER_FORMULAS = (
+    "_chemical_formula_moiety",
+    "_chemical_formula_structural",
+    "_chemical_formula_iupac",
 )
-_UNCERTAINTY = re.compile(r"\([0-9]+\)$")
-_LEADING_SYMBOL = re.compile(r"[A-Z][a-z]?")
+# Between the volume of a file and that of its cell, relative: both are rounded.
+_VOLUME_TOLERANCE = 0.01
+_MAX_SITES = 20_000
+# Of the sum of two covalent radii: where atoms are closer, the setting is wrong.
+_SENSIBLE_RATIO = 0.6
+# Two sites of a list closer than this are one that is listed twice.
+_SAME_SITE = 0.05  # Å
+_FORMULA = "sites contradict the formula of the file"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Reading:
+    """The crystal with one of the operations that a file can mean.
+
+    Attributes:
+        crystal: all sites of the cell.
+        multiplicities: images of each listed site.
+        doubts: what only the file's own formula can confirm.
+    """
+
+    crystal: structure.Crystal
+    multiplicities: list[int]
+    doubts: list[str]
 
 
 def parse_cif(text: str) -> structure.Crystal:
-    """The first crystal of a CIF; cell, sites and coordinates as written.
+    """The crystal of a CIF; cell as written, sites wrapped into it.
 
     Raises:
-        ValueError: the text is no CIF of an ordered crystal.
+        RefusedError: the text is no CIF of one ordered crystal, something in it is not
+            known beyond doubt, or it contradicts itself.
     """
-    crystal = _parse_p1(text)
-    return crystal if crystal is not None else _parse_with_pymatgen(text)
+    block = cif_tags.read_block(text)
+    lattice = _read_lattice(block)
+    sites = cif_sites.read_sites(block)
+    stated = _read_stated(block)
+    candidates = cif_symmetry.find_candidates(block, lattice)
+    if len(candidates) == 1:
+        return _read_with(candidates[0], sites, lattice, stated).crystal
+    return _choose(candidates, sites, lattice, stated)
 
 
-def _parse_p1(text: str) -> structure.Crystal | None:
-    """The crystal, or None for anything but one plain P1 cell."""
-    values: dict[str, str] = {}
-    loops: list[tuple[list[str], list[list[str]]]] = []
-    in_loop_header = False
-    for raw_line in text.splitlines():
-        line = raw_line.strip()
-        if not line or line.startswith("#"):
+def _read_lattice(block: cif_tags.Block) -> Float[np.ndarray, "3 3"]:
+    parameters = []
+    for tag in _CELL:
+        value = block.number(tag)
+        if value is None:
+            raise refusals.RefusedError(f"not readable as CIF: {tag} is missing")
+        parameters.append(value)
+    lattice = structure.lattice_from_parameters(np.array(parameters))
+    for _, text in block.values(_VOLUME):
+        stated = cif_tags.parse_number(text, _VOLUME)
+        volume = float(np.linalg.det(lattice))
+        slack = _VOLUME_TOLERANCE * volume + cif_tags.half_last_digit(text)
+        if not abs(stated - volume) <= slack:
+            raise refusals.RefusedError(
+                f"the cell has a volume of {volume:.6g} Å³, {_VOLUME} is {text}",
+                "cell contradicts the volume of the file",
+            )
+    return lattice
+
+
+def _read_stated(block: cif_tags.Block) -> stated_formulas.Stated | None:
+    """What the file says of its composition; None if it says nothing."""
+    num_units = block.number(_NUM_UNITS)
+    if num_units is not None and not num_units > 0:
+        raise refusals.RefusedError(
+            f"{_NUM_UNITS} is {num_units:g}; expected a positive number", _FORMULA
+        )
+    for tag, text in block.values(_SUM, *_OTHER_FORMULAS):
+        formula = " ".join(text.split())
+        counts = stated_formulas.parse_formula(formula)
+        if counts is not None:
+            return stated_formulas.Stated(formula, counts, num_units)
+        if tag == _SUM:
+            raise refusals.RefusedError(
+                f"{_SUM} is {formula[:80]!r}, which cannot be read; correct it, or "
+                "remove it",
+                _FORMULA,
+            )
+    return None
+
+
+def _read_with(
+    candidate: cif_symmetry.Candidate,
+    sites: cif_sites.Sites,
+    lattice: Float[np.ndarray, "3 3"],
+    stated: stated_formulas.Stated | None,
+) -> _Reading:
+    """The crystal with these operations, if it is the one that the file states.
+
+    Raises:
+        RefusedError: it is not, or what is doubtful is not confirmed.
+    """
+    reading = _expand(candidate, sites, lattice)
+    if stated is None:
+        if reading.doubts:
+            raise refusals.RefusedError(
+                f"it has no formula that says whether {reading.doubts[0]}; add "
+                f"{_SUM}, or write what is meant",
+                _reason_of(candidate, sites),
+            )
+        return reading
+    numbers = collections.Counter(reading.crystal.atomic_numbers.tolist())
+    counts = {elements.symbol(number): count for number, count in numbers.items()}
+    problem = stated_formulas.find_contradiction(stated, counts)
+    if problem:
+        raise refusals.RefusedError(
+            f"{problem} ({candidate.name})"
+            if len(candidate.operations) > 1
+            else problem,
+            _FORMULA,
+        )
+    return reading
+
+
+def _reason_of(
+    candidate: cif_symmetry.Candidate, sites: cif_sites.Sites
+) -> refusals.Reason:
+    if sites.doubts:
+        return "site is no element"
+    return "symmetry not said or not known" if candidate.doubt else _FORMULA
+
+
+def _expand(
+    candidate: cif_symmetry.Candidate,
+    sites: cif_sites.Sites,
+    lattice: Float[np.ndarray, "3 3"],
+) -> _Reading:
+    doubts = [*sites.doubts, *([candidate.doubt] if candidate.doubt else [])]
+    made = candidate.operations
+    if len(made) * len(sites.labels) > _MAX_SITES:
+        raise refusals.RefusedError(
+            f"{len(sites.labels)} sites with {len(made)} operations; expected up to "
+            f"{_MAX_SITES} atoms"
+        )
+    if len(made) == 1:
+        crystal = structure.Crystal(sites.atomic_numbers, sites.frac_coords, lattice)
+        return _Reading(crystal, [1] * len(sites.labels), doubts)
+    if not np.isfinite(sites.frac_coords).all():
+        raise refusals.RefusedError("a coordinate is not finite")
+    images = []
+    for label, position in zip(sites.labels, sites.frac_coords, strict=True):
+        try:
+            images.append(operations.find_images(made, position, lattice))
+        except ValueError as error:
+            raise refusals.RefusedError(f"site {label!r}: {error}") from error
+    images = _drop_repeated(images, sites, lattice, doubts)
+    kept = [index for index, each in enumerate(images) if len(each)]
+    crystal = structure.Crystal(
+        np.repeat(sites.atomic_numbers[kept], [len(images[index]) for index in kept]),
+        structure.wrap_sites(np.concatenate([images[index] for index in kept])),
+        lattice,
+    )
+    return _Reading(crystal, [len(each) for each in images], doubts)
+
+
+def _drop_repeated(
+    images: list[Float[np.ndarray, "images 3"]],
+    sites: cif_sites.Sites,
+    lattice: Float[np.ndarray, "3 3"],
+    doubts: list[str],
+) -> list[Float[np.ndarray, "images 3"]]:
+    """Images of sites; none for a site that is an image of one before it.
+
+    Raises:
+        RefusedError: two elements share a position.
+    """
+    owner = np.repeat(np.arange(len(images)), [len(each) for each in images])
+    coords = structure.wrap_sites(np.concatenate(images))
+    kept = list(images)
+    for first, second in _close_pairs(coords, lattice):
+        one, other = sorted((int(owner[first]), int(owner[second])))
+        if one == other or not len(kept[one]) or not len(kept[other]):
             continue
-        if line.startswith(";"):
-            return None
-        if line == "loop_":
-            loops.append(([], []))
-            in_loop_header = True
-        elif line.startswith("_"):
-            tag, _, value = line.partition(" ")
-            if in_loop_header and not value:
-                loops[-1][0].append(tag)
-            else:
-                in_loop_header = False
-                values[tag] = value.strip()
-        elif line.startswith("data_"):
-            if values or loops:
-                return None
-        elif loops:
-            in_loop_header = False
-            loops[-1][1].append(_split_line(line))
-        else:
-            return None
-    try:
-        return _crystal_from_tags(values, loops)
-    except (KeyError, ValueError, IndexError):
-        return None
+        labels = f"{sites.labels[one]!r} and {sites.labels[other]!r}"
+        if sites.atomic_numbers[one] != sites.atomic_numbers[other]:
+            raise refusals.RefusedError(
+                f"sites {labels} share a position; expected an ordered crystal: choose "
+                "one ordering first",
+                "site partly occupied",
+            )
+        kept[other] = kept[other][:0]
+        doubts.append(f"sites {labels} are one site that is listed twice")
+    return kept
 
 
-def _crystal_from_tags(
-    values: dict[str, str], loops: list[tuple[list[str], list[list[str]]]]
-) -> structure.Crystal | None:
-    sites = None
-    for tags, rows in loops:
-        if any(tag in _SYMMETRY_TAGS for tag in tags):
-            column = next(i for i, tag in enumerate(tags) if tag in _SYMMETRY_TAGS)
-            operations = ["".join(row[column].split()).lower() for row in rows]
-            if operations != ["x,y,z"]:
-                return None
-        elif _COORD_TAGS[0] in tags:
-            if sites is not None or any(len(row) != len(tags) for row in rows):
-                return None
-            columns = zip(*rows, strict=True)
-            sites = dict(zip(tags, columns, strict=True))
-    if sites is None or not any(
-        tag in _SYMMETRY_TAGS for tags, _ in loops for tag in tags
+def _close_pairs(
+    coords: Float[np.ndarray, "images 3"], lattice: Float[np.ndarray, "3 3"]
+) -> Int[np.ndarray, "pairs 2"]:
+    """Pairs of positions that are the same within `_SAME_SITE`."""
+    # No fractional component of a vector of this length is larger.
+    reach = _SAME_SITE * np.linalg.norm(np.linalg.inv(lattice), axis=0).max()
+    if reach >= 0.25:
+        # A cell that thin holds no atoms; the checks of distances say so.
+        return np.zeros((0, 2), dtype=int)
+    tree = spatial.cKDTree(coords % 1.0, boxsize=1.0)
+    pairs = tree.query_pairs(reach * 3**0.5, output_type="ndarray")
+    apart = coords[pairs[:, 0]] - coords[pairs[:, 1]]
+    apart -= np.round(apart)
+    return pairs[np.linalg.norm(apart @ lattice, axis=1) < _SAME_SITE]
+
+
+def _choose(
+    candidates: list[cif_symmetry.Candidate],
+    sites: cif_sites.Sites,
+    lattice: Float[np.ndarray, "3 3"],
+    stated: stated_formulas.Stated | None,
+) -> structure.Crystal:
+    """The one setting that makes the file's formula with sensible distances.
+
+    Raises:
+        RefusedError: none does, or several do and the crystals differ.
+    """
+    possible: list[tuple[cif_symmetry.Candidate, _Reading]] = []
+    problem: ValueError | None = None
+    for candidate in candidates:
+        try:
+            reading = _read_with(candidate, sites, lattice, stated)
+        except ValueError as error:
+            problem = error
+            continue
+        if _is_sensible(reading.crystal):
+            possible.append((candidate, reading))
+    said = [each for each in possible if _has_multiplicities(each[1], sites)]
+    possible = said or possible
+    if possible and all(
+        _are_equal(possible[0][1].crystal, each.crystal) for _, each in possible[1:]
     ):
-        return None
-    if any(_number(value) != 1 for value in sites.get("_atom_site_occupancy", ())):
-        return None
-    names = sites.get("_atom_site_type_symbol") or sites["_atom_site_label"]
-    parameters = np.array([_number(values[tag]) for tag in _CELL_TAGS])
-    coords = [[_number(value) for value in sites[tag]] for tag in _COORD_TAGS]
-    return structure.Crystal(
-        atomic_numbers=np.array([_atomic_number(name) for name in names]),
-        frac_coords=np.array(coords, dtype=float).T,
-        lattice=structure.lattice_from_parameters(parameters),
+        return possible[0][1].crystal
+    names = ", ".join(each.name for each in candidates)
+    if not possible:
+        raise refusals.RefusedError(
+            f"no setting that its name can mean ({names}) makes a crystal"
+            + (f": {problem}" if problem else " with sensible distances"),
+            getattr(problem, "reason", "symmetry not said or not known"),
+        )
+    names = ", ".join(each.name for each, _ in possible)
+    raise refusals.RefusedError(
+        f"the name of its space group can mean several settings ({names}), and more "
+        "than one makes a sensible crystal; name the setting, as in 'F d -3 m :2', or "
+        "list the operations",
+        "symmetry not said or not known",
     )
 
 
-def _split_line(line: str) -> list[str]:
-    if "'" not in line and '"' not in line:
-        return line.split()
-    quoted = re.findall(r"'([^']*)'|\"([^\"]*)\"|(\S+)", line)
-    return ["".join(parts) for parts in quoted]
+def _is_sensible(crystal: structure.Crystal) -> bool:
+    return validity.check(crystal).shortest_distance_ratio >= _SENSIBLE_RATIO
 
 
-def _number(text: str) -> float:
-    return float(_UNCERTAINTY.sub("", text))
+def _has_multiplicities(reading: _Reading, sites: cif_sites.Sites) -> bool:
+    """Whether the numbers of images are those that the file gives."""
+    return sites.multiplicities == list(map(str, reading.multiplicities))
 
 
-def _atomic_number(name: str) -> int:
-    """Of a type symbol or label: ``Cu``, ``Cu2+``, ``Cu1``."""
-    match = _LEADING_SYMBOL.match(name)
-    if match is None:
-        raise errors.UserError(f"{name!r} does not begin with an element symbol")
-    return elements.atomic_number(match.group())
-
-
-def _parse_with_pymatgen(text: str) -> structure.Crystal:
-    # Slow to import, and rarely needed.
-    import warnings
-
-    from pymatgen.core import Structure
-
-    from crystaljax.crystals import bridge
-
-    with warnings.catch_warnings():
-        # One bad row says so by failing; a warning per row would hide everything.
-        warnings.simplefilter("ignore")
-        try:
-            parsed = Structure.from_str(text, fmt="cif")
-        except Exception as error:
-            # Its parser raises whatever a malformed text leads to: KeyError, ...
-            raise errors.UserError(f"not readable as CIF: {error}") from error
-    return bridge.from_pymatgen(parsed)
+def _are_equal(first: structure.Crystal, second: structure.Crystal) -> bool:
+    """Whether two crystals of one cell have the same atoms at the same places."""
+    if first.num_sites != second.num_sites:
+        return False
+    apart = first.frac_coords[:, None] - second.frac_coords
+    apart -= np.round(apart)
+    lengths = np.linalg.norm(apart @ first.lattice, axis=-1)
+    lengths[first.atomic_numbers[:, None] != second.atomic_numbers] = np.inf
+    return bool((lengths.min(axis=1) < _SAME_SITE).all())

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import refusals, structure
 from crystaljax.system import errors, numbers
 
 Row = TypeVar("Row")
@@ -134,7 +134,8 @@ def build_record(
     try:
         return Record(id, structure.wrapped(parse_crystal()), number, energy)
     except ValueError as error:
-        return Failure(id, "crystal not readable", str(error))
+        reason = getattr(error, "reason", refusals.UNREADABLE)
+        return Failure(id, reason, str(error))
 
 
 def parse_energy(text: object) -> float:

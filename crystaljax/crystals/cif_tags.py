@@ -1,0 +1,159 @@
+"""CIF text → the values of the one block with a crystal, by tag.
+
+gemmi splits the text by the grammar of CIF; this says what a tag, a missing value and
+a number are. Tags of all dictionaries are brought into one form, that of CIF 1.1 in
+lower case: ``_atom_site.fract_x`` is ``_atom_site_fract_x``.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+from gemmi import cif
+
+from crystaljax.crystals import refusals
+
+FRACT_X = "_atom_site_fract_x"
+_UNKNOWN = ("?", ".", "")
+_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+)?)(?:\(\d+\))?")
+_FRACTION = re.compile(r"([+-]?\d+)/(\d+)")
+# A value with blanks but without quotes, as some programs write names of space groups.
+_UNQUOTED = re.compile(
+    r"""^([ \t]*_\S+[ \t]+)(?!['";#])(\S+[ \t]+[^\s#].*?)[ \t]*$""", re.MULTILINE
+)
+# Outside quotes gemmi takes characters of ASCII alone; what matters keeps its meaning.
+_TO_ASCII = {
+    ord("\N{NO-BREAK SPACE}"): " ",
+    ord("\N{MINUS SIGN}"): "-",
+    ord("\N{EN DASH}"): "-",
+    ord("\N{MIDDLE DOT}"): ".",
+    ord("\N{BULLET}"): ".",
+    ord("\N{DOT OPERATOR}"): ".",
+    ord("\N{RIGHT SINGLE QUOTATION MARK}"): "'",
+    ord("\N{LEFT SINGLE QUOTATION MARK}"): "'",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Block:
+    """Values of a data block.
+
+    Attributes:
+        columns: raw values by tag; one value for a tag outside loops.
+    """
+
+    columns: Mapping[str, list[str]]
+
+    def texts(self, *tags: str) -> list[str] | None:
+        """Column of the first of the tags that is there, quotes removed."""
+        for tag in tags:
+            if tag in self.columns:
+                return [_unquote(each) for each in self.columns[tag]]
+        return None
+
+    def values(self, *tags: str) -> list[tuple[str, str]]:
+        """Tag and text of those outside loops that are there and known."""
+        found = []
+        for tag in tags:
+            column = self.columns.get(tag)
+            if column is not None and len(column) == 1:
+                text = _unquote(column[0]).strip()
+                if text not in _UNKNOWN:
+                    found.append((tag, text))
+        return found
+
+    def number(self, tag: str) -> float | None:
+        """Number of a tag outside loops; None where it is missing or unknown.
+
+        Raises:
+            RefusedError: it is no number.
+        """
+        for _, text in self.values(tag):
+            return parse_number(text, tag)
+        return None
+
+
+def read_block(text: str) -> Block:
+    """The block that holds a crystal.
+
+    Raises:
+        RefusedError: the text is no CIF, or the number of crystals in it is not one.
+    """
+    blocks = [_columns(each) for each in _tokenize(text)]
+    crystals = [each for each in blocks if FRACT_X in each]
+    if len(crystals) == 1:
+        return Block(crystals[0])
+    if crystals:
+        raise refusals.RefusedError(
+            f"not readable as CIF: {len(crystals)} crystals in one file; write a file "
+            "for each"
+        )
+    what = "it has no atoms with fractional coordinates" if blocks else "it is empty"
+    raise refusals.RefusedError(f"not readable as CIF: {what}")
+
+
+def _tokenize(text: str) -> cif.Document:
+    if not text.isascii():
+        text = text.translate(_TO_ASCII).encode("ascii", "replace").decode("ascii")
+    try:
+        return cif.read_string(text)
+    except (ValueError, RuntimeError) as error:
+        quoted = _UNQUOTED.sub(r'\1"\2"', text)
+        if quoted != text:
+            try:
+                return cif.read_string(quoted)
+            except (ValueError, RuntimeError):
+                pass
+        message = " ".join(str(error).split()).removeprefix("string:")
+        raise refusals.RefusedError(f"not readable as CIF: line {message}") from error
+
+
+def _columns(block: cif.Block) -> dict[str, list[str]]:
+    columns: dict[str, list[str]] = {}
+    for item in block:
+        if item.pair is not None:
+            tag, value = item.pair
+            columns.setdefault(_normalize(tag), [value])
+        elif item.loop is not None:
+            tags, values = item.loop.tags, item.loop.values
+            for index, tag in enumerate(tags):
+                columns.setdefault(_normalize(tag), values[index :: len(tags)])
+    return columns
+
+
+def _normalize(tag: str) -> str:
+    return tag.lower().replace(".", "_")
+
+
+def _unquote(value: str) -> str:
+    return cif.as_string(value) if value[:1] in ("'", '"', ";") else value
+
+
+def is_unknown(text: str) -> bool:
+    """Whether a value is left out: ``?`` or ``.``."""
+    return text in _UNKNOWN
+
+
+def parse_number(text: str, name: str) -> float:
+    """Number with or without a standard uncertainty, or a fraction such as 1/3.
+
+    Raises:
+        RefusedError: it is none, or not finite.
+    """
+    match = _NUMBER.fullmatch(text)
+    if match is not None:
+        value = float(match.group(1).lower().replace("d", "e"))
+        if math.isfinite(value):
+            return value
+    match = _FRACTION.fullmatch(text)
+    if match is not None and int(match.group(2)):
+        return int(match.group(1)) / int(match.group(2))
+    raise refusals.RefusedError(f"{name} is {text[:40]!r}; expected a number")
+
+
+def half_last_digit(text: str) -> float:
+    """What the rounding of a number as written can hide: 0.05 for ``12.3``."""
+    match = _NUMBER.fullmatch(text)
+    digits = match.group(1).lower().partition("e")[0] if match else ""
+    return 0.5 * 10.0 ** -len(digits.partition(".")[2])

@@ -1,0 +1,190 @@
+"""What a file says of its own composition: formula and number of formula units.
+
+The formulas of CIF files: ``'H2 Mg1 O2'``, and as far as they can be read the free
+forms with charges, multipliers, brackets and dots: ``'Cu 2+, 2(Cl 1-), 2(H2 O)'``,
+``'CuSO4.5H2O'``. Deuterium counts as hydrogen.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+from crystaljax.crystals import elements
+
+_TOKEN = re.compile(
+    r"(?P<charge>(?<![A-Za-z\d])\d*[+-]|(?<![A-Za-z\d])[+-]\d*)"
+    r"|(?P<symbol>[A-Za-z]+)"
+    r"|(?P<open>[(\[{])|(?P<close>[)\]}])"
+    r"|(?P<number>\d+\.?\d*|\.\d+)|(?P<blank>\s+)"
+)
+_SYMBOL = re.compile(r"[A-Z][a-z]?")
+# The dot of a hydrate, not that of a number. ``CuSO4.5H2O`` has five waters;
+# ``Al2O3.2SiO2`` cannot be told from a fraction.
+_WATER = r"\.(?=\d+\(?H2O)"
+_PART = re.compile(
+    r"[,;*]|(?<!\d)\.|\.(?!\d)|\.(?=\d*\.\d)"
+    rf"|(?<=[A-Za-z\])}}]\d){_WATER}|(?<=[A-Za-z\])}}]\d\d){_WATER}"
+)
+_AMBIGUOUS = re.compile(r"[A-Za-z\])}]\d+\.\d+[A-Za-z(\[{]")
+_ATOMS = {"D": "H"}
+# Fractional counts are rounded by a file as it likes; others are exact.
+_ROUNDING = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Stated:
+    """A composition as a file says it.
+
+    Attributes:
+        text: as it is written.
+        counts: atoms per formula by symbol.
+        num_units: formulas per cell; None where the file does not say.
+    """
+
+    text: str
+    counts: Mapping[str, float]
+    num_units: float | None
+
+
+def find_contradiction(stated: Stated, counts: Mapping[str, int]) -> str:
+    """How the atoms of a cell differ from what its file says; "" if they do not.
+
+    The formula is that of a formula unit, or of the whole cell: pymatgen writes the
+    cell's, with the number of reduced formulas in it.
+
+    Args:
+        stated: what the file says.
+        counts: atoms in the cell by symbol.
+    """
+    found = elements.format_formula(counts)
+    units = stated.num_units
+    told = f"the formula {stated.text!r}"
+    if units is not None:
+        told = f"{units:g} formula units of {stated.text!r}"
+    problem = f"the sites make {found}, the file says {told}"
+    if set(counts) != set(stated.counts):
+        return problem
+    if units is None:
+        ratio = sum(counts.values()) / sum(stated.counts.values())
+        units = max(1.0, float(round(ratio)))
+        return "" if _agree(stated.counts, counts, units) else problem
+    if _agree(stated.counts, counts, units):
+        return ""
+    divides = all(count % units == 0 for count in counts.values())
+    return "" if divides and _agree(stated.counts, counts, 1.0) else problem
+
+
+def _agree(
+    formula: Mapping[str, float], counts: Mapping[str, int], num_units: float
+) -> bool:
+    for name, count in counts.items():
+        amount = formula[name]
+        is_whole = float(amount).is_integer()
+        slack = 1e-6 if is_whole else max(_ROUNDING * amount, 0.005)
+        if abs(num_units * amount - count) > min(num_units * slack, 0.4):
+            return False
+    return True
+
+
+def parse_formula(text: str) -> dict[str, float] | None:
+    """Formula → atoms by symbol; None for what cannot be read beyond doubt."""
+    total: collections.Counter[str] = collections.Counter()
+    for part in _PART.split(text):
+        if not part.strip():
+            continue
+        if _AMBIGUOUS.search(part):
+            return None
+        counts = _parse_part(part)
+        if counts is None:
+            return None
+        total.update(counts)
+    counts = {name: count for name, count in total.items() if count > 0}
+    return counts or None
+
+
+def _parse_part(text: str) -> dict[str, float] | None:
+    """``5 H2 O``, ``2(Cl 1-)``, ``Ca (O H)2``: a number before it multiplies it."""
+    stack: list[collections.Counter[str]] = [collections.Counter()]
+    factor = 1.0
+    # What the next number multiplies: the atoms or the bracket just before it.
+    last: dict[str, float] = {}
+    position = 0
+    has_begun = False
+    # A bracket's factor may stand before it.
+    factors = [1.0]
+    pending = 1.0
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            return None
+        kind, token = match.lastgroup, match.group()
+        position = match.end()
+        if kind == "blank":
+            last = {}
+            continue
+        if kind == "charge":
+            last = {}
+            continue
+        if kind == "number":
+            amount = float(token)
+            if last:
+                # ``Fe3+``: a count or a charge.
+                if text[position : position + 1] in ("+", "-"):
+                    return None
+                for name, count in last.items():
+                    stack[-1][name] += count * (amount - 1)
+                last = {}
+            elif not has_begun:
+                factor = amount
+            elif text[position : position + 1] in tuple("([{"):
+                pending = amount
+            else:
+                return None
+        elif kind == "symbol":
+            names = _split_symbols(token)
+            if names is None:
+                return None
+            for name in names:
+                stack[-1][name] += 1
+            last = {names[-1]: 1}
+        elif kind == "open":
+            stack.append(collections.Counter())
+            factors.append(pending)
+            pending, last = 1.0, {}
+        else:
+            if len(stack) == 1:
+                return None
+            group, times = stack.pop(), factors.pop()
+            last = {name: count * times for name, count in group.items()}
+            stack[-1].update(last)
+        has_begun = True
+    if len(stack) > 1:
+        return None
+    return {name: count * factor for name, count in stack[0].items()}
+
+
+def _split_symbols(letters: str) -> list[str] | None:
+    """``NaCl`` → Na, Cl, and ``NA`` → Na, since A is no element."""
+    names = _SYMBOL.findall(letters)
+    if "".join(names) != letters:
+        return None
+    if len(letters) == 2 and not all(map(_is_atom, names)):
+        names = [letters.capitalize()]
+    if not all(map(_is_atom, names)):
+        return None
+    return [_ATOMS.get(name, name) for name in names]
+
+
+def _is_atom(name: str) -> bool:
+    return name in elements.SYMBOLS or name in _ATOMS
+
+
+def parse_num_units(text: str) -> float:
+    """Number of formula units per cell; NaN for what is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if 0 < value < math.inf else math.nan
