@@ -114,10 +114,9 @@ def _read_coords(
         if texts is None:
             raise refusals.RefusedError(f"{tag} is missing")
         columns.append(
-            [
-                cif_tags.parse_number(text, f"{tag} of site {label!r}")
-                for text, label in zip(texts, labels, strict=True)
-            ]
+            cif_tags.parse_numbers(
+                texts, lambda index, tag=tag: f"{tag} of site {labels[index]!r}"
+            )
         )
     return np.array(columns).T
 

@@ -6,9 +6,10 @@ lower case: ``_atom_site.fract_x`` is ``_atom_site_fract_x``.
 """
 
 import dataclasses
+import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from gemmi import cif
 
@@ -18,6 +19,8 @@ FRACT_X = "_atom_site_fract_x"
 _UNKNOWN = ("?", ".", "")
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+)?)(?:\(\d+\))?")
 _FRACTION = re.compile(r"([+-]?\d+)/(\d+)")
+# Columns of plain decimals, nearly all there are, can be left to float().
+_DECIMALS = re.compile(r"[0-9.+\- ]*")
 # A value with blanks but without quotes, as some programs write names of space groups.
 _UNQUOTED = re.compile(
     r"""^([ \t]*_\S+[ \t]+)(?!['";#])(\S+[ \t]+[^\s#].*?)[ \t]*$""", re.MULTILINE
@@ -122,6 +125,7 @@ def _columns(block: cif.Block) -> dict[str, list[str]]:
     return columns
 
 
+@functools.lru_cache(maxsize=1024)
 def _normalize(tag: str) -> str:
     return tag.lower().replace(".", "_")
 
@@ -150,6 +154,21 @@ def parse_number(text: str, name: str) -> float:
     if match is not None and int(match.group(2)):
         return int(match.group(1)) / int(match.group(2))
     raise refusals.RefusedError(f"{name} is {text[:40]!r}; expected a number")
+
+
+def parse_numbers(texts: list[str], names: Callable[[int], str]) -> list[float]:
+    """`parse_number` of a column; ``names`` says what the value at an index is called.
+
+    Raises:
+        RefusedError: a value is no number, or not finite.
+    """
+    if _DECIMALS.fullmatch(" ".join(texts)):
+        try:
+            return list(map(float, texts))
+        except ValueError:
+            # The one that is none is named below.
+            pass
+    return [parse_number(text, names(index)) for index, text in enumerate(texts)]
 
 
 def half_last_digit(text: str) -> float:
