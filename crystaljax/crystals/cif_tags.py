@@ -17,6 +17,7 @@ from crystaljax.crystals import refusals
 
 FRACT_X = "_atom_site_fract_x"
 _UNKNOWN = ("?", ".", "")
+_QUOTES = frozenset("'\";")
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+)?)(?:\(\d+\))?")
 _FRACTION = re.compile(r"([+-]?\d+)/(\d+)")
 # Columns of plain decimals, nearly all there are, can be left to float().
@@ -51,8 +52,10 @@ class Block:
     def texts(self, *tags: str) -> list[str] | None:
         """Column of the first of the tags that is there, quotes removed."""
         for tag in tags:
-            if tag in self.columns:
-                return [_unquote(each) for each in self.columns[tag]]
+            column = self.columns.get(tag)
+            if column is not None:
+                is_plain = _QUOTES.isdisjoint("".join(column))
+                return column if is_plain else [_unquote(each) for each in column]
         return None
 
     def values(self, *tags: str) -> list[tuple[str, str]]:
@@ -131,7 +134,7 @@ def _normalize(tag: str) -> str:
 
 
 def _unquote(value: str) -> str:
-    return cif.as_string(value) if value[:1] in ("'", '"', ";") else value
+    return cif.as_string(value) if value[:1] in _QUOTES else value
 
 
 def is_unknown(text: str) -> bool:

@@ -7,6 +7,7 @@ forms with charges, multipliers, brackets and dots: ``'Cu 2+, 2(Cl 1-), 2(H2 O)'
 
 import collections
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ _TOKEN = re.compile(
     r"|(?P<number>\d+\.?\d*|\.\d+)|(?P<blank>\s+)"
 )
 _SYMBOL = re.compile(r"[A-Z][a-z]?")
+# The form that nearly all files have: ``Cd1 Cu1 N3``.
+_PLAIN = re.compile(r"(?:[A-Z][a-z]?[1-9]\d*(?: |$))+")
+_PLAIN_PART = re.compile(r"([A-Z][a-z]?)(\d+)")
 # The dot of a hydrate, not that of a number. ``CuSO4.5H2O`` has five waters;
 # ``Al2O3.2SiO2`` cannot be told from a fraction.
 _WATER = r"\.(?=\d+\(?H2O)"
@@ -29,6 +33,7 @@ _PART = re.compile(
 )
 _AMBIGUOUS = re.compile(r"[A-Za-z\])}]\d+\.\d+[A-Za-z(\[{]")
 _ATOMS = {"D": "H"}
+_KNOWN = frozenset(elements.SYMBOLS)
 # Fractional counts are rounded by a file as it likes; others are exact.
 _ROUNDING = 0.02
 
@@ -88,8 +93,14 @@ def _agree(
     return True
 
 
-def parse_formula(text: str) -> dict[str, float] | None:
+@functools.lru_cache(maxsize=1024)
+def parse_formula(text: str) -> Mapping[str, float] | None:
     """Formula → atoms by symbol; None for what cannot be read beyond doubt."""
+    if _PLAIN.fullmatch(text):
+        parts = _PLAIN_PART.findall(text)
+        plain = {name: float(count) for name, count in parts}
+        if len(plain) == len(parts) and all(name in _KNOWN for name in plain):
+            return plain
     total: collections.Counter[str] = collections.Counter()
     for part in _PART.split(text):
         if not part.strip():
@@ -178,7 +189,7 @@ def _split_symbols(letters: str) -> list[str] | None:
 
 
 def _is_atom(name: str) -> bool:
-    return name in elements.SYMBOLS or name in _ATOMS
+    return name in _KNOWN or name in _ATOMS
 
 
 def parse_num_units(text: str) -> float:
