@@ -6,6 +6,7 @@ result is compared with the file's formula, number of formula units and volume.
 
 import collections
 import dataclasses
+import math
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -83,16 +84,18 @@ def parse_cif(text: str) -> structure.Crystal:
 
 
 def _read_lattice(block: cif_tags.Block) -> Float[np.ndarray, "3 3"]:
-    parameters = []
-    for tag in _CELL:
-        value = block.number(tag)
-        if value is None:
-            raise refusals.RefusedError(f"not readable as CIF: {tag} is missing")
-        parameters.append(value)
+    found = block.values(*_CELL)
+    if len(found) < len(_CELL):
+        missing = next(tag for tag in _CELL if tag not in dict(found))
+        raise refusals.RefusedError(f"not readable as CIF: {missing} is missing")
+    parameters = cif_tags.parse_numbers(
+        [text for _, text in found], lambda index: _CELL[index]
+    )
     lattice = structure.lattice_from_parameters(np.array(parameters))
     for _, text in block.values(_VOLUME):
         stated = cif_tags.parse_number(text, _VOLUME)
-        volume = float(np.linalg.det(lattice))
+        # Of a triangular matrix.
+        volume = math.prod(lattice.diagonal().tolist())
         slack = _VOLUME_TOLERANCE * volume + cif_tags.half_last_digit(text)
         if not abs(stated - volume) <= slack:
             raise refusals.RefusedError(

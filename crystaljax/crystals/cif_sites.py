@@ -63,7 +63,7 @@ def read_sites(block: cif_tags.Block) -> Sites:
     doubts: list[str] = []
     is_atom = _find_atoms(block, labels, doubts)
     numbers = _read_elements(types, labels, _LABEL in columns, is_atom, doubts)
-    kept = np.flatnonzero(is_atom)
+    kept = [index for index, each in enumerate(is_atom) if each]
     multiplicities = block.texts(*_MULTIPLICITIES)
     return Sites(
         labels=[labels[index] for index in kept],

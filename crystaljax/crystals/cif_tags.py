@@ -122,9 +122,11 @@ def _columns(block: cif.Block) -> dict[str, list[str]]:
             tag, value = item.pair
             columns.setdefault(_normalize(tag), [value])
         elif item.loop is not None:
-            tags, values = item.loop.tags, item.loop.values
+            loop = item.loop
+            tags, values = loop.tags, loop.values
+            width = len(tags)
             for index, tag in enumerate(tags):
-                columns.setdefault(_normalize(tag), values[index :: len(tags)])
+                columns.setdefault(_normalize(tag), values[index::width])
     return columns
 
 

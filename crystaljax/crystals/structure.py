@@ -94,6 +94,9 @@ def wrap_sites(
     are left that say where in the cell it is, and `validity.find_cell_problem` says so.
     """
     coords = np.asarray(frac_coords, dtype=np.float64)
+    if coords.size and coords.min() >= 0 and coords.max() < 1:
+        # Nearly always, and files hold millions. A negative zero becomes zero.
+        return coords + 0.0
     is_known = np.abs(coords) <= MAX_COORDINATE
     inside = np.where(is_known, coords, 0.0)
     inside -= np.floor(inside)
