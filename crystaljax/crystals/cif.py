@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import spatial
 
 from crystaljax.crystals import (
     cif_sites,
@@ -234,6 +233,9 @@ def _close_pairs(
     coords: Float[np.ndarray, "images 3"], lattice: Float[np.ndarray, "3 3"]
 ) -> Int[np.ndarray, "pairs 2"]:
     """Pairs of positions that are the same within `_SAME_SITE`."""
+    # Slow to import, and data sets in P1 do without.
+    from scipy import spatial
+
     # No fractional component of a vector of this length is larger.
     reach = _SAME_SITE * np.linalg.norm(np.linalg.inv(lattice), axis=0).max()
     if reach >= 0.25:

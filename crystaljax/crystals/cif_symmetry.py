@@ -130,8 +130,13 @@ def _resolve(
     choices: tuple[str, ...],
     lists: tuple[tuple[str, ...], ...],
 ) -> tuple[Candidate, ...]:
-    named = {text: space_group_names.find_settings(text) for _, text in names}
     number = _only_number(numbers)
+    if lists == (_IDENTITY,) and number in (None, 1) and not halls and not references:
+        # As in most data sets: the tables of names are not even loaded.
+        if all(text in ("P 1", "P1") for _, text in names):
+            made = operations.parse_triplets(_IDENTITY)
+            return (Candidate(made, "P 1"),)
+    named = {text: space_group_names.find_settings(text) for _, text in names}
     if lists:
         made = _parse_lists(lists)
         _require_named(made, named, references, halls, number)

@@ -17,6 +17,15 @@ from crystaljax.crystals import refusals
 
 FRACT_X = "_atom_site_fract_x"
 _UNKNOWN = ("?", ".", "")
+# Tags that are there twice are looked at here.
+_NO_CHECKS = 0
+_CRYSTAL_TAGS = (
+    "_atom_site_",
+    "_cell_",
+    "_chemical_formula_",
+    "_space_group_",
+    "_symmetry_",
+)
 _QUOTES = frozenset("'\";")
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+)?)(?:\(\d+\))?")
 _FRACTION = re.compile(r"([+-]?\d+)/(\d+)")
@@ -103,12 +112,12 @@ def _tokenize(text: str) -> cif.Document:
     if not text.isascii():
         text = text.translate(_TO_ASCII).encode("ascii", "replace").decode("ascii")
     try:
-        return cif.read_string(text)
+        return cif.read_string(text, check_level=_NO_CHECKS)
     except (ValueError, RuntimeError) as error:
         quoted = _UNQUOTED.sub(r'\1"\2"', text)
         if quoted != text:
             try:
-                return cif.read_string(quoted)
+                return cif.read_string(quoted, check_level=_NO_CHECKS)
             except (ValueError, RuntimeError):
                 pass
         message = " ".join(str(error).split()).removeprefix("string:")
@@ -116,18 +125,43 @@ def _tokenize(text: str) -> cif.Document:
 
 
 def _columns(block: cif.Block) -> dict[str, list[str]]:
+    """Raw values by tag.
+
+    Raises:
+        RefusedError: a tag that says something of the crystal has two values.
+    """
     columns: dict[str, list[str]] = {}
     for item in block:
-        if item.pair is not None:
-            tag, value = item.pair
-            columns.setdefault(_normalize(tag), [value])
-        elif item.loop is not None:
-            loop = item.loop
-            tags, values = loop.tags, loop.values
-            width = len(tags)
-            for index, tag in enumerate(tags):
-                columns.setdefault(_normalize(tag), values[index::width])
+        pair = item.pair
+        if pair is not None:
+            _add(columns, pair[0], [pair[1]])
+            continue
+        loop = item.loop
+        if loop is not None:
+            values, width = loop.values, loop.width()
+            for index, tag in enumerate(loop.tags):
+                _add(columns, tag, values[index::width])
     return columns
+
+
+def _add(columns: dict[str, list[str]], tag: str, column: list[str]) -> None:
+    name = _normalize(tag)
+    before = columns.setdefault(name, column)
+    if before is column:
+        return
+    # Some data bases write a tag a second time, and leave it empty.
+    known = [" ".join(map(_unquote, each)).split() for each in (before, column)]
+    if known[0] in ([], ["?"], ["."]):
+        columns[name] = column
+    elif (
+        known[1] not in ([], ["?"], ["."])
+        and known[0] != known[1]
+        and name.startswith(_CRYSTAL_TAGS)
+    ):
+        raise refusals.RefusedError(
+            f"{tag} is there twice, as {' '.join(known[0])[:40]!r} and as "
+            f"{' '.join(known[1])[:40]!r}; remove one"
+        )
 
 
 @functools.lru_cache(maxsize=1024)
