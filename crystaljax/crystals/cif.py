@@ -200,11 +200,11 @@ def _expand(
 
 
 def _drop_repeated(
-    images: list[Float[np.ndarray, "images 3"]],
+    images: list[Float[np.ndarray, "_ 3"]],
     sites: cif_sites.Sites,
     lattice: Float[np.ndarray, "3 3"],
     doubts: list[str],
-) -> list[Float[np.ndarray, "images 3"]]:
+) -> list[Float[np.ndarray, "_ 3"]]:
     """Images of sites; none for a site that is an image of one before it.
 
     Raises:

@@ -131,11 +131,14 @@ def _resolve(
     lists: tuple[tuple[str, ...], ...],
 ) -> tuple[Candidate, ...]:
     number = _only_number(numbers)
-    if lists == (_IDENTITY,) and number in (None, 1) and not halls and not references:
+    if (
+        lists == (_IDENTITY,)
+        and number in (None, 1)
+        and not (halls or references)
+        and all(text in ("P 1", "P1") for _, text in names)
+    ):
         # As in most data sets: the tables of names are not even loaded.
-        if all(text in ("P 1", "P1") for _, text in names):
-            made = operations.parse_triplets(_IDENTITY)
-            return (Candidate(made, "P 1"),)
+        return (Candidate(operations.parse_triplets(_IDENTITY), "P 1"),)
     named = {text: space_group_names.find_settings(text) for _, text in names}
     if lists:
         made = _parse_lists(lists)
