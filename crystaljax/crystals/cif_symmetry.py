@@ -157,7 +157,7 @@ def _resolve(
             else space_group_names.find_settings(references[0][1])
         )
         name = f"space group {number}" if number is not None else references[0][1]
-        return _candidates(settings, name)
+        return _candidates(_with_choice(settings, choices), name)
     doubt = "it names no space group and lists no operations, so that it is P 1"
     return (Candidate(operations.parse_triplets(_IDENTITY), "P 1", doubt=doubt),)
 
@@ -278,10 +278,15 @@ def _choose_settings(
                 f"{number}",
                 _CONTRADICTION,
             )
-    chosen = [
-        each for each in settings if set(map(str.lower, choices)) & set(each.choices)
-    ]
-    return _candidates(chosen or settings, name)
+    return _candidates(_with_choice(settings, choices), name)
+
+
+def _with_choice(
+    settings: list[space_group_names.Setting], choices: tuple[str, ...]
+) -> list[space_group_names.Setting]:
+    """Those that the code of the file chooses; all if it chooses none of them."""
+    codes = set(map(str.lower, choices))
+    return [each for each in settings if codes & set(each.choices)] or settings
 
 
 def _candidates(
