@@ -234,14 +234,14 @@ def _close_pairs(
 ) -> Int[np.ndarray, "pairs 2"]:
     """Pairs of positions that are the same within `_SAME_SITE`."""
     # Slow to import, and data sets in P1 do without.
-    from scipy import spatial
+    from scipy.spatial import KDTree
 
     # No fractional component of a vector of this length is larger.
     reach = _SAME_SITE * np.linalg.norm(np.linalg.inv(lattice), axis=0).max()
     if reach >= 0.25:
         # A cell that thin holds no atoms; the checks of distances say so.
         return np.zeros((0, 2), dtype=int)
-    tree = spatial.cKDTree(coords % 1.0, boxsize=1.0)
+    tree = KDTree(coords % 1.0, boxsize=1.0)
     pairs = tree.query_pairs(reach * 3**0.5, output_type="ndarray")
     apart = coords[pairs[:, 0]] - coords[pairs[:, 1]]
     apart -= np.round(apart)

@@ -134,7 +134,8 @@ def _columns(block: cif.Block) -> dict[str, list[str]]:
     for item in block:
         pair = item.pair
         if pair is not None:
-            _add(columns, pair[0], [pair[1]])
+            tag, value = pair
+            _add(columns, tag, [value])
             continue
         loop = item.loop
         if loop is not None:

@@ -117,7 +117,7 @@ def parse_formula(text: str) -> Mapping[str, float] | None:
 
 def _parse_part(text: str) -> dict[str, float] | None:
     """``5 H2 O``, ``2(Cl 1-)``, ``Ca (O H)2``: a number before it multiplies it."""
-    stack: list[collections.Counter[str]] = [collections.Counter()]
+    stack: list[dict[str, float]] = [collections.defaultdict(float)]
     factor = 1.0
     # What the next number multiplies: the atoms or the bracket just before it.
     last: dict[str, float] = {}
@@ -161,7 +161,7 @@ def _parse_part(text: str) -> dict[str, float] | None:
                 stack[-1][name] += 1
             last = {names[-1]: 1}
         elif kind == "open":
-            stack.append(collections.Counter())
+            stack.append(collections.defaultdict(float))
             factors.append(pending)
             pending, last = 1.0, {}
         else:
@@ -169,7 +169,8 @@ def _parse_part(text: str) -> dict[str, float] | None:
                 return None
             group, times = stack.pop(), factors.pop()
             last = {name: count * times for name, count in group.items()}
-            stack[-1].update(last)
+            for name, count in last.items():
+                stack[-1][name] += count
         has_begun = True
     if len(stack) > 1:
         return None
