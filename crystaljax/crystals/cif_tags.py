@@ -10,6 +10,7 @@ import functools
 import math
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from gemmi import cif
 
@@ -132,7 +133,7 @@ def _columns(block: cif.Block) -> dict[str, list[str]]:
     """
     columns: dict[str, list[str]] = {}
     for item in block:
-        pair = item.pair
+        pair: Any = item.pair
         if pair is not None:
             tag, value = pair
             _add(columns, tag, [value])
