@@ -10,8 +10,17 @@ import scipy.optimize
 
 from crystaljax.crystals import bridge, structure
 from crystaljax.relaxation import ase_relaxation, calculators
+from crystaljax.system import isolation
 
 ELEMENTS = {"Cu": 3.7, "Ag": 4.0, "Au": 4.2, "Pt": 3.9, "Ni": 3.5}
+
+
+def settings(**changes):
+    return ase_relaxation.RelaxationSettings(**changes)
+
+
+def workers(num_workers):
+    return isolation.WorkerOptions(num_workers=num_workers)
 
 
 def fcc(symbol, a):
@@ -43,7 +52,7 @@ def emt_minimum(crystal, span=0.015):
 
 @pytest.mark.parametrize("start", [3.3, 3.6, 3.9])
 def test_strained_copper_relaxes_to_the_emt_lattice_constant(start):
-    relaxed = ase_relaxation.relax(fcc("Cu", start), "emt", fmax=0.01)
+    relaxed = ase_relaxation.relax(fcc("Cu", start), "emt", settings(fmax=0.01))
     _, scale = emt_minimum(fcc("Cu", 3.6))
     assert relaxed.converged and relaxed.failure == ""
     assert relaxed.max_force < 0.01
@@ -52,7 +61,7 @@ def test_strained_copper_relaxes_to_the_emt_lattice_constant(start):
 
 
 def test_l1_2_reaches_the_minimum_and_keeps_its_cell_cubic():
-    relaxed = ase_relaxation.relax(l1_2(3.5), "emt", fmax=0.005)
+    relaxed = ase_relaxation.relax(l1_2(3.5), "emt", settings(fmax=0.005))
     energy, scale = emt_minimum(l1_2(3.73))
     assert relaxed.energy == pytest.approx(energy, abs=1e-4)
     parameters = structure.lattice_parameters(relaxed.crystal.lattice)
@@ -64,7 +73,7 @@ def test_l1_2_reaches_the_minimum_and_keeps_its_cell_cubic():
 def test_sites_relax_in_a_fixed_cell():
     crystal = l1_2(3.7)
     crystal.frac_coords[1] += 0.05
-    relaxed = ase_relaxation.relax(crystal, "emt", relax_cell=False)
+    relaxed = ase_relaxation.relax(crystal, "emt", settings(relax_cell=False))
     np.testing.assert_array_equal(relaxed.crystal.lattice, crystal.lattice)
     offsets = relaxed.crystal.frac_coords - relaxed.crystal.frac_coords[0]
     np.testing.assert_allclose(offsets[1], [0.5, 0.5, 0], atol=0.01)
@@ -72,7 +81,7 @@ def test_sites_relax_in_a_fixed_cell():
 
 
 def test_out_of_steps_is_not_converged_and_not_a_failure():
-    relaxed = ase_relaxation.relax(fcc("Cu", 3.9), "emt", max_steps=1)
+    relaxed = ase_relaxation.relax(fcc("Cu", 3.9), "emt", settings(max_steps=1))
     assert (relaxed.converged, relaxed.num_steps, relaxed.failure) == (False, 1, "")
     assert relaxed.max_force > 0.05
 
@@ -134,7 +143,9 @@ def test_calculator_that_raises_costs_one_row(monkeypatch):
 def test_many_keep_their_order_around_a_bad_one(num_workers):
     bad = bad_crystals()["not finite"]
     crystals = [fcc("Au", 4.2), bad, l1_2(3.6), fcc("Cu", 3.5)]
-    results = ase_relaxation.relax_many(crystals, "emt", num_workers=num_workers)
+    results = ase_relaxation.relax_many(
+        crystals, "emt", worker_options=workers(num_workers)
+    )
     assert [r.failure != "" for r in results] == [False, True, False, False]
     for crystal, result in zip(crystals, results, strict=True):
         alone = ase_relaxation.relax(crystal, "emt")
@@ -147,7 +158,7 @@ def test_many_keep_their_order_around_a_bad_one(num_workers):
 def test_elements_without_emt_parameters_are_named_before_anything_runs():
     salt = structure.Crystal(np.array([11, 17]), np.zeros((2, 3)), np.eye(3) * 4)
     with pytest.raises(ValueError, match=r"no parameters for Cl, Na"):
-        ase_relaxation.relax_many([l1_2(3.7), salt], "emt", num_workers=1)
+        ase_relaxation.relax_many([l1_2(3.7), salt], "emt", worker_options=workers(1))
 
 
 def module_calculator(tmp_path, monkeypatch, body):
@@ -177,15 +188,15 @@ def test_crystal_that_hangs_or_kills_its_process_costs_one_row(tmp_path, monkeyp
         "'Ag' in symbols and time.sleep(60); 'Pt' in symbols and os._exit(1)",
     )
     crystals = [fcc(symbol, a) for symbol, a in ELEMENTS.items()]
-    settings = ase_relaxation.RelaxationSettings(timeout=8.0)
-    found = dict(ase_relaxation.relax_each(crystals, name, settings, num_workers=2))
+    chosen = settings(timeout=8.0)
+    found = dict(ase_relaxation.relax_each(crystals, name, chosen, workers(2)))
     failures = {symbol: found[i].failure for i, symbol in enumerate(ELEMENTS)}
     assert failures.pop("Ag") == "timed out after 8 s"
     assert "died with exit code 1" in failures.pop("Pt")
     assert set(failures.values()) == {""}
     for i, symbol in enumerate(ELEMENTS):
         if symbol in failures:
-            alone = ase_relaxation.relax(crystals[i], "emt", max_steps=500)
+            alone = ase_relaxation.relax(crystals[i], "emt", settings(max_steps=500))
             assert found[i].energy == pytest.approx(alone.energy, abs=1e-9)
             assert 0 < found[i].seconds < 3
         else:
@@ -197,7 +208,7 @@ def test_optimizers_find_the_same_minimum(optimizer):
     crystal = l1_2(3.7)
     crystal.frac_coords[1] += 0.02
     relaxed = ase_relaxation.relax(
-        crystal, "emt", fmax=0.01, max_steps=500, optimizer=optimizer
+        crystal, "emt", settings(fmax=0.01, optimizer=optimizer)
     )
     assert relaxed.converged
     assert relaxed.energy == pytest.approx(emt_minimum(l1_2(3.73))[0], abs=1e-4)

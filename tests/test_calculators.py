@@ -9,6 +9,7 @@ from ase.filters import FrechetCellFilter
 
 from crystaljax.crystals import bridge, structure
 from crystaljax.relaxation import ase_relaxation, calculators
+from crystaljax.system import isolation
 
 
 @pytest.fixture(scope="module", params=["tensornet", "m3gnet"])
@@ -46,7 +47,9 @@ def test_matgl_potential_relaxes_crystals_in_processes(potential):
     # Few steps: these potentials are as rough as their weights are random.
     settings = ase_relaxation.RelaxationSettings(fmax=1e-4, max_steps=3)
     found = dict(
-        ase_relaxation.relax_each(crystals, potential, settings, num_workers=1)
+        ase_relaxation.relax_each(
+            crystals, potential, settings, isolation.WorkerOptions(num_workers=1)
+        )
     )
     for i, crystal in enumerate(crystals):
         assert (found[i].failure, found[i].num_steps) == ("", 3)

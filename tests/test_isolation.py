@@ -10,6 +10,7 @@ import pytest
 
 from crystaljax.system import isolation
 
+ONE, TWO = (isolation.WorkerOptions(num_workers=n) for n in (1, 2))
 distributed = pytest.importorskip("distributed")
 
 
@@ -45,8 +46,9 @@ def die_once(path):
 
 
 def collect(items, **kwargs):
-    kwargs = {"timeout": 30.0, "num_workers": 2} | kwargs
-    return dict(isolation.map_isolated(behave, items, **kwargs))
+    timeout = kwargs.pop("timeout", 30.0)
+    options = isolation.WorkerOptions(**{"num_workers": 2} | kwargs)
+    return dict(isolation.map_isolated(behave, items, timeout, options))
 
 
 def children():
@@ -76,7 +78,7 @@ def test_bad_items_cost_themselves_and_nothing_else():
 
 def test_an_innocent_item_has_a_second_chance(tmp_path):
     paths = [str(tmp_path / "marker")]
-    found = dict(isolation.map_isolated(die_once, paths, timeout=30.0, num_workers=1))
+    found = dict(isolation.map_isolated(die_once, paths, 30.0, ONE))
     assert found == {0: "1"}
 
 
@@ -93,7 +95,7 @@ def test_exceptions_are_passed_on_with_where_they_came_from():
 def test_no_process_is_left_behind():
     before = children()
     items = [(number, "pause") for number in range(40)]
-    results = isolation.map_isolated(behave, items, timeout=30.0, num_workers=2)
+    results = isolation.map_isolated(behave, items, 30.0, TWO)
     next(results)
     start = time.monotonic()
     results.close()
@@ -140,8 +142,8 @@ def test_nothing_is_lost_with_a_worker_of_the_cluster(cluster):
     results = isolation.map_isolated(
         behave,
         list(enumerate(kinds)),
-        timeout=30.0,
-        cluster=cluster.scheduler_address,
+        30.0,
+        isolation.WorkerOptions(cluster=cluster.scheduler_address),
     )
     found = dict([next(results)])
     victim = next(iter(cluster.workers.values())).pid

@@ -6,6 +6,9 @@ from ase.calculators.emt import EMT
 
 from crystaljax.crystals import bridge, structure, structure_files
 from crystaljax.relaxation import ase_relaxation, references
+from crystaljax.system import isolation
+
+ONE = isolation.WorkerOptions(num_workers=1)
 
 
 def emt_energy(symbol, a):
@@ -31,8 +34,12 @@ def write(path, symbol, crystalstructure, a):
 
 
 def test_formation_energy_is_against_the_relaxed_elements():
-    relaxed = ase_relaxation.relax(l1_2(), "emt", fmax=0.005)
-    energies, problems = references.element_energies("emt", [79, 29], num_workers=1)
+    relaxed = ase_relaxation.relax(
+        l1_2(), "emt", ase_relaxation.RelaxationSettings(fmax=0.005)
+    )
+    energies, problems = references.element_energies(
+        "emt", [79, 29], worker_options=ONE
+    )
     assert problems == {}
     expected = relaxed.energy - 0.75 * emt_energy("Cu", 3.6)
     expected -= 0.25 * emt_energy("Au", 4.06)
@@ -44,7 +51,9 @@ def test_formation_energy_is_against_the_relaxed_elements():
 
 
 def test_elements_without_a_reference_are_named_and_cost_no_other():
-    energies, problems = references.element_energies("emt", [25, 29], num_workers=1)
+    energies, problems = references.element_energies(
+        "emt", [25, 29], worker_options=ONE
+    )
     assert list(energies) == [29]
     assert "Mn has no reference structure" in problems[25]
     with pytest.raises(ValueError, match="Mn has no reference structure"):
@@ -64,7 +73,9 @@ def test_lowest_of_the_crystals_of_an_element_counts(tmp_path):
     write(tmp_path / "bcc.cif", "Cu", "bcc", 2.9)
     write(tmp_path / "fcc.cif", "Cu", "fcc", 3.7)
     given = references.load_references(tmp_path)
-    energies, problems = references.element_energies("emt", [29], given, num_workers=1)
+    energies, problems = references.element_energies(
+        "emt", [29], given, worker_options=ONE
+    )
     assert problems == {}
     assert energies[29] == pytest.approx(emt_energy("Cu", 3.6), abs=1e-4)
 

@@ -41,6 +41,9 @@ def alloys(count=9):
     ]
 
 
+SITES_ONLY = ase_relaxation.RelaxationSettings(relax_cell=False)
+
+
 def relax_each(crystals, settings, **kwargs):
     found = batches.relax_each(crystals, "emt", settings, batch_size=PLACES, **kwargs)
     results = dict(found)
@@ -118,10 +121,10 @@ def test_neither_order_nor_company_changes_a_result():
 
 def test_fixed_cell_keeps_its_lattice_to_the_bit():
     crystals = alloys(3)
-    found = batches.relax_many(crystals, "emt", relax_cell=False, batch_size=PLACES)
+    found = batches.relax_many(crystals, "emt", SITES_ONLY, batch_size=PLACES)
     for crystal, result in zip(crystals, found, strict=True):
         np.testing.assert_array_equal(result.crystal.lattice, crystal.lattice)
-        alone = ase_relaxation.relax(crystal, "emt", relax_cell=False)
+        alone = ase_relaxation.relax(crystal, "emt", SITES_ONLY)
         assert result.converged and alone.converged
         assert result.energy == pytest.approx(alone.energy, abs=1e-3)
 
@@ -219,8 +222,10 @@ def test_what_a_crystal_does_after_its_step(ratio, displacement, listed, status)
     ],
 )
 def test_requests_that_make_no_sense_are_refused(kwargs, message):
+    batch_size = kwargs.pop("batch_size", None)
     with pytest.raises(ValueError, match=message):
-        batches.relax_many([alloy(2, 0)], "emt", **kwargs)
+        settings = ase_relaxation.RelaxationSettings(**kwargs)
+        batches.relax_many([alloy(2, 0)], "emt", settings, batch_size=batch_size)
 
 
 def test_what_cannot_run_in_batches_is_refused():
@@ -291,11 +296,10 @@ def test_tensornet_relaxes_as_through_ase(tensornet_path):
     calculator = f"matgl:{tensornet_path}"
     assert batches.supports(calculator)
     crystals = alloys(5)
-    found = batches.relax_many(
-        crystals, calculator, fmax=0.01, max_steps=15, batch_size=5
-    )
+    settings = ase_relaxation.RelaxationSettings(fmax=0.01, max_steps=15)
+    found = batches.relax_many(crystals, calculator, settings, batch_size=5)
     for crystal, result in zip(crystals, found, strict=True):
-        alone = ase_relaxation.relax(crystal, calculator, fmax=0.01, max_steps=15)
+        alone = ase_relaxation.relax(crystal, calculator, settings)
         assert result.num_steps == alone.num_steps > 0
         assert result.energy == pytest.approx(alone.energy, abs=2e-4)
         np.testing.assert_allclose(
@@ -318,5 +322,5 @@ def test_sites_far_outside_the_cell_cost_nothing():
     one, other = relax_each([alloy, far], settings)
     assert other.energy == pytest.approx(one.energy, abs=1e-5)
     assert np.abs(other.crystal.frac_coords).max() < 2
-    by_ase_too = ase_relaxation.relax(far, "emt", fmax=0.05, max_steps=50)
+    by_ase_too = ase_relaxation.relax(far, "emt", settings)
     assert by_ase_too.energy == pytest.approx(one.energy, abs=1e-3)

@@ -109,29 +109,20 @@ class Relaxation:
 def relax(
     crystal: structure.Crystal,
     calculator: str,
-    *,
-    fmax: float = 0.05,
-    max_steps: int = 100,
-    relax_cell: bool = True,
-    optimizer: str = "LBFGS",
+    settings: RelaxationSettings = PRESETS["default"],
 ) -> Relaxation:
     """Relaxes one crystal, here; a bad crystal is a result, not an exception.
 
     Args:
         crystal: where to start; sites keep their order.
         calculator: see `calculators.build_calculator`.
-        fmax: convergence threshold, eV/Å.
-        max_steps: optimizer steps at most.
-        relax_cell: relax the lattice too (``FrechetCellFilter``), else sites only.
-        optimizer: of `OPTIMIZERS`.
+        settings: how to relax; without a time limit.
 
     Raises:
-        ValueError: unknown calculator or optimizer, or the calculator has no parameters
-            for an element.
+        ValueError: unknown calculator, or it has no parameters for an element.
         ImportError: the calculator's package is not installed.
     """
     start = time.perf_counter()
-    optimizer_type = _optimizer(optimizer)
     calculators.require_elements(calculator, [crystal])
     ase_calc = calculators.build_calculator(calculator)
     failure = validity.find_relaxation_problem(crystal)
@@ -141,9 +132,7 @@ def relax(
         # nobody foresaw: whatever they raise is this crystal's result.
         try:
             with np.errstate(all="ignore"):
-                result = _relax(
-                    crystal, ase_calc, fmax, max_steps, relax_cell, optimizer_type
-                )
+                result = _relax(crystal, ase_calc, settings)
         except Exception as error:
             calculators.forget_calculators()
             failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -154,39 +143,21 @@ def relax(
 def relax_many(
     crystals: Sequence[structure.Crystal],
     calculator: str,
-    *,
-    fmax: float = 0.05,
-    max_steps: int = 100,
-    relax_cell: bool = True,
-    num_workers: int | None = None,
-    description: str | None = None,
+    settings: RelaxationSettings = PRESETS["default"],
+    worker_options: isolation.WorkerOptions = isolation.ALL_CPUS,
 ) -> list[Relaxation]:
     """Relaxes many crystals in processes of their own; results in the order given.
 
     Args:
         crystals: where to start.
         calculator: see `calculators.build_calculator`.
-        fmax: convergence threshold, eV/Å.
-        max_steps: optimizer steps at most.
-        relax_cell: relax the lattices too.
-        num_workers: processes; all CPUs if None.
-        description: label of a progress bar; none if None.
+        settings: how to relax.
+        worker_options: where.
 
     Raises:
-        ValueError: unknown calculator, or it has no parameters for an element of any
-            crystal; before anything is relaxed.
-        ImportError: the calculator's package is not installed; likewise.
+        ValueError, ImportError: as `relax_each`.
     """
-    settings = RelaxationSettings(fmax=fmax, max_steps=max_steps, relax_cell=relax_cell)
-    relaxed = dict(
-        relax_each(
-            crystals,
-            calculator,
-            settings,
-            num_workers=num_workers,
-            description=description,
-        )
-    )
+    relaxed = dict(relax_each(crystals, calculator, settings, worker_options))
     return [relaxed[i] for i in range(len(crystals))]
 
 
@@ -194,10 +165,7 @@ def relax_each(
     crystals: Sequence[structure.Crystal],
     calculator: str,
     settings: RelaxationSettings,
-    *,
-    num_workers: int | None = None,
-    cluster: str | None = None,
-    description: str | None = None,
+    worker_options: isolation.WorkerOptions = isolation.ALL_CPUS,
 ) -> Iterator[tuple[int, Relaxation]]:
     """Yields (index, relaxation) as they are finished.
 
@@ -208,10 +176,7 @@ def relax_each(
         crystals: where to start.
         calculator: see `calculators.build_calculator`.
         settings: how to relax.
-        num_workers: processes; all CPUs if None.
-        cluster: address of a Dask scheduler that has the processes; see
-            `isolation.map_isolated`.
-        description: label of a progress bar; none if None.
+        worker_options: where.
 
     Raises:
         ValueError: unknown calculator, it has no parameters for an element of any
@@ -220,21 +185,9 @@ def relax_each(
     """
     calculators.build_calculator(calculator)
     calculators.require_elements(calculator, crystals)
-    relax_one = functools.partial(
-        relax,
-        calculator=calculator,
-        fmax=settings.fmax,
-        max_steps=settings.max_steps,
-        relax_cell=settings.relax_cell,
-        optimizer=settings.optimizer,
-    )
+    relax_one = functools.partial(relax, calculator=calculator, settings=settings)
     for index, result in isolation.map_isolated(
-        relax_one,
-        crystals,
-        timeout=settings.timeout,
-        num_workers=num_workers,
-        cluster=cluster,
-        description=description,
+        relax_one, crystals, timeout=settings.timeout, worker_options=worker_options
     ):
         if isinstance(result, isolation.Lost):
             result = Relaxation(
@@ -246,20 +199,17 @@ def relax_each(
 def _relax(
     crystal: structure.Crystal,
     ase_calc: ase_calculator.Calculator,
-    fmax: float,
-    max_steps: int,
-    relax_cell: bool,
-    optimizer_type: type[Optimizer],
+    settings: RelaxationSettings,
 ) -> Relaxation:
     crystal = structure.wrapped_if_far(crystal)
     atoms = bridge.to_ase(crystal)
     atoms.calc = ase_calc
-    target = _CellFilter(atoms) if relax_cell else atoms
-    optimizer = optimizer_type(target, logfile=None)  # type: ignore[arg-type]
+    target = _CellFilter(atoms) if settings.relax_cell else atoms
+    optimizer = _optimizer(settings.optimizer)(target, logfile=None)  # type: ignore[arg-type]
     start_volume = atoms.get_volume()
     start_coords = np.asarray(crystal.frac_coords)
     last = Relaxation(crystal, np.nan, np.nan, 0, False)
-    for converged in optimizer.irun(fmax=fmax, steps=max_steps):
+    for converged in optimizer.irun(fmax=settings.fmax, steps=settings.max_steps):
         failure = _diverged(atoms, start_volume, start_coords)
         if failure:
             return dataclasses.replace(last, converged=False, failure=failure)

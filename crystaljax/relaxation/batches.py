@@ -53,11 +53,8 @@ def supports(calculator: str) -> bool:
 def relax_many(
     crystals: Sequence[structure.Crystal],
     calculator: str,
+    settings: ase_relaxation.RelaxationSettings = ase_relaxation.PRESETS["default"],
     *,
-    fmax: float = 0.05,
-    max_steps: int = 100,
-    relax_cell: bool = True,
-    optimizer: str = "LBFGS",
     batch_size: int | None = None,
     description: str | None = None,
 ) -> list[ase_relaxation.Relaxation]:
@@ -66,19 +63,13 @@ def relax_many(
     Args:
         crystals: where to start; sites keep their order.
         calculator: one that ``supports`` says yes to.
-        fmax: convergence threshold, eV/Å.
-        max_steps: optimizer steps at most.
-        relax_cell: relax the lattices too, else sites only.
-        optimizer: "LBFGS" or "FIRE".
+        settings: see ``relax_each``.
         batch_size: see ``relax_each``.
         description: label of a progress bar; none if None.
 
     Raises:
         ValueError, ImportError: as ``relax_each``.
     """
-    settings = ase_relaxation.RelaxationSettings(
-        fmax=fmax, max_steps=max_steps, relax_cell=relax_cell, optimizer=optimizer
-    )
     relaxed = dict(
         relax_each(
             crystals,

@@ -20,7 +20,7 @@ import numpy as np
 
 from crystaljax.crystals import bridge, elements, inputs, structure
 from crystaljax.relaxation import ase_relaxation, calculators
-from crystaljax.system import errors, numbers, text_files
+from crystaljax.system import errors, isolation, numbers, text_files
 
 _SIMPLE = ("fcc", "bcc", "hcp", "diamond", "sc")
 # Tighter than for compounds: an error here shifts every formation energy.
@@ -82,10 +82,7 @@ def element_energies(
     calculator: str,
     atomic_numbers: Iterable[int],
     given: References | None = None,
-    *,
-    num_workers: int | None = None,
-    cluster: str | None = None,
-    description: str | None = None,
+    worker_options: isolation.WorkerOptions = isolation.ALL_CPUS,
 ) -> tuple[dict[int, float], dict[int, str]]:
     """Energies of the elements in their reference states, eV/atom.
 
@@ -93,9 +90,7 @@ def element_energies(
         calculator: see `calculators.build_calculator`.
         atomic_numbers: of the elements.
         given: what the user gives; it comes before ASE's tables.
-        num_workers: processes; all CPUs if None.
-        cluster: address of a Dask scheduler.
-        description: label of a progress bar; none if None.
+        worker_options: where they are relaxed.
 
     Returns:
         The energies by atomic number, and for the elements without one the reason.
@@ -122,12 +117,7 @@ def element_energies(
         owners += [number] * len(candidates)
         crystals += candidates
     for index, relaxed in ase_relaxation.relax_each(
-        crystals,
-        calculator,
-        _SETTINGS,
-        num_workers=num_workers,
-        cluster=cluster,
-        description=description,
+        crystals, calculator, _SETTINGS, worker_options
     ):
         number = owners[index]
         if _is_relaxed(relaxed):
@@ -163,10 +153,7 @@ def relax_element(calculator: str, atomic_number: int) -> ase_relaxation.Relaxat
             or the relaxation fails.
     """
     relaxed = ase_relaxation.relax(
-        reference_crystal(atomic_number),
-        calculator,
-        fmax=_SETTINGS.fmax,
-        max_steps=_SETTINGS.max_steps,
+        reference_crystal(atomic_number), calculator, _SETTINGS
     )
     if not _is_relaxed(relaxed):
         raise errors.UserError(_did_not_relax(atomic_number, calculator, relaxed))

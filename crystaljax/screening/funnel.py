@@ -20,7 +20,7 @@ from crystaljax.relaxation import references as references_lib
 from crystaljax.screening import columns, stages
 from crystaljax.screening import result as screening_result
 from crystaljax.screening import work as screening_work
-from crystaljax.system import errors
+from crystaljax.system import errors, isolation
 
 # Tighter than the paper's. Of 1,024 pairs of EMT alloys of one composition (relaxed,
 # 5 meV/atom and more apart) StructureMatcher calls 8 equal at 0.2/0.3/5, by which B2
@@ -63,6 +63,14 @@ class ScreeningOptions:
     num_workers: int | None = None
     cluster: str | None = None
     show_progress: bool = False
+
+    def workers(self, text: str) -> isolation.WorkerOptions:
+        """Where crystals are relaxed, and the label of the progress bar."""
+        return isolation.WorkerOptions(
+            num_workers=self.num_workers,
+            cluster=self.cluster,
+            description=self.label(text),
+        )
 
     def label(self, text: str) -> str | None:
         """Of a progress bar."""
@@ -141,7 +149,6 @@ def screen(
     energy_model = find_energy_model(calculator, known_hull, options.energy_model)
     calculators.build_calculator(calculator)
     seconds: dict[str, float] = {}
-    there = {"num_workers": options.num_workers, "cluster": options.cluster}
     rejected: dict[int, tuple[str, str]] = {}
 
     def alive() -> list[int]:
@@ -174,8 +181,7 @@ def screen(
                 calculator,
                 sorted(set().union(*numbers.values())),
                 options.references,
-                **there,
-                description=options.label("relax elements"),
+                options.workers("relax elements"),
             ),
         )
         # JSON's keys are strings.
@@ -209,7 +215,7 @@ def screen(
 
     # ---------------------------- relax ----------------------------------------
     with _timed(seconds, "relax"):
-        relaxations = _relax(work, of(alive(), crystals), calculator, options, there)
+        relaxations = _relax(work, of(alive(), crystals), calculator, options)
     relaxed = list(crystals)
     energy = np.full(len(crystals), np.nan)
     for i, (result, _) in relaxations.items():
@@ -302,7 +308,6 @@ def _relax(
     crystals: Mapping[int, structure.Crystal],
     calculator: str,
     options: ScreeningOptions,
-    there: Mapping[str, Any],
 ) -> dict[int, tuple[ase_relaxation.Relaxation, str]]:
     """Relaxation and method by number: what is done already, and the rest."""
     done = screening_work.read_relaxations(work)
@@ -319,8 +324,7 @@ def _relax(
         calculator,
         options.settings,
         method,
-        **there,
-        description=options.label("relax"),
+        options.workers("relax"),
     ):
         screening_work.append_relaxation(work, i, relaxed, how)
         done[i] = relaxed, how

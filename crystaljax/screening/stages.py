@@ -9,7 +9,7 @@ import numpy as np
 from crystaljax.crystals import assessment, elements, structure
 from crystaljax.matching import matcher, novelty
 from crystaljax.relaxation import ase_relaxation, calculators, references
-from crystaljax.system import errors, workers
+from crystaljax.system import errors, isolation, workers
 
 METHODS = ("auto", "ase", "batched")
 
@@ -64,10 +64,7 @@ def find_references(
     calculator: str,
     atomic_numbers: Sequence[int],
     given: references.References | None,
-    *,
-    num_workers: int | None = None,
-    cluster: str | None = None,
-    description: str | None = None,
+    worker_options: isolation.WorkerOptions = isolation.ALL_CPUS,
 ) -> tuple[dict[int, float], dict[int, str]]:
     """Energies of elements by atomic number, eV/atom, and why others have none."""
     supported = calculators.supported_elements(calculator)
@@ -80,9 +77,7 @@ def find_references(
         calculator,
         [number for number in atomic_numbers if number not in problems],
         given,
-        num_workers=num_workers,
-        cluster=cluster,
-        description=description,
+        worker_options,
     )
     return energies, problems | others
 
@@ -198,10 +193,7 @@ def relax(
     calculator: str,
     settings: ase_relaxation.RelaxationSettings,
     method: str,
-    *,
-    num_workers: int | None = None,
-    cluster: str | None = None,
-    description: str | None = None,
+    worker_options: isolation.WorkerOptions = isolation.ALL_CPUS,
 ) -> Iterator[tuple[int, ase_relaxation.Relaxation, str]]:
     """Yields (number, relaxation, method) as they are finished.
 
@@ -213,20 +205,16 @@ def relax(
         settings: how to relax; there is no time limit in batches, where every crystal
             has its number of steps.
         method: from `choose_method`.
-        num_workers: processes, one at a time; all CPUs if None.
-        cluster: address of a Dask scheduler, one at a time.
-        description: label of a progress bar; none if None.
+        worker_options: where they are relaxed one at a time, and the label of the
+            progress bar.
     """
     left = list(crystals)
     if method == "batched":
-        left = yield from _relax_batched(crystals, calculator, settings, description)
+        left = yield from _relax_batched(
+            crystals, calculator, settings, worker_options.description
+        )
     for position, relaxed in ase_relaxation.relax_each(
-        [crystals[i] for i in left],
-        calculator,
-        settings,
-        num_workers=num_workers,
-        cluster=cluster,
-        description=description,
+        [crystals[i] for i in left], calculator, settings, worker_options
     ):
         yield left[position], relaxed, "ase"
 

@@ -48,6 +48,25 @@ _ENVIRONMENT = {
 }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """Where items are computed, and what is shown of it.
+
+    Attributes:
+        num_workers: processes; all CPUs if None. On a cluster: as many as it has.
+        cluster: address of a Dask scheduler, ``tcp://host:port``; None: this machine.
+            The package must be installed there.
+        description: label of a progress bar; none if None.
+    """
+
+    num_workers: int | None = None
+    cluster: str | None = None
+    description: str | None = None
+
+
+ALL_CPUS = WorkerOptions()
+
+
 @dataclasses.dataclass(frozen=True)
 class Lost:
     """What stands for the result of an item that has none.
@@ -62,11 +81,8 @@ class Lost:
 def map_isolated(
     fn: Callable[[Any], Any],
     items: Sequence[Any],
-    *,
     timeout: float,
-    num_workers: int | None = None,
-    cluster: str | None = None,
-    description: str | None = None,
+    worker_options: WorkerOptions = ALL_CPUS,
 ) -> Iterator[tuple[int, Any]]:
     """Yields (index, ``fn(item)``) as the items are finished, one process per item.
 
@@ -84,10 +100,7 @@ def map_isolated(
         fn: a module-level function, or a `functools.partial` of one.
         items: what to map over.
         timeout: seconds that an item may take.
-        num_workers: processes; all CPUs if None. On a cluster: as many as it has.
-        cluster: address of a Dask scheduler, ``tcp://host:port``; None: this machine.
-            The package must be installed there.
-        description: label of a progress bar; none if None.
+        worker_options: where.
 
     Raises:
         ImportError: a cluster without Dask.
@@ -97,13 +110,13 @@ def map_isolated(
     if not items:
         return
     results: Generator[tuple[int, Any], None, None]
-    if cluster is not None:
-        results = _map_on_cluster(fn, items, timeout, cluster)
+    if worker_options.cluster is not None:
+        results = _map_on_cluster(fn, items, timeout, worker_options.cluster)
     else:
-        results = _map_here(
-            fn, items, timeout, num_workers or workers.default_num_workers()
-        )
+        num_workers = worker_options.num_workers or workers.default_num_workers()
+        results = _map_here(fn, items, timeout, num_workers)
     with contextlib.closing(results):
+        description = worker_options.description
         yield from workers.with_progress(results, description, len(items))
 
 

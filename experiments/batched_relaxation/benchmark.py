@@ -153,14 +153,7 @@ def compare(
     def one_by_one(some):
         with threadpoolctl.threadpool_limits(1):
             return [
-                ase_relaxation.relax(
-                    crystal,
-                    calculator,
-                    fmax=settings.fmax,
-                    max_steps=settings.max_steps,
-                    optimizer=settings.optimizer,
-                )
-                for crystal in some
+                ase_relaxation.relax(crystal, calculator, settings) for crystal in some
             ]
 
     def in_batches(name):

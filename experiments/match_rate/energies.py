@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from crystaljax.crystals import elements, structure
-from crystaljax.relaxation import batches, references
+from crystaljax.relaxation import ase_relaxation, batches, references
 
 FEWEST_FOR_RANKS = 4
 
@@ -19,7 +19,8 @@ def compare(samples: Sequence[structure.Crystal], asked: np.ndarray) -> dict[str
     The rank correlation is Spearman's within each cell formula of at least four
     samples, averaged over formulas.
     """
-    relaxed = batches.relax_many(samples, "emt", max_steps=200)
+    settings = ase_relaxation.RelaxationSettings(max_steps=200)
+    relaxed = batches.relax_many(samples, "emt", settings)
     present = {int(z) for sample in samples for z in sample.atomic_numbers}
     elemental, _ = references.element_energies("emt", sorted(present))
     found = np.array(

@@ -34,8 +34,7 @@ METALS = ("Ni", "Cu", "Pd", "Ag", "Pt", "Au")
 GENERATOR_VERSION = 1
 BUILTIN_PATH = pathlib.Path(__file__).parents[1] / "builtin" / "emt_alloys.arrow"
 
-FMAX = 0.05  # eV/Å
-MAX_STEPS = 100
+SETTINGS = ase_relaxation.RelaxationSettings(fmax=0.05, max_steps=100)
 SYMPREC = 0.1  # Å
 # Bonds shorter than this share of the sum of the radii are stretched by scaling the
 # cell up; a prototype that must swell by more than MAX_SWELLING for it is too open: EMT
@@ -196,7 +195,7 @@ def make_record(decoration: Decoration) -> record.Record | record.Failure:
     start = _scale(decoration, element_volume)
     if start is None:
         return record.Failure(decoration.id, "too open a packing")
-    relaxed = ase_relaxation.relax(start, CALCULATOR, fmax=FMAX, max_steps=MAX_STEPS)
+    relaxed = ase_relaxation.relax(start, CALCULATOR, SETTINGS)
     if relaxed.failure:
         return record.Failure(decoration.id, "relaxation failed")
     if not relaxed.converged:
@@ -279,8 +278,8 @@ def save(generated: Generated, path: str | pathlib.Path) -> None:
         },
         "generator_version": GENERATOR_VERSION,
         "parameters": {
-            "fmax": FMAX,
-            "max_steps": MAX_STEPS,
+            "fmax": SETTINGS.fmax,
+            "max_steps": SETTINGS.max_steps,
             "symprec": SYMPREC,
             "min_bond": MIN_BOND,
             "max_swelling": MAX_SWELLING,
