@@ -108,7 +108,7 @@ class Diffusion:
     ) -> Corrupted:
         """x_t = √ᾱ_t · data + √(1 - ᾱ_t) · noise, and the noise as target."""
         time_key, noise_key = jax.random.split(key)
-        t = jax.random.randint(time_key, (), 0, self.schedule.num_times)
+        t = jax.random.randint(time_key, (), 0, len(self.schedule.alphas_cumprod))
         noise = jax.random.normal(noise_key, data.shape)
         alpha_bar = jnp.asarray(self.schedule.alphas_cumprod, jnp.float32)[t]
         x_t = jnp.sqrt(alpha_bar) * data + jnp.sqrt(1 - alpha_bar) * noise
