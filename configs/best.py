@@ -21,7 +21,7 @@ experiments/match_rate; in short:
 * Eight crystals are made for each sample, and the one that fits best is handed over: it
   has the space group, and by an estimator, which is trained beside the network, the
   energy that was asked for. Which of two decorations or polymorphs has an energy is
-  learned better this way round. `--candidates=1` takes the first, at an eighth of the
+  learned better this way round. `--draws=1` takes the first, at an eighth of the
   cost.
 
 `:smoke` is a small network (3.3 M parameters) for CPUs, in minutes to an hour:
@@ -55,7 +55,7 @@ RECIPE = {
     "sampler.name": "euler",
     "sampler.num_steps": 10,
     "sampler.project": 1.0,
-    "sampler.candidates": 8,
+    "sampler.draws": 8,
     "model.network": "transformer",
     "model.time_scale": 1000.0,
     "model.estimator_depth": 3,

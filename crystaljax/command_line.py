@@ -4,7 +4,6 @@ Imports nothing that takes long, so that --help can be quick.
 """
 
 import dataclasses
-import importlib.util
 import os
 import pathlib
 import re
@@ -12,7 +11,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags, logging
@@ -46,6 +45,7 @@ class Command:
         run: called with one instance of each of them.
         uses_devices: whether it computes with JAX; if so, other processes are joined
             and programs compiled before are found.
+        renamed: flags of older versions → what they are called now.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Command:
     options: tuple[type, ...]
     run: Callable[..., None]
     uses_devices: bool = True
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def run(command: Command, arguments: Sequence[str] | None = None) -> None:
@@ -102,6 +103,9 @@ def parse(command: Command, arguments: Sequence[str]) -> list[Any] | None:
     for name in ("helpfull", "helpshort"):
         flags.DEFINE_alias(name, "help", flag_values=values)
     arguments = values.read_flags_from_files(list(arguments))
+    for old, new in command.renamed.items():
+        if any(re.match(rf"--?{old}(=|$)", argument) for argument in arguments):
+            raise errors.UserError(f"--{old} is called --{new} now")
     configs = {}
     see = "--help shows all flags"
     for flag in _flags(command):
@@ -274,7 +278,6 @@ def _define_config(
     name: str, config: Any, arguments: Sequence[str], values: flags.FlagValues
 ) -> None:
     """Defines flags for the keys of a config, which change it as they are parsed."""
-    # Takes a while to import, and most commands do without.
     from ml_collections import config_flags
 
     config_flags.DEFINE_config_dict(
@@ -293,15 +296,11 @@ def load_config(spec: str) -> Any:
         FileNotFoundError: there is none.
         UserError: it has no such variant, or the file holds no config.
     """
-    name, colon, variant = spec.partition(":")
-    path = find_config(name)
-    found = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise errors.UserError(f"{path} has no function get_config; expected a config")
-    return module.get_config(variant) if colon else module.get_config()
+    # Takes a while to import, and most commands do without.
+    from crystaljax import defaults
+
+    name, _, variant = spec.partition(":")
+    return defaults.load_config_file(find_config(name), variant)
 
 
 def find_config(name: str) -> pathlib.Path:

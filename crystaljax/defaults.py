@@ -130,7 +130,7 @@ def paper(task: str) -> Any:
     config.sampler.project = 0.0
     # Crystals that are made for each sample; the one that fits best what was asked for
     # is picked.
-    config.sampler.candidates = 1
+    config.sampler.draws = 1
 
     config.model = config_dict.ConfigDict()
     # "unet", the paper's, or "transformer" over the sites (flow matching on the torus).
@@ -145,7 +145,7 @@ def paper(task: str) -> Any:
     # Share of what a block adds that is left out in training.
     config.model.dropout = 0.0
     # Transformer: blocks of an estimator of energies that is trained beside it and
-    # tells which of sampler.candidates is the best; 0 for none.
+    # tells which of sampler.draws is the best; 0 for none.
     config.model.estimator_depth = 0
     # UNet, down to rematerialize where nothing else is said.
     # Channels of the UNet's first level, and of each level in multiples of it.
@@ -343,7 +343,7 @@ def load_config_file(path: str | os.PathLike[str], variant: str = "") -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the config has no such variant.
+        ValueError: it has no such variant, or the file holds no config.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -352,4 +352,6 @@ def load_config_file(path: str | os.PathLike[str], variant: str = "") -> Any:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(variant)
+    if not hasattr(module, "get_config"):
+        raise errors.UserError(f"{path} has no function get_config; expected a config")
+    return module.get_config(variant) if variant else module.get_config()

@@ -137,8 +137,8 @@ def report(result: evaluation.Evaluation, options: EvaluateOptions) -> str:
     summary = result.summary()
     kind = "structures" if result.source_matches is None else "pairs"
     how = "one sample each"
-    if result.num_candidates > 1:
-        how += f", picked from {result.num_candidates} candidates"
+    if result.num_draws > 1:
+        how += f", picked from {result.num_draws} draws"
     lines = [f"{count} {kind} of the {options.split} split, {how}"]
     for tolerance in result.matches.tolerances:
         rate = summary[f"match_rate_{tolerance}"]
@@ -204,7 +204,7 @@ def _write(
             "sampler": config.sampler.name,
             "num_steps": config.sampler.num_steps,
             "eta": config.sampler.eta,
-            "candidates": config.sampler.candidates,
+            "draws": config.sampler.draws,
             "device": jax.devices()[0].device_kind,
             **result.summary(),
             "seconds": result.seconds,
@@ -220,7 +220,9 @@ def _run(chosen: EvaluateOptions) -> None:
         print(f"per structure: {folder / 'structures.csv'}")
 
 
-COMMAND = command_line.Command("evaluate", __doc__, (EvaluateOptions,), _run)
+COMMAND = command_line.Command(
+    "evaluate", __doc__, (EvaluateOptions,), _run, renamed={"candidates": "draws"}
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

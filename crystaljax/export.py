@@ -1,9 +1,9 @@
 """Writes inputs for DFT (VASP, pw.x) or structure files of candidates.
 
-    python -m crystaljax.export --candidates=screening --top=50 --format=vasp \
+    python -m crystaljax.export --screening=screening --top=50 --format=vasp \
         --output=dft
 
-``--candidates`` is a folder of `crystaljax.screen` (best first) or crystals in other
+``--screening`` is a folder of `crystaljax.screen` (best first) or crystals in other
 files. The output folder has one folder of inputs per candidate (``vasp``, ``qe``) or
 one file (``cif``, ``poscar``, all in one for ``extxyz``), and
 
@@ -42,7 +42,7 @@ _OUR_SUFFIXES = (".cif", ".vasp", ".extxyz")
 class ExportOptions:
     """What to hand over."""
 
-    candidates: str = options_lib.option(
+    screening: str = options_lib.option(
         "Folder of a screening, or crystals in other files."
     )
     output: str = options_lib.option("Folder to make.")
@@ -116,7 +116,7 @@ def export(options: ExportOptions) -> dict[str, list[Any]]:
     atomic_files.require_absent(output, options.overwrite)
     settings = _check(options)
     items = handover.read_items(
-        pathlib.Path(options.candidates),
+        pathlib.Path(options.screening),
         top=options.top,
         structures=options.structures,
         max_above_hull=options.max_above_hull,
@@ -265,7 +265,12 @@ def _run(chosen: ExportOptions) -> None:
 
 
 COMMAND = command_line.Command(
-    "export", __doc__, (ExportOptions,), _run, uses_devices=False
+    "export",
+    __doc__,
+    (ExportOptions,),
+    _run,
+    uses_devices=False,
+    renamed={"candidates": "screening"},
 )
 
 

@@ -261,7 +261,9 @@ def _run(chosen: ModifyOptions, output: _Output) -> None:
         write_inputs(usable, folder, overwrite=True)
 
 
-COMMAND = command_line.Command("modify", __doc__, (ModifyOptions, _Output), _run)
+COMMAND = command_line.Command(
+    "modify", __doc__, (ModifyOptions, _Output), _run, renamed={"candidates": "draws"}
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -220,7 +220,9 @@ def _run(chosen: SampleOptions, output: _Output) -> None:
     )
 
 
-COMMAND = command_line.Command("sample", __doc__, (SampleOptions, _Output), _run)
+COMMAND = command_line.Command(
+    "sample", __doc__, (SampleOptions, _Output), _run, renamed={"candidates": "draws"}
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

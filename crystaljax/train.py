@@ -8,6 +8,7 @@ bit.
 """
 
 import pathlib
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -284,6 +285,14 @@ class TrainOptions:
 
 
 def _run(chosen: TrainOptions) -> None:
+    dtype = build.resolve_dtype(chosen.config.train.dtype)
+    if dtype == np.float16 and jax.default_backend() == "cpu":
+        print(
+            "note: train.dtype is float16, which CPUs emulate: compiling the step of a "
+            "large network takes minutes, and every step longer; "
+            "--config.train.dtype=float32 avoids it",
+            file=sys.stderr,
+        )
     train(chosen.config, chosen.workdir, resume=chosen.resume)
 
 

@@ -445,7 +445,7 @@ def handed(tmp_path):
     output = tmp_path / "dft"
     export.export(
         export.ExportOptions(
-            candidates=str(path), output=str(output), references="elements"
+            screening=str(path), output=str(output), references="elements"
         )
     )
     return output

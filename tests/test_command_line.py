@@ -278,3 +278,24 @@ def test_help_of_the_command_loads_next_to_nothing():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not {"jax", "numpy", "absl", "crystaljax.train"} & set(loaded)
+
+
+# ------------------------------------------------------------------------------ renamed
+@pytest.mark.parametrize(
+    ("command", "new"),
+    [(sample, "draws"), (modify, "draws"), (evaluate, "draws"), (export, "screening")],
+)
+def test_flags_of_older_versions_say_what_they_are_called(command, new):
+    with pytest.raises(SystemExit, match=f"--candidates is called --{new} now"):
+        command.main(["--candidates=3"])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_float16_on_a_cpu_is_slow_and_says_so(tmp_path, capsys, dtype):
+    # Ends before anything is trained: there is a run.
+    (tmp_path / "config.json").write_text("{}")
+    arguments = [f"--workdir={tmp_path}", f"--config.train.dtype={dtype}"]
+    with pytest.raises(SystemExit, match="already holds a run; pass --resume"):
+        train.main(["--config=ddim", *arguments])
+    note = capsys.readouterr().err
+    assert ("--config.train.dtype=float32 avoids it" in note) == (dtype == "float16")

@@ -296,7 +296,7 @@ def override(config, **settings):
         ("ddpm", {"eta": 0.5}, "--sampler=ddim"),
         ("cfm_normal", {"eta": 0.5}, "'euler'"),
         ("modify_regression", {"num_steps": 10}, "one network evaluation"),
-        ("modify_regression", {"candidates": 8}, "one answer"),
+        ("modify_regression", {"draws": 8}, "one answer"),
         ("ddim", {"sampler": "euler"}, "ddpm or ddim"),
         ("ddim", {"num_steps": 2000}, "num_steps is 2000; expected 1 to 1000"),
         ("ddim", {"sampler": "dpm_solver", "num_steps": 1000}, "expected 1 to 990"),
@@ -311,8 +311,8 @@ def test_sampler_can_be_chosen_after_training():
     config = override(load("ddpm"), num_steps=7, eta=0.3, sampler="ddim")
     assert (config.sampler.name, config.sampler.num_steps) == ("ddim", 7)
     assert config.sampler.eta == 0.3
-    config = override(load("ddpm"), candidates=5)
-    assert config.sampler.candidates == 5
+    config = override(load("ddpm"), draws=5)
+    assert config.sampler.draws == 5
 
 
 @pytest.mark.parametrize("name", sorted(SEVEN))

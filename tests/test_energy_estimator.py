@@ -179,7 +179,7 @@ def test_error_is_measured_on_held_out_structures_and_kept(tmp_path, monkeypatch
     tiny.write_dataset(path)
     config = tiny.shrink(best.get_config("smoke"), path)
     config.model.estimator_depth = 1
-    config.sampler.candidates = 2
+    config.sampler.draws = 2
     save, measured_before = checkpoints.save_state, []
 
     def watch(*args):
@@ -203,13 +203,11 @@ def test_error_is_measured_on_held_out_structures_and_kept(tmp_path, monkeypatch
     assert '"loss_energy"' in lines and '"validation/energy_error"' in lines
 
     options = evaluate.EvaluateOptions(
-        workdir=str(tmp_path / "run"), candidates=3, num_workers=1
+        workdir=str(tmp_path / "run"), draws=3, num_workers=1
     )
     result, folder = evaluate.evaluate(options)
-    assert "one sample each, picked from 3 candidates" in evaluate.report(
-        result, options
-    )
-    assert json.loads((folder / "summary.json").read_text())["candidates"] == 3
+    assert "one sample each, picked from 3 draws" in evaluate.report(result, options)
+    assert json.loads((folder / "summary.json").read_text())["draws"] == 3
 
     samples = sample.sample(
         sample.SampleOptions(
@@ -217,7 +215,7 @@ def test_error_is_measured_on_held_out_structures_and_kept(tmp_path, monkeypatch
             formulas=("Cu2Au2", "Cu1Ag3"),
             space_groups="221",
             energies="0.0",
-            candidates=1,
+            draws=1,
         )
     )
     for crystal, said in zip(

@@ -77,7 +77,7 @@ def screened(tmp_path):
 def run(tmp_path, screened, **options):
     output = tmp_path / "dft"
     manifest = export.export(
-        export.ExportOptions(candidates=screened, output=str(output), **options)
+        export.ExportOptions(screening=screened, output=str(output), **options)
     )
     return manifest, output
 
@@ -215,7 +215,7 @@ def test_candidate_that_cannot_be_written_costs_its_row(tmp_path):
         "d",
         "D",
     ]
-    text = export.report(manifest, export.ExportOptions(candidates=path, output="x"))
+    text = export.report(manifest, export.ExportOptions(screening=path, output="x"))
     assert "x: 3 candidates and 4 reference structures as vasp" in text
     assert "not written: b/../c: the shortest distance" in text
 
@@ -284,7 +284,7 @@ def command(*arguments):
 
 def test_command_prints_what_it_did(tmp_path, screened):
     output = tmp_path / "dft"
-    arguments = [f"--candidates={screened}", f"--output={output}", "--top=2"]
+    arguments = [f"--screening={screened}", f"--output={output}", "--top=2"]
     done = command(*arguments, "--incar=ENCUT=520,ISPIN=1", "--preset=mp")
     assert done.returncode == 0, done.stderr
     assert "2 candidates and 0 reference structures as vasp, preset mp" in done.stdout

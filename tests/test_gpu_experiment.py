@@ -116,7 +116,7 @@ def test_draws_and_final_crystals_are_counted_apart(measured):
     assert training["ours"]["items_per_second"] > 0
     assert draws["network_evaluations"] == final["network_evaluations"] == 2
     assert final["draws_per_second_on_the_device"] == draws["ours"]["items_per_second"]
-    assert final["candidates"] == 2
+    assert final["draws"] == 2
     seconds = final["seconds_per_call"]["median"]
     expected = sizes.TOY.final_batch / seconds
     assert final["final_crystals_per_second"] == pytest.approx(expected)

@@ -147,7 +147,7 @@ def test_what_follows_sampling_runs_without_jax(tmp_path):
         "from crystaljax import collect, export, screen\n"
         f"screen.screen(screen.ScreenOptions(samples={str(path)!r}, calculator='emt', "
         f"hull='none', output={str(output)!r}, max_steps=1, num_workers=1))\n"
-        f"export.export(export.ExportOptions(candidates={str(output)!r}, "
+        f"export.export(export.ExportOptions(screening={str(output)!r}, "
         f"output={str(dft)!r}))\n"
         f"collect.collect(collect.CollectOptions(runs={str(dft)!r}, "
         f"output={str(tmp_path / 'results')!r}))"

@@ -51,7 +51,7 @@ def record(dataset, tmp_path_factory):
             f"--config={ROOT / 'configs' / 'best.py'}:smoke",
             *("--dataset=tiny", f"--train={dataset.path}", "--split=val"),
             *("--num_structures=6", "--num_samples=2", "--num_for_many=3"),
-            "--candidates=2",
+            "--draws=2",
             *(f"--workdir={folder / 'run'}", f"--output={folder}", "--energies"),
             *(f"--config.{name}={value}" for name, value in settings.items()),
         ],
@@ -66,7 +66,7 @@ def record(dataset, tmp_path_factory):
 def test_record_has_all_that_is_asked_for(record):
     for name in ("dataset", "recipe", "num_structures", "steps", "device", "command"):
         assert record[name]
-    assert record["picked"]["candidates"] == 2
+    assert record["picked"]["draws"] == 2
     assert record["estimator"]["error"] == record["estimator"]["error_on_validation"]
     parts = ("without_projection", "picked")
     nearest = record["baselines"]["nearest"]

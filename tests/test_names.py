@@ -124,7 +124,7 @@ def test_names_stay_themselves_from_the_screening_to_what_dft_gets(tmp_path):
     output = tmp_path / "dft"
     manifest = export.export(
         export.ExportOptions(
-            candidates=source, output=str(output), format="cif", top=None
+            screening=source, output=str(output), format="cif", top=None
         )
     )
     assert manifest["name"] == HOSTILE
@@ -215,7 +215,7 @@ def test_as_generated_is_the_crystal_of_that_name(tmp_path):
     for structures in ("relaxed", "as_generated"):
         manifest = export.export(
             export.ExportOptions(
-                candidates=str(tmp_path / "out"),
+                screening=str(tmp_path / "out"),
                 output=str(tmp_path / structures),
                 format="poscar",
                 structures=structures,
@@ -305,7 +305,7 @@ def test_collect_reads_names_as_text(tmp_path, text):
     output = tmp_path / "dft"
     export.export(
         export.ExportOptions(
-            candidates=screening_folder(tmp_path / "s", [text]), output=str(output)
+            screening=screening_folder(tmp_path / "s", [text]), output=str(output)
         )
     )
     (handed,) = handover.read_manifest(output)

@@ -1,4 +1,4 @@
-"""Which of several candidates is handed over."""
+"""Which of several draws is handed over."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def test_space_group_comes_before_the_order():
     ] == groups
     found = picking.pick([[tetragonal, cubic]] * 2, groups, [0.0, 0.0])
     assert found == [cubic, tetragonal]
-    # Where no candidate has it, the first one stays.
+    # Where no draw has it, the first one stays.
     assert picking.pick([[tetragonal, cubic]], [225], [0.0]) == [tetragonal]
 
 
@@ -75,7 +75,7 @@ def test_what_is_made_often_is_likelier():
     assert np.argmax(broken) == 1
 
 
-def test_broken_candidates_stop_nothing():
+def test_broken_draws_stop_nothing():
     good = fcc(["Cu", "Au", "Au", "Au"])
     flat = structure.Crystal(good.atomic_numbers, CORNERS, np.zeros((3, 3)))
     lost = structure.Crystal(good.atomic_numbers, CORNERS * np.nan, CUBIC)
@@ -95,7 +95,7 @@ def network(tmp_path_factory):
     tiny.write_dataset(path)
     config = tiny.shrink(best.get_config("smoke"), path)
     config.model.estimator_depth = 1
-    config.sampler.candidates = 4
+    config.sampler.draws = 4
     config.sampler.project = 0.0
     return config, tiny.build_generator(config)
 
@@ -103,7 +103,7 @@ def network(tmp_path_factory):
 def make(network, count, batch_size=8, **changes):
     config, generator = network
     config = config.copy_and_resolve_references()
-    config.sampler.candidates = count
+    config.sampler.draws = count
     generator = dataclasses.replace(
         generator,
         row_buckets=(8, 16),
@@ -115,7 +115,7 @@ def make(network, count, batch_size=8, **changes):
     return generation.generate(generator, asked, generation.key_of_seed(0))
 
 
-def test_picked_samples_are_candidates_and_depend_on_no_batch(network):
+def test_picked_samples_are_draws_and_depend_on_no_batch(network):
     picked = make(network, 4, energy_error=0.05)
     assert len(picked) == len(make(network, 1)) == 12
     for one, other in zip(picked, make(network, 4, 2, energy_error=0.05), strict=True):
@@ -129,7 +129,7 @@ def test_picked_samples_are_candidates_and_depend_on_no_batch(network):
     assert max(apart) > 1e-3
 
 
-def test_candidates_are_other_samples_of_the_same_question():
+def test_draws_are_other_samples_of_the_same_question():
     asked = conditions.combine(["Cu1Au1", "Ag1Au3"], [123], [-0.1], 2, 12)
     asked = asked.replace(repetition=np.array([0, 1, 0, 1], np.int32))
     seen = []
@@ -139,7 +139,7 @@ def test_candidates_are_other_samples_of_the_same_question():
         return taken
 
     batch = generation.Batch(np.array([1, 2]), 8, 4)
-    host = generation.HostWork(attach_fn=attach, num_candidates=3)
+    host = generation.HostWork(attach_fn=attach, num_draws=3)
     taken, numbers = generation.pad_batch(asked, batch, host)
     # Numbers are those of no other sample, and the template is the sample's own.
     assert numbers.tolist() == [3, 4, 5, 6, 7, 8, 6, 7, 8, 6, 7, 8]
@@ -150,6 +150,6 @@ def test_candidates_are_other_samples_of_the_same_question():
     )
 
 
-def test_number_of_candidates_is_checked(network):
-    with pytest.raises(ValueError, match=r"sampler\.candidates is 0"):
+def test_number_of_draws_is_checked(network):
+    with pytest.raises(ValueError, match=r"sampler\.draws is 0"):
         make(network, 0)

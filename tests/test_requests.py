@@ -200,6 +200,20 @@ def test_another_request_is_refused_and_names_the_difference(
     assert contents(finished) == before
 
 
+def test_requests_from_before_draws_had_their_name_are_the_same(
+    workdir, finished, tmp_path
+):
+    shutil.copytree(finished, tmp_path / "copy")
+    path = tmp_path / "copy" / "request.json"
+    text = path.read_text()
+    path.write_text(text.replace('"draws"', '"candidates"'))
+    assert path.read_text() != text
+    write(workdir, tmp_path / "copy")
+    path.write_text(text.replace('"draws": 1', '"candidates": 2'))
+    with pytest.raises(FileExistsError, match=r"made_by\.draws: 1, 2"):
+        write(workdir, tmp_path / "copy")
+
+
 def test_other_parameters_are_another_request(workdir, finished, monkeypatch):
     load_run = checkpoints.load_run
 

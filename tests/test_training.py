@@ -166,6 +166,15 @@ def test_runs_from_before_a_key_was_there_are_read(workdir, tmp_path):
     assert loaded.to_dict() == runs.load_config(workdir).to_dict()
 
 
+def test_runs_from_before_draws_had_their_name_are_read(workdir, tmp_path):
+    config = json.loads((workdir / "config.json").read_text())
+    del config["sampler"]["draws"]
+    config["sampler"]["candidates"] = 5
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = runs.load_config(tmp_path).sampler
+    assert loaded.draws == 5 and "candidates" not in loaded
+
+
 def test_run_directory_tells_how_it_came_to_be(workdir):
     config = json.loads((workdir / "config.json").read_text())
     assert config["train"]["num_steps"] == 4

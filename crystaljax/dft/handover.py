@@ -156,7 +156,7 @@ def _find_generated(
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.UserError(
             f"{path} does not say which samples it screened ({error!r}); export these "
-            "with --candidates themselves, or pass --structures=relaxed"
+            "with `screening=` themselves, or pass --structures=relaxed"
         ) from error
     generated = screening_inputs.read_candidates(samples)
     index = {name: i for i, name in enumerate(generated.names)}

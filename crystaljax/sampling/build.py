@@ -54,12 +54,12 @@ def override_sampler(config: Any, settings: options.SamplerSettings) -> Any:
                 "leave --eta out" + (" or set --sampler=ddim" if name == "ddpm" else "")
             )
         config.sampler.eta = eta
-    if settings.candidates is not None:
-        config.sampler.candidates = settings.candidates
-    if config.sampler.candidates > 1 and is_deterministic(config):
+    if settings.draws is not None:
+        config.sampler.draws = settings.draws
+    if config.sampler.draws > 1 and is_deterministic(config):
         raise errors.UserError(
-            f"candidates is {config.sampler.candidates}, but this model has one answer "
-            "to a question; leave --candidates out"
+            f"draws is {config.sampler.draws}, but this model has one answer "
+            "to a question; leave `draws=` out"
         )
     _require_possible_steps(config)
     return config
@@ -163,7 +163,7 @@ def build_host_work(
 
     Raises:
         FileNotFoundError: templates are needed, and the data set is not there.
-        ValueError: ``sampler.project`` is not a distance, or ``sampler.candidates`` not
+        ValueError: ``sampler.project`` is not a distance, or ``sampler.draws`` not
             positive.
     """
     attach_fn = None
@@ -179,9 +179,9 @@ def build_host_work(
 
         library = templates.build_library(datasets.open_dataset(dataset))
         attach_fn = functools.partial(templates.attach, library=library, count=count)
-    count = config.sampler.candidates
+    count = config.sampler.draws
     if count < 1:
-        raise errors.UserError(f"sampler.candidates is {count}; expected 1 or more")
+        raise errors.UserError(f"sampler.draws is {count}; expected 1 or more")
     return generation.HostWork(attach_fn, _refine_fn(config), count)
 
 

@@ -114,7 +114,7 @@ class Evaluation:
             that changes nothing would reach; None in generation.
         checks: validity and space groups of the samples.
         seconds: spent in sampling, matching and checking.
-        num_candidates: crystals that each sample was picked from.
+        num_draws: crystals that each sample was picked from.
     """
 
     questions: Questions
@@ -123,7 +123,7 @@ class Evaluation:
     source_matches: matcher.Matches | None
     checks: assessment.Validities
     seconds: dict[str, float]
-    num_candidates: int = 1
+    num_draws: int = 1
 
     def summary(self) -> dict[str, float]:
         """Shares of all questions; RMS distances are means over those that match."""
@@ -256,5 +256,5 @@ def evaluate_samples(
             "matching": matched - sampled,
             "checking": time.perf_counter() - matched,
         },
-        num_candidates=generator.host.num_candidates,
+        num_draws=generator.host.num_draws,
     )

@@ -33,12 +33,12 @@ class HostWork:
         attach_fn: conditions of a batch → the same with templates; None for nothing.
         refine_fn: crystal, space group asked for → what is made of it; None for
             nothing.
-        num_candidates: crystals that are made for each sample, one of which is picked.
+        num_draws: crystals that are drawn for each sample, one of which is picked.
     """
 
     attach_fn: Callable[[Conditions], Conditions] | None = None
     refine_fn: Callable[[structure.Crystal, int], structure.Crystal] | None = None
-    num_candidates: int = 1
+    num_draws: int = 1
 
 
 NO_HOST_WORK = HostWork()
@@ -209,8 +209,8 @@ def pad_batch(
     if taken.source is not None:
         coords = taken.source.frac_coords[:, :sites]
         taken = taken.replace(source=taken.source.replace(frac_coords=coords))
-    if (count := host.num_candidates) > 1:
-        # Candidates of a sample follow the same template: of the nearest comes most.
+    if (count := host.num_draws) > 1:
+        # Draws for one sample follow the same template: of the nearest comes most.
         taken = jax.tree.map(lambda array: np.repeat(array, count, axis=0), taken)
         indices = (indices[:, None] * count + np.arange(count)).ravel()
     if host.attach_fn is not None:
@@ -273,7 +273,7 @@ def generate_batches(
             waiting.appendleft(batch)
             continue
         made = _crystals(
-            conditions, np.repeat(batch.numbers, host.num_candidates), coords, lattice
+            conditions, np.repeat(batch.numbers, host.num_draws), coords, lattice
         )
         yield batch.numbers.tolist(), _finish(generator, conditions, batch, made)
 
@@ -286,7 +286,7 @@ def _finish(
 ) -> list[structure.Crystal]:
     """The crystals of a batch: refined, and picked where there are several of each."""
     groups = np.asarray(conditions.space_group)[batch.numbers].tolist()
-    host, count = generator.host, generator.host.num_candidates
+    host, count = generator.host, generator.host.num_draws
     if count == 1:
         if host.refine_fn is None:
             return made

@@ -59,9 +59,9 @@ class SamplerSettings:
     eta: float | None = options.option(
         "Noise of DDIM; the config's by default.", default=None, lower=0, upper=1
     )
-    candidates: int | None = options.option(
-        "Crystals made for each sample, of which the one that fits best what was asked "
-        "for is picked; the config's by default.",
+    draws: int | None = options.option(
+        "Crystals drawn for each sample, of which the one that fits best what was "
+        "asked for is picked; the config's by default.",
         default=None,
         lower=1,
     )

@@ -4,7 +4,7 @@ A generator draws from what is likely, and now and then that is another crystal 
 formula: a polymorph, or the same sites with two elements the other way round. What it
 is asked for can be checked on what it made: the space group, and by an estimate of the
 energy (`energy_estimator`) whether this is the crystal with the energy asked for. No
-candidate is compared with a known crystal.
+draw is compared with a known crystal.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ _SAME = 0.2
 
 
 def pick(
-    candidates: Sequence[Sequence[structure.Crystal]],
+    draws: Sequence[Sequence[structure.Crystal]],
     space_groups: Sequence[int],
     energies: Sequence[float],
     *,
@@ -33,27 +33,27 @@ def pick(
     energy_error: float | None = None,
     refine_fn: RefineFn | None = None,
 ) -> list[structure.Crystal]:
-    """The best candidate of each question, refined.
+    """The best draw for each question, refined.
 
     They are tried by how probable they are (`log_probabilities`), and the first that is
     valid and of the space group is taken; if there is none, the first that is valid.
 
     Args:
-        candidates: of each question, at least one.
+        draws: crystals drawn for each question, at least one.
         space_groups: that were asked for, 1-230.
         energies: that were asked for, eV/atom.
-        estimate_fn: estimates energies; without it, or without their error, candidates
+        estimate_fn: estimates energies; without it, or without their error, draws
             are tried in their order.
         energy_error: of the estimates, eV/atom, see `estimation.measure_error`.
         refine_fn: applied to what is tried.
     """
     if estimate_fn is None or energy_error is None:
-        ordered = [list(each) for each in candidates]
+        ordered = [list(each) for each in draws]
     else:
-        crystals = [crystal for each in candidates for crystal in each]
+        crystals = [crystal for each in draws for crystal in each]
         estimates = estimation.estimate_many(estimate_fn, crystals)
         ordered, start = [], 0
-        for made, energy in zip(candidates, energies, strict=True):
+        for made, energy in zip(draws, energies, strict=True):
             part = estimates[start : start + len(made)]
             order = np.argsort(
                 -log_probabilities(part, energy, energy_error), kind="stable"
@@ -67,11 +67,11 @@ def pick(
 
 
 def log_probabilities(
-    estimates: Float[np.ndarray, " candidates"], energy: float, energy_error: float
-) -> Float[np.ndarray, " candidates"]:
-    """How probable candidates are, given the energy; up to a constant.
+    estimates: Float[np.ndarray, " draws"], energy: float, energy_error: float
+) -> Float[np.ndarray, " draws"]:
+    """How probable draws are, given the energy; up to a constant.
 
-    What was made often is likelier: candidates of the same energy are counted together,
+    What was made often is likelier: draws of the same energy are counted together,
     and their number is weighed against the (normal) error of the estimate. What cannot
     be estimated is the last.
     """

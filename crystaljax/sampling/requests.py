@@ -151,7 +151,7 @@ class Request:
             "sampler": sampler.name,
             "num_steps": sampler.num_steps,
             "eta": sampler.eta if sampler.name == "ddim" else None,
-            "candidates": sampler.candidates,
+            "draws": sampler.draws,
             "energy_model": run.vocabulary.get("energy_model") or "unknown",
         }
 

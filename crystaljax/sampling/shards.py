@@ -165,6 +165,10 @@ def _require_same_request(output: pathlib.Path, request: dict[str, Any]) -> None
     if saved is None:
         require_new(output, overwrite=False)
         return
+    made_by = saved.get("made_by", {})
+    if "candidates" in made_by:
+        # Its name in folders of older versions.
+        made_by["draws"] = made_by.pop("candidates")
     saved_requests.require_same(
         request,
         saved,

@@ -64,6 +64,10 @@ def load_config(workdir: pathlib.Path) -> Any:
         )
     saved = json.loads((workdir / "config.json").read_text())
     config = defaults.paper(saved.get("task", "generation")).to_dict()
+    sampler = saved.get("sampler", {})
+    if "candidates" in sampler:
+        # Its name in runs of older versions.
+        sampler["draws"] = sampler.pop("candidates")
     for name, value in saved.items():
         is_section = isinstance(value, dict) and isinstance(config.get(name), dict)
         config[name] = config[name] | value if is_section else value

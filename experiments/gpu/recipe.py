@@ -193,7 +193,7 @@ def time_final_crystals(
     return {
         "asked": "formula, space group and energy of held-out built-in alloys",
         "batch_size": size,
-        "candidates": generator.host.num_candidates,
+        "draws": generator.host.num_draws,
         "network_evaluations": config.sampler.num_steps,
         "rows": rows,
         "dtype": ours.resolve_dtype(config),

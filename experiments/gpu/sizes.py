@@ -71,7 +71,7 @@ TOY = Size(
         "model.num_heads": 2,
         "model.pair_features": 4,
         "model.estimator_depth": 1,
-        "sampler.candidates": 2,
+        "sampler.draws": 2,
         "sampler.num_steps": 2,
     },
     best_rows=16,

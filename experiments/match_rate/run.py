@@ -84,9 +84,7 @@ def define_flags(values: flags.FlagValues) -> None:
     integer("num_structures", 500, "Held-out structures to ask for.")
     integer("num_samples", 20, "Samples of each for match@k.")
     integer("num_for_many", 200, "Structures that --num_samples are made of.")
-    integer(
-        "candidates", 8, "Crystals that the picked ones are picked from; 1 for none."
-    )
+    integer("draws", 8, "Crystals that the picked ones are picked from; 1 for none.")
     flags.DEFINE_bool(
         "energies", False, "Relax with EMT and compare energies.", flag_values=values
     )
@@ -225,7 +223,7 @@ def evaluate(
     estimate_error = estimation.measure_error(estimate_fn, known)
     generator = generator.with_params(loaded.params, estimate_error)
     # One sample of each is what match rates are of.
-    whole = dataclasses.replace(generator.host, num_candidates=1)
+    whole = dataclasses.replace(generator.host, num_draws=1)
 
     def sample(
         indices: np.ndarray, seed: int, host: generation.HostWork = whole
@@ -256,12 +254,10 @@ def evaluate(
             "error_on_validation": estimate_error,
             "error": estimation.measure_error(estimate_fn, test, values.split),
         }
-    if values.candidates > 1:
-        picked = sample(
-            asked, 0, dataclasses.replace(whole, num_candidates=values.candidates)
-        )
+    if values.draws > 1:
+        picked = sample(asked, 0, dataclasses.replace(whole, num_draws=values.draws))
         result["picked"] = {
-            "candidates": values.candidates,
+            "draws": values.draws,
             **describe_matches(matcher.match_many(picked, targets, TOLERANCES)),
             **describe_validity(picked, groups),
         }
@@ -279,7 +275,7 @@ def evaluate(
     if values.energies:
         asked_energy = np.asarray(test.formation_energy[asked])
         result["energies"] = energies.compare(samples, asked_energy)
-        if values.candidates > 1:
+        if values.draws > 1:
             result["picked"]["energies"] = energies.compare(picked, asked_energy)
     return result
 
