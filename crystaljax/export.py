@@ -1,6 +1,6 @@
-"""Writes inputs for DFT (VASP, pw.x) or structure files of candidates.
+r"""Writes inputs for DFT (VASP, pw.x) or structure files of candidates.
 
-    python -m crystaljax.export --screening=screening --top=50 --format=vasp \
+    crystaljax export --screening=screening --top=50 --format=vasp \
         --output=dft
 
 ``--screening`` is a folder of `crystaljax.screen` (best first) or crystals in other

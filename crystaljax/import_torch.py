@@ -1,6 +1,6 @@
-"""Turns a checkpoint of the paper's PyTorch code into a run directory.
+r"""Turns a checkpoint of the paper's PyTorch code into a run directory.
 
-    python -m crystaljax.import_torch --checkpoint=model.pt --workdir=runs/imported \
+    crystaljax import-torch --checkpoint=model.pt --workdir=runs/imported \
         --config=configs/cfm_uniform.py
 
 The run is then used like one that was trained here: by ``sample`` or ``modify``, and by
@@ -291,11 +291,11 @@ def _write_run(
 def _next_command(imported: Imported) -> str:
     if build.is_modification(imported.config):
         return (
-            f"python -m crystaljax.modify --workdir={imported.workdir} "
+            f"crystaljax modify --workdir={imported.workdir} "
             "--input=crystal.cif --output=polymorphs"
         )
     return (
-        f"python -m crystaljax.sample --workdir={imported.workdir} "
+        f"crystaljax sample --workdir={imported.workdir} "
         "--formulas=Ta1W1B6 --energies=-0.4 --output=samples"
     )
 

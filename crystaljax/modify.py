@@ -1,6 +1,6 @@
-"""Turns crystals into candidates for more stable polymorphs.
+r"""Turns crystals into candidates for more stable polymorphs.
 
-    python -m crystaljax.modify --workdir=runs/modify_cfm --input=my.cif \
+    crystaljax modify --workdir=runs/modify_cfm --input=my.cif \
         --energy_difference=-0.05 --space_groups=221,P4/mmm --output=polymorphs
 
 ``--input`` is a CIF, POSCAR or extxyz file, or a folder of them. Every combination of

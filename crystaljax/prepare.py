@@ -1,9 +1,9 @@
-"""Makes a data set: crystals in files, a data base, the built-in alloys.
+r"""Makes a data set: crystals in files, a data base, the built-in alloys.
 
-    python -m crystaljax.prepare --source=builtin --output=data/alloys
-    python -m crystaljax.prepare --source=cif_csv --input=val.csv.gz \
+    crystaljax prepare --source=builtin --output=data/alloys
+    crystaljax prepare --source=cif_csv --input=val.csv.gz \
         --energy_column=heat_all --output=data/perov_5
-    python -m crystaljax.prepare --source=aflow --species=W,B,Ta --natoms=4:60 \
+    crystaljax prepare --source=aflow --species=W,B,Ta --natoms=4:60 \
         --rules=paper --output=data/wbta
 
 Prints what was read, what failed and why, what was dropped by which rule, and what is

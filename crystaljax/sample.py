@@ -1,6 +1,6 @@
-"""Samples crystals of given composition, space group, formation energy.
+r"""Samples crystals of given composition, space group, formation energy.
 
-    python -m crystaljax.sample --workdir=runs/smoke --formulas=Cu3Au1,Ni2Pt2 \
+    crystaljax sample --workdir=runs/smoke --formulas=Cu3Au1,Ni2Pt2 \
         --space_groups=seen --energies=-0.05:0.05:0.01 --num_samples=4 \
         --output=samples
 
@@ -140,7 +140,7 @@ def build_request(options: SampleOptions) -> "crystaljax.sampling.requests.Reque
     if build.is_modification(config):
         raise errors.UserError(
             f"{workdir} holds a model that modifies crystals; give it some with "
-            "`python -m crystaljax.modify --input=…`, or sample from a model of the "
+            "`crystaljax modify --input=…`, or sample from a model of the "
             "generation task"
         )
     vocabulary = runs.load_vocabulary(workdir)

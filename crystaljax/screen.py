@@ -1,6 +1,6 @@
-"""Screens crystals: checks, relaxes and ranks them by energy above hull.
+r"""Screens crystals: checks, relaxes and ranks them by energy above hull.
 
-    python -m crystaljax.screen --samples=samples --calculator=emt --hull=builtin \
+    crystaljax screen --samples=samples --calculator=emt --hull=builtin \
         --output=screening
 
 ``--samples`` is a folder of `crystaljax.sample` or `crystaljax.modify`, or crystals in
