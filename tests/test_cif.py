@@ -218,6 +218,23 @@ def test_formulas_of_files(text, counts):
     assert stated_formulas.parse_formula(text) == counts
 
 
+def test_numbers_beyond_all_bounds_are_refused():
+    sites = [("Cu", 1e300, 0.2, 0.3)]
+    refuse(build(sites, name="P -1"), refusals.UNREADABLE, "1e+300")
+    sites = [("Cu", 0.1, 0.2, 0.3)]
+    text = build(sites, lattice=(1e300, 4, 4, 90, 90, 90), name="P -1")
+    refuse(text, refusals.UNREADABLE, "1e+300")
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["calc_flag", "disorder_group", "attached_hydrogens", "symmetry_multiplicity"],
+)
+def test_a_column_of_another_length_is_refused(tag):
+    text = COPPER_GOLD + f"loop_\n_atom_site_{tag}\n1\n"
+    refuse(text, refusals.UNREADABLE, tag, "1 values for 4 sites")
+
+
 def test_two_crystals_in_one_file_are_refused():
     refuse(COPPER_GOLD + COPPER_GOLD.replace("data_", "data_b"), refusals.UNREADABLE)
 

@@ -43,6 +43,8 @@ _OTHER_FORMULAS = (
 # Between the volume of a file and that of its cell, relative: both are rounded.
 _VOLUME_TOLERANCE = 0.01
 _MAX_SITES = 20_000
+# Å; of no use to anybody, and squares of longer ones overflow.
+_MAX_LENGTH = 1e6
 # Of the sum of two covalent radii: where atoms are closer, the setting is wrong.
 _SENSIBLE_RATIO = 0.6
 # Two sites of a list closer than this are one that is listed twice.
@@ -90,6 +92,10 @@ def _read_lattice(block: cif_tags.Block) -> Float[np.ndarray, "3 3"]:
     parameters = cif_tags.parse_numbers(
         [text for _, text in found], lambda index: _CELL[index]
     )
+    if max(parameters[:3]) > _MAX_LENGTH:
+        raise refusals.RefusedError(
+            f"a lattice vector of {max(parameters[:3]):.4g} Å is over {_MAX_LENGTH:g} Å"
+        )
     lattice = structure.lattice_from_parameters(np.array(parameters))
     for _, text in block.values(_VOLUME):
         stated = cif_tags.parse_number(text, _VOLUME)
@@ -181,8 +187,12 @@ def _expand(
     if len(made) == 1:
         crystal = structure.Crystal(sites.atomic_numbers, sites.frac_coords, lattice)
         return _Reading(crystal, [1] * len(sites.labels), doubts)
-    if not np.isfinite(sites.frac_coords).all():
-        raise refusals.RefusedError("a coordinate is not finite")
+    farthest = float(np.abs(sites.frac_coords).max())
+    if not farthest <= structure.MAX_COORDINATE:
+        raise refusals.RefusedError(
+            f"a fractional coordinate of {farthest:.4g} is over "
+            f"{structure.MAX_COORDINATE:g}"
+        )
     images = []
     for label, position in zip(sites.labels, sites.frac_coords, strict=True):
         try:

@@ -18,6 +18,16 @@ _MULTIPLICITIES = (
     "_atom_site_symmetry_multiplicity",
     "_atom_site_site_symmetry_multiplicity",
 )
+_COLUMNS = (
+    *_COORDS,
+    _LABEL,
+    _TYPE,
+    _OCCUPANCY,
+    _CALCULATED,
+    _DISORDER,
+    _HYDROGENS,
+    *_MULTIPLICITIES,
+)
 # Of an occupancy that is written as a fraction.
 _OCCUPANCY_ROUNDING = 1e-6
 _NO_ELEMENT = "site is no element"
@@ -53,7 +63,7 @@ def read_sites(block: cif_tags.Block) -> Sites:
     num_sites = len(columns[cif_tags.FRACT_X])
     labels = block.texts(_LABEL) or [str(number + 1) for number in range(num_sites)]
     types = block.texts(_TYPE)
-    for tag in (*_COORDS, _LABEL, _TYPE, _OCCUPANCY):
+    for tag in _COLUMNS:
         if tag in columns and len(columns[tag]) != num_sites:
             raise refusals.RefusedError(
                 f"{tag} has {len(columns[tag])} values for {num_sites} sites"
