@@ -1,7 +1,9 @@
-"""Settings of all tests."""
+"""Settings of all tests, and the runs that they share."""
 
 import os
+import pathlib
 
+import filelock
 import hypothesis
 import pytest
 
@@ -15,16 +17,15 @@ os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_cpu_use_fusion_emitters=false".strip(
 hypothesis.settings.register_profile("crystaljax", deadline=None)
 hypothesis.settings.load_profile("crystaljax")
 
-
 # A worker takes whole files: one that starts the longest last works on alone.
 _LONG_FILES = (
     "test_training.py",
     "test_screen.py",
+    "test_several_processes.py",
     "test_funnel.py",
     "test_benchmarks.py",
     "test_precision.py",
     "test_requests.py",
-    "test_several_processes.py",
 )
 
 
@@ -33,25 +34,72 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in _LONG_FILES)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compilation(tmp_path_factory):
-    """Equal programs are compiled once in a session, and quickly; subprocesses too."""
-    # Set before JAX looks: tests import it, but compile nothing at import.
-    import jax
-
+@pytest.fixture(scope="session")
+def session_folder(tmp_path_factory):
+    """A folder that all workers of a session share."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         # All workers share what is above their own folders.
         folder = folder.parent
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation(session_folder, pytestconfig):
+    """Equal programs are compiled once, and quickly; subprocesses too.
+
+    They are kept for later sessions, where pytest keeps what it remembers.
+    """
+    # Set before JAX looks: tests import it, but compile nothing at import.
+    import jax
+
+    folder = session_folder
+    if hasattr(pytestconfig, "cache"):
+        folder = pathlib.Path(pytestconfig.cache.mkdir(f"jax-{jax.__version__}"))
     settings = {
         # Programs of tests run for moments: to optimize them takes longer.
         "jax_disable_most_optimizations": True,
         "jax_compilation_cache_dir": str(folder / "compilation_cache"),
-        "jax_persistent_cache_min_compile_time_secs": 0.3,
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
         # A limit makes JAX lock the cache while one of several processes writes.
-        "jax_compilation_cache_max_size": 2**34,
+        "jax_compilation_cache_max_size": 2**30,
     }
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
-    yield
+
+
+def _make_once(path, make):
+    """Calls ``make(path)`` in the first worker that gets here; the others wait."""
+    with filelock.FileLock(f"{path}.lock"):
+        done = pathlib.Path(f"{path}.done")
+        if not done.exists():
+            make(path)
+            done.touch()
+    return path
+
+
+@pytest.fixture(scope="session")
+def alloys(session_folder):
+    """The data set of `tiny.write_dataset`; not to be changed."""
+    import tiny
+
+    return _make_once(session_folder / "alloys", tiny.write_dataset)
+
+
+@pytest.fixture(scope="session")
+def trained(alloys, session_folder):
+    """``trained(method)``: a run on the alloys of `tiny.config`; not to be changed."""
+
+    def run_of(method):
+        import tiny
+
+        from crystaljax import train
+
+        def make(path):
+            config = tiny.config(method, alloys)
+            train.train(config, path, show_progress=False)
+
+        return _make_once(session_folder / f"run-{method}", make)
+
+    return run_of

@@ -36,6 +36,7 @@ TOLERANCE = 1e-4
 TINY = (
     "--config.model.channels=8",
     "--config.model.channel_multipliers=(1,)",
+    "--config.model.num_res_blocks=0",
     "--config.model.norm_groups=2",
     "--config.model.element_channels=(4,4,4)",
     "--config.model.attention_levels=()",
@@ -47,8 +48,7 @@ TINY = (
 
 
 def tiny_workload(config_file, **model):
-    config = defaults.load_config_file(ROOT / "configs" / f"{config_file}.py", "smoke")
-    tiny.shrink(config, "none")
+    config = tiny.config(config_file, "none")
     config.model.update({"attention_levels": (), **model})
     return ours.build_workload(ours.adjust_config(config, batch_size=4))
 
@@ -93,7 +93,11 @@ def answers(workload):
 
 def test_peer_answers_like_ours_and_has_the_same_gradient():
     workload = tiny_workload(
-        "ddim", site_features=0, channel_multipliers=(1, 2), attention_levels=(1,)
+        "ddim",
+        site_features=0,
+        channel_multipliers=(1, 2),
+        num_res_blocks=1,
+        attention_levels=(1,),
     )
     network, our_forward, peer_forward = answers(workload)
     params = torch_peer.to_flax(network, workload.trainee.model)
@@ -121,7 +125,7 @@ def test_peer_answers_like_ours_and_has_the_same_gradient():
 
 
 def test_peer_answers_like_ours_with_source_and_features_of_sites():
-    workload = tiny_workload("modify_diffusion")
+    workload = tiny_workload("modify_diffusion", num_res_blocks=1)
     network, our_forward, peer_forward = answers(workload)
     output = jax.jit(our_forward)(torch_peer.to_flax(network, workload.trainee.model))
     np.testing.assert_allclose(output, peer_forward().detach(), atol=TOLERANCE)
@@ -343,14 +347,13 @@ def test_step_of_pmap_has_the_state_of_ours():
     assert metrics.keys() == expected_metrics.keys()
 
 
-def test_pipeline_is_read_beside_a_training_step(monkeypatch, capsys, tmp_path):
-    tiny.write_dataset(tmp_path / "data")
+def test_pipeline_is_read_beside_a_training_step(alloys, monkeypatch, capsys, tmp_path):
     _, record = run_script(
         monkeypatch,
         capsys,
         benchmark_pipeline,
         tmp_path / "record.json",
-        f"--dataset={tmp_path / 'data'}",
+        f"--dataset={alloys}",
         config_flag("ddim"),
         *TINY,
         "--steps_per_dispatch=2",

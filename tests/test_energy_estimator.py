@@ -10,7 +10,6 @@ import optax
 import pytest
 import tiny
 
-from configs import best
 from crystaljax import evaluate, sample, train
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
@@ -154,7 +153,7 @@ def test_estimator_learns_the_energies_of_alloys():
     model = energy_estimator.EnergyEstimator(
         width=16, depth=1, num_heads=2, pair_features=4
     )
-    params = model.init(jax.random.key(0), *cells, ELEMENTS)
+    params = jax.jit(model.init)(jax.random.key(0), *cells, ELEMENTS)
     optimizer = optax.adam(5e-3)
 
     @jax.jit
@@ -174,12 +173,10 @@ def test_estimator_learns_the_energies_of_alloys():
     assert loss < 0.1 * first
 
 
-def test_error_is_measured_on_held_out_structures_and_kept(tmp_path, monkeypatch):
-    path = tmp_path / "data"
-    tiny.write_dataset(path)
-    config = tiny.shrink(best.get_config("smoke"), path)
-    config.model.estimator_depth = 1
-    config.sampler.draws = 2
+def test_error_is_measured_on_held_out_structures_and_kept(
+    alloys, tmp_path, monkeypatch
+):
+    config = tiny.config("best", alloys)
     save, measured_before = checkpoints.save_state, []
 
     def watch(*args):
@@ -191,7 +188,7 @@ def test_error_is_measured_on_held_out_structures_and_kept(tmp_path, monkeypatch
     # A process that is killed after a checkpoint leaves a run that can pick.
     assert measured_before == [True, True]
     run = checkpoints.load_run(tmp_path / "run", sharding.build_local_mesh())
-    dataset = datasets.open_dataset(path)
+    dataset = datasets.open_dataset(alloys)
     cells = datasets.gather(dataset, dataset.indices("val"), 12)
     estimate_fn = functools.partial(
         estimation.build_estimate_fn(run.model), run.params, run.scale
@@ -226,11 +223,9 @@ def test_error_is_measured_on_held_out_structures_and_kept(tmp_path, monkeypatch
         assert said == pytest.approx(float(alone), abs=1e-4)
 
 
-def test_networks_without_estimator_have_no_error(tmp_path):
-    path = tmp_path / "data"
-    tiny.write_dataset(path)
-    config = tiny.shrink(best.get_config("smoke"), path)
-    config.model.estimator_depth = 0
-    generator = tiny.build_generator(config)
+def test_networks_without_estimator_have_no_error(alloys):
+    generator = tiny.build_generator(
+        tiny.config("best", alloys, model__estimator_depth=0)
+    )
     assert generator.estimate_energies is None
-    assert estimation.measure_error(None, datasets.open_dataset(path)) is None
+    assert estimation.measure_error(None, datasets.open_dataset(alloys)) is None

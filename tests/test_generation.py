@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import tiny
 
-from configs import ddim
 from crystaljax.crystals import structure
 from crystaljax.sampling import batch_sizes, conditions, generation
 from crystaljax.system import sharding
@@ -23,7 +22,7 @@ KEY = jax.random.key(7)
 
 
 def tiny_config():
-    config = tiny.shrink(ddim.get_config("smoke"), "unused")
+    config = tiny.config("ddim", "unused")
     config.data.row_buckets = BUCKETS[:1]
     config.sampler.num_steps = 2
     return config

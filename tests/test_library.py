@@ -6,8 +6,6 @@ import runpy
 
 import tiny
 
-from configs import ddim
-
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
 
@@ -21,7 +19,7 @@ def test_readme_from_conditions_to_dft_inputs(tmp_path, monkeypatch, capsys):
     tiny.write_dataset(tmp_path / "alloys")
     tiny.write_run(
         tmp_path / "runs/smoke",
-        tiny.shrink(ddim.get_config("smoke"), tmp_path / "alloys"),
+        tiny.config("ddim", tmp_path / "alloys"),
     )
     code = python_block()
     assert len(code.splitlines()) <= 23

@@ -21,39 +21,25 @@ sys.path.insert(0, str(ROOT / "experiments"))
 
 from match_rate import baselines, energies, run  # noqa: E402
 
-from configs import best  # noqa: E402
-
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "alloys"
-    tiny.write_dataset(path)
-    return datasets.open_dataset(path)
+def dataset(alloys):
+    return datasets.open_dataset(alloys)
 
 
 @pytest.fixture(scope="module")
 def record(dataset, tmp_path_factory):
     """What the command wrote."""
     folder = tmp_path_factory.mktemp("match_rate")
-    settings = {
-        "model.width": 16,
-        "model.depth": 1,
-        "data.num_templates": 2,
-        "train.num_steps": 4,
-        "train.steps_per_dispatch": 2,
-        "train.batch_size": 8,
-        "train.checkpoint_every": 4,
-        "evaluation.batch_size": 8,
-    }
+    settings = {"data__num_templates": 2, "train__checkpoint_every": 4}
     subprocess.run(
         [
             *(sys.executable, ROOT / "experiments" / "match_rate" / "run.py"),
-            f"--config={ROOT / 'configs' / 'best.py'}:smoke",
+            *tiny.flags("best", dataset.path, **settings),
             *("--dataset=tiny", f"--train={dataset.path}", "--split=val"),
             *("--num_structures=6", "--num_samples=2", "--num_for_many=3"),
             "--draws=2",
             *(f"--workdir={folder / 'run'}", f"--output={folder}", "--energies"),
-            *(f"--config.{name}={value}" for name, value in settings.items()),
         ],
         check=True,
         cwd=folder,
@@ -86,7 +72,7 @@ def test_record_has_all_that_is_asked_for(record):
 
 
 def test_time_of_training_is_that_of_all_calls(tmp_path, monkeypatch, dataset):
-    config = tiny.shrink(best.get_config("smoke"), dataset.path, num_steps=0)
+    config = tiny.config("best", dataset.path, num_steps=0)
     monkeypatch.setattr(run.train, "train", lambda *_, **__: time.sleep(0.05))
     first = run.train_and_time(config, tmp_path)
     assert run.train_and_time(config, tmp_path) > first + 0.04

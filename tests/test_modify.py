@@ -11,7 +11,6 @@ import pyarrow.parquet
 import pytest
 import tiny
 
-from configs import modify_cfm, modify_diffusion
 from crystaljax import evaluate, modify, sample, train
 from crystaljax.crystals import bridge, inputs, structure, structure_files
 from crystaljax.sampling import conditions, shards
@@ -31,20 +30,9 @@ CUAU = structure.Crystal(
 
 
 @pytest.fixture(scope="module")
-def dataset_path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "alloys"
-    tiny.write_dataset(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def workdir(dataset_path, tmp_path_factory):
-    """A finished run of two steps, of a model with many answers."""
-    path = tmp_path_factory.mktemp("runs") / "diffusion"
-    config = tiny.shrink(modify_diffusion.get_config("smoke"), dataset_path, 2)
-    config.evaluation.num_structures = 0
-    train.train(config, path, show_progress=False)
-    return path
+def workdir(trained):
+    """A finished run of a model with many answers."""
+    return trained("modify_diffusion")
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +148,8 @@ def test_evaluation_compares_with_leaving_the_source_as_it_is(workdir, tmp_path)
     assert set(table["source_id"]).isdisjoint(table["id"])
 
 
-def test_model_with_one_answer_makes_one(dataset_path, folder, tmp_path):
-    config = tiny.shrink(modify_cfm.get_config("smoke"), dataset_path, 2)
-    config.evaluation.num_structures = 0
+def test_model_with_one_answer_makes_one(alloys, folder, tmp_path):
+    config = tiny.config("modify_cfm", alloys, 2, evaluation__num_structures=0)
     train.train(config, tmp_path / "run", show_progress=False)
     done = modify.modify(options(tmp_path / "run", folder / "a.cif", num_steps=1))
     assert len(done.samples.crystals) == 2

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tiny
 
-from configs import best
 from crystaljax.crystals import elements, structure, symmetry_search
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import conditions, generation, picking
@@ -90,11 +89,8 @@ def test_broken_draws_stop_nothing():
 
 # ------------------------------------------------------------------------ in generation
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "alloys"
-    tiny.write_dataset(path)
-    config = tiny.shrink(best.get_config("smoke"), path)
-    config.model.estimator_depth = 1
+def network(alloys):
+    config = tiny.config("best", alloys, model__estimator_depth=1)
     config.sampler.draws = 4
     config.sampler.project = 0.0
     return config, tiny.build_generator(config)

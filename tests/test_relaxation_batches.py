@@ -255,7 +255,7 @@ for result in batches.relax_many(tests.alloys(5), "emt", batch_size=3):
 def test_two_devices_share_a_batch():
     environment = dict(
         os.environ,
-        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
         PYTHONPATH=os.path.dirname(__file__),
     )
     output = subprocess.run(

@@ -17,7 +17,6 @@ import pyarrow.parquet
 import pytest
 import tiny
 
-from configs import ddim
 from crystaljax import defaults, sample
 from crystaljax.crystals import structure, structure_files
 from crystaljax.models import build
@@ -28,14 +27,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def workdir(alloys, tmp_path_factory):
     """A run with rows of their own for small crystals."""
-    path = tmp_path_factory.mktemp("samples")
-    tiny.write_dataset(path / "alloys")
-    config = tiny.shrink(ddim.get_config("smoke"), path / "alloys")
-    config.data.row_buckets = (8,)
-    tiny.write_run(path / "run", config)
-    return path / "run"
+    path = tmp_path_factory.mktemp("samples") / "run"
+    tiny.write_run(path, tiny.config("ddim", alloys, data__row_buckets=(8,)))
+    return path
 
 
 def options(workdir, **changes):
@@ -124,9 +120,9 @@ def test_processes_make_the_shards_that_are_theirs(workdir, finished):
 
 
 # ------------------------------------------------------------------------------- resume
-def test_killed_command_goes_on_to_the_same_bytes(workdir, tmp_path, capfd):
+def test_killed_command_goes_on_to_the_same_bytes(workdir, tmp_path, capsys):
     """A real SIGKILL at whatever moment it comes after the first shard."""
-    settings = {"num_samples": 200}
+    settings = {"num_samples": 80}
     command = [
         *(sys.executable, "-m", "crystaljax.sample"),
         *(f"--workdir={workdir}", f"--output={tmp_path / 'killed'}"),
@@ -137,7 +133,7 @@ def test_killed_command_goes_on_to_the_same_bytes(workdir, tmp_path, capfd):
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stderr=subprocess.PIPE
     )
-    first = tmp_path / "killed" / "samples-00000-of-00060.parquet"
+    first = tmp_path / "killed" / "samples-00000-of-00024.parquet"
     deadline = time.monotonic() + 180
     while not first.exists():
         assert process.poll() is None, process.stderr.read().decode()
@@ -146,18 +142,19 @@ def test_killed_command_goes_on_to_the_same_bytes(workdir, tmp_path, capfd):
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = contents(tmp_path / "killed")
-    assert 0 < sum(name.endswith(".parquet") for name in kept) < 60
+    assert 0 < sum(name.endswith(".parquet") for name in kept) < 24
     written = first.stat().st_mtime_ns
     # Beside what it left, the ruins of a shard that was being written.
-    (tmp_path / "killed" / ".cifs-00059-of-00060.x_1y").mkdir()
-    (tmp_path / "killed" / ".samples-00059-of-00060.csv.1.tmp").write_text("half")
-    (tmp_path / "killed" / "samples-00059-of-00060.extxyz").write_text("half")
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
-    assert "were there already" in capfd.readouterr().out
+    (tmp_path / "killed" / ".cifs-00023-of-00024.x_1y").mkdir()
+    (tmp_path / "killed" / ".samples-00023-of-00024.csv.1.tmp").write_text("half")
+    (tmp_path / "killed" / "samples-00023-of-00024.extxyz").write_text("half")
+    goes_on = {"shard_size": 20, "cifs": "folder", **settings}
+    write(workdir, tmp_path / "killed", **goes_on)
+    assert "were there already" in capsys.readouterr().out
     assert first.stat().st_mtime_ns == written
-    write(workdir, tmp_path / "straight", shard_size=20, cifs="folder", **settings)
+    write(workdir, tmp_path / "straight", **goes_on)
     found, expected = contents(tmp_path / "killed"), contents(tmp_path / "straight")
-    assert found.keys() == expected.keys() and len(found) == 1 + 3 * 60 + 1200
+    assert found.keys() == expected.keys() and len(found) == 1 + 3 * 24 + 480
     assert [name for name in found if found[name] != expected[name]] == []
 
 

@@ -10,7 +10,6 @@ import pyarrow.parquet
 import pytest
 import tiny
 
-from configs import ddim, modify_diffusion
 from crystaljax import modify, sample
 from crystaljax.crystals import elements, structure, structure_files
 from crystaljax.data import dataset as datasets
@@ -22,11 +21,9 @@ ROOT = tiny.__file__.rsplit("/", 2)[0]
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def workdir(alloys, tmp_path_factory):
     path = tmp_path_factory.mktemp("conditions")
-    tiny.write_dataset(path / "alloys")
-    config = tiny.shrink(ddim.get_config("smoke"), path / "alloys")
-    tiny.write_run(path / "run", config)
+    tiny.write_run(path / "run", tiny.config("ddim", alloys))
     (path / "entries.csv").write_text(
         "formula,formation_energy,energy_model\nCu3Au,-0.04,DFT\nCuAu,-0.06,DFT\n"
     )
@@ -190,10 +187,9 @@ def test_the_command_takes_all_flags(workdir, tmp_path):
         )
 
 
-def test_modify_marks_and_drops_what_an_input_cannot_become(tmp_path):
-    tiny.write_dataset(tmp_path / "alloys")
-    config = tiny.shrink(modify_diffusion.get_config("smoke"), tmp_path / "alloys")
-    dataset = datasets.open_dataset(tmp_path / "alloys")
+def test_modify_marks_and_drops_what_an_input_cannot_become(alloys, tmp_path):
+    config = tiny.config("modify_diffusion", alloys)
+    dataset = datasets.open_dataset(alloys)
     vocabulary = datasets.vocabulary(dataset) | {"energy_difference": [-1.0, 1.0]}
     _, scale, _ = tiny.build_network(config)
     runs.create_run(tmp_path / "run", config, scale, vocabulary)

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tiny
 
-from configs import ddim
 from crystaljax import train
 from crystaljax.data import dataset as datasets
 from crystaljax.system import sharding, startup
@@ -59,10 +58,8 @@ jax.distributed.shutdown()
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    path = tmp_path_factory.mktemp("processes") / "dataset"
-    tiny.write_dataset(path)
-    return datasets.open_dataset(path)
+def dataset(alloys):
+    return datasets.open_dataset(alloys)
 
 
 def free_address():
@@ -110,40 +107,9 @@ def test_processes_share_every_epoch_without_overlap(dataset, count):
 
 
 # ---------------------------------------------------------------------------- training
-def settings(dataset):
-    """What makes ddim.py:smoke a run of seconds, by key."""
-    return {
-        "data.path": str(dataset.path),
-        "model.channels": 8,
-        "model.channel_multipliers": (1,),
-        "model.norm_groups": 2,
-        "model.element_channels": (4, 4, 4),
-        "sampler.num_steps": 3,
-        "train.batch_size": 8,
-        "train.num_steps": 4,
-        "train.steps_per_dispatch": 2,
-        "train.log_every": 2,
-        "train.checkpoint_every": 2,
-        "train.validate_every": 4,
-        "evaluation.num_structures": 5,
-        "evaluation.batch_size": 2,
-        "evaluation.num_workers": 1,
-    }
-
-
-def train_here(dataset, workdir, **options):
-    config = ddim.get_config("smoke")
-    config.update_from_flattened_dict(settings(dataset))
-    train.train(config, workdir, show_progress=False, **options)
-
-
 def train_in_two_processes(dataset, workdir):
     """The command as a user starts it, once in each process."""
-    flags = [
-        "--config=configs/ddim.py:smoke",
-        f"--workdir={workdir}",
-        *(f"--config.{key}={value}" for key, value in settings(dataset).items()),
-    ]
+    flags = [*tiny.flags("ddim", dataset.path), f"--workdir={workdir}"]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COORDINATOR_ADDRESS": free_address(),
@@ -181,10 +147,9 @@ def read_log(workdir):
 
 
 def test_two_processes_train_like_one_which_goes_on_from_their_checkpoint(
-    dataset, tmp_path
+    dataset, trained, tmp_path
 ):
-    one, two = tmp_path / "one", tmp_path / "two"
-    train_here(dataset, one)
+    one, two = trained("ddim"), tmp_path / "two"
     train_in_two_processes(dataset, two)
     assert_close(one, two)
     # Written once, though there are two processes; their samples are the same too.
@@ -194,7 +159,8 @@ def test_two_processes_train_like_one_which_goes_on_from_their_checkpoint(
     assert environment["num_processes"] == 2
 
     shutil.rmtree(two / "checkpoints" / "4")
-    train_here(dataset, two, resume=True)
+    config = tiny.config("ddim", dataset.path)
+    train.train(config, two, resume=True, show_progress=False)
     assert_close(one, two)
 
 

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import tiny
 from flax.training.dynamic_scale import DynamicScale
 
-from configs import best, ddim, modify_diffusion
+from configs import best
 from crystaljax import evaluate, sample, train
 from crystaljax.crystals import structure, structure_files
 from crystaljax.data import columnar
@@ -34,116 +35,81 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def dataset_path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "alloys"
-    tiny.write_dataset(path)
-    return path
+def dataset_path(alloys):
+    return alloys
 
 
 def tiny_config(dataset_path, num_steps=4):
-    return tiny.shrink(ddim.get_config("smoke"), dataset_path, num_steps)
+    return tiny.config("ddim", dataset_path, num_steps)
 
 
 @pytest.fixture(scope="module")
-def workdir(dataset_path, tmp_path_factory):
+def workdir(trained):
     """A finished run of four steps."""
-    path = tmp_path_factory.mktemp("runs") / "straight"
-    train.train(tiny_config(dataset_path), path, show_progress=False)
-    return path
+    return trained("ddim")
 
 
 def restore(workdir):
+    """Step and parameters of the newest checkpoint."""
     run = checkpoints.load_run(workdir, sharding.build_mesh())
-    return run.step, jax.device_get(run.params)
+    return np.int64(run.step), jax.device_get(run.params)
 
 
 def assert_same_bits(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-class Killed(BaseException):
-    """Stands in for a signal that nothing in the loop catches."""
+def copy_as_killed(run, path, lost_step):
+    """A run as if it had been killed before it wrote a checkpoint."""
+    shutil.copytree(run, path)
+    shutil.rmtree(path / "checkpoints" / str(lost_step))
 
 
 # ------------------------------------------------------------------------------ resume
 def test_interrupted_and_resumed_run_ends_with_the_same_bits(
-    dataset_path, workdir, tmp_path, monkeypatch
+    dataset_path, workdir, tmp_path
 ):
-    config = tiny_config(dataset_path)
-    save = checkpoints.save_state
-
-    def save_then_die(manager, state, position):
-        save(manager, state, position)
-        manager.wait_until_finished()
-        raise Killed
-
-    monkeypatch.setattr(checkpoints, "save_state", save_then_die)
-    with pytest.raises(Killed):
-        train.train(config, tmp_path / "run", show_progress=False)
-    monkeypatch.undo()
-    assert restore(tmp_path / "run")[0] == 2
-    train.train(config, tmp_path / "run", resume=True, show_progress=False)
-    assert restore(workdir)[0] == restore(tmp_path / "run")[0] == 4
-    assert_same_bits(restore(workdir)[1], restore(tmp_path / "run")[1])
-    steps = [
-        json.loads(line)["step"]
-        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    ]
-    assert steps == sorted(steps) and steps.count(2) == 1
+    resumed = tmp_path / "run"
+    copy_as_killed(workdir, resumed, 4)
+    assert restore(resumed)[0] == 2
+    train.train(tiny_config(dataset_path), resumed, resume=True, show_progress=False)
+    assert_same_bits(restore(workdir), restore(resumed))
+    straight, steps = (
+        [
+            json.loads(line)["step"]
+            for line in (path / "metrics.jsonl").read_text().splitlines()
+        ]
+        for path in (workdir, resumed)
+    )
+    # What had been logged beyond the checkpoint is logged once.
+    assert steps == straight == [2, 4, 4]
 
 
 def test_killed_process_resumes_to_the_same_bits(dataset_path, tmp_path):
-    """A real SIGKILL at whatever moment it comes."""
-    flags = [
-        "--config=configs/ddim.py:smoke",
-        *(
-            f"--config.{key}={value}"
-            for key, value in {
-                "data.path": dataset_path,
-                "model.channels": 8,
-                "model.channel_multipliers": "(1,)",
-                "model.norm_groups": 2,
-                "model.element_channels": "(4,4,4)",
-                "train.batch_size": 8,
-                "train.num_steps": 200,
-                "train.steps_per_dispatch": 2,
-                "train.log_every": 2,
-                "train.checkpoint_every": 20,
-                "train.validate_every": 0,
-                "evaluation.num_structures": 0,
-            }.items()
-        ),
-    ]
-
-    def command(name, *more):
-        return [
-            sys.executable,
-            "-m",
-            "crystaljax.train",
-            f"--workdir={tmp_path / name}",
-            *flags,
-            *more,
-        ]
-
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    """A real SIGKILL of the command at whatever moment it comes."""
+    settings = {"train__checkpoint_every": 10, "evaluation__num_structures": 0}
+    flags = tiny.flags("ddim", dataset_path, 30, **settings)
+    command = [sys.executable, "-m", "crystaljax.train", *flags]
     process = subprocess.Popen(
-        command("killed"), cwd=ROOT, env=environment, stderr=subprocess.PIPE
+        [*command, f"--workdir={tmp_path / 'killed'}"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
     )
-    folder = tmp_path / "killed" / "checkpoints"
+    checkpoints = tmp_path / "killed" / "checkpoints"
     deadline = time.monotonic() + 180
-    while not any(p.name.isdigit() for p in folder.glob("*")):
+    while not any(p.name.isdigit() for p in checkpoints.glob("*")):
         assert process.poll() is None, process.stderr.read().decode()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert restore(tmp_path / "killed")[0] < 200
-    for name, more in (("killed", ["--resume"]), ("straight", [])):
-        subprocess.run(
-            command(name, *more), cwd=ROOT, env=environment, check=True, timeout=300
-        )
-    assert restore(tmp_path / "killed")[0] == 200
-    assert_same_bits(restore(tmp_path / "killed")[1], restore(tmp_path / "straight")[1])
+    process.communicate()
+    assert restore(tmp_path / "killed")[0] < 30
+    train.main([*flags, f"--workdir={tmp_path / 'killed'}", "--resume"])
+    config = tiny.config("ddim", dataset_path, 30, **settings)
+    config.train.checkpoint_every = 30
+    train.train(config, tmp_path / "straight", show_progress=False)
+    assert_same_bits(restore(tmp_path / "killed"), restore(tmp_path / "straight"))
 
 
 def test_existing_run_is_refused_without_resume(dataset_path, workdir):
@@ -191,18 +157,20 @@ def test_run_directory_tells_how_it_came_to_be(workdir):
 
 
 # ---------------------------------------------------------------------------- learning
-def test_loss_falls(dataset_path, tmp_path):
-    config = tiny_config(dataset_path, num_steps=400)
-    config.train.log_every = 100
-    config.train.checkpoint_every = 400
-    config.evaluation.num_structures = 0
+def test_network_learns_what_the_alloys_look_like(dataset_path, tmp_path):
+    config = tiny.config("best", dataset_path, 200, model__estimator_depth=0)
+    config.train.steps_per_dispatch = config.train.log_every = 50
+    config.train.checkpoint_every = 200
+    config.evaluation.num_structures = 12
     config.optimizer.warmup_steps = 10
-    config.optimizer.learning_rate = 5e-3
-    config.train.validate_every = 0
+    config.optimizer.learning_rate = 1e-2
     train.train(config, tmp_path / "run", show_progress=False)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    losses = [json.loads(line)["loss"] for line in lines if '"loss"' in line]
-    assert losses[-1] < 0.6 * losses[0]
+    *logged, validation = [json.loads(line) for line in lines]
+    losses = [each["loss"] for each in logged]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.1 * losses[0]
+    # Held out are other lattices of the same prototypes.
+    assert validation["validation/match_rate_0.2/0.3/5"] >= 0.9
 
 
 def test_nan_stops_the_run_and_names_it(dataset_path, tmp_path):
@@ -220,8 +188,9 @@ def test_padding_cannot_change_the_loss(dataset_path):
         config, batch.lattice, batch.energy, batch.atomic_numbers
     )
     trainee = build_training.build_trainee(config, scale, 4)
+    rng = np.random.default_rng(1)
     params = jax.tree.map(
-        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),
+        lambda leaf: leaf + np.float32(rng.normal(0, 0.1, leaf.shape)),
         initial.init_params(trainee.model, 16, 0),
     )
     keys = jax.random.split(jax.random.key(2), 8)
@@ -267,8 +236,7 @@ def test_batch_that_cannot_be_cut_is_refused(dataset_path, tmp_path):
 
 
 def test_dropped_templates_are_as_if_there_were_none(dataset_path):
-    config = tiny.shrink(best.get_config("smoke"), dataset_path)
-    config.data.num_templates = 2
+    config = tiny.config("best", dataset_path, data__num_templates=2)
     dataset = datasets.open_dataset(dataset_path)
     batches = batches_lib.build_batches(config, dataset)
     scale, batch = batches.scale, batches.source[0]
@@ -280,11 +248,10 @@ def test_dropped_templates_are_as_if_there_were_none(dataset_path):
     def losses(share, batch):
         config.data.template_dropout = share
         trainee = build_training.build_trainee(config, scale, num_steps=4)
-        params = initial.init_params(trainee.model, trainee.rows, 0)
-        rng = np.random.default_rng(0)
-        params = jax.tree.map(lambda p: p + rng.normal(0, 0.1, p.shape), params)
-        params = jax.tree.map(jnp.float32, params)
-        return float(train_step.compute_loss(trainee, params, batch, keys)[0])
+        loss_fn = jax.jit(functools.partial(train_step.compute_loss, trainee))
+        return float(loss_fn(params, batch, keys)[0])
+
+    _, _, params = tiny.build_network(config)
 
     nothing = batch.replace(templates=jax.tree.map(jnp.zeros_like, batch.templates))
     all_dropped, none_there = losses(1.0, batch), losses(0.0, nothing)
@@ -335,16 +302,14 @@ def doubled_path(tmp_path_factory):
     return path
 
 
-def bucketed_config(config, path):
-    config = tiny.shrink(config, path, 8)
-    config.data.row_buckets = (8,)
-    config.evaluation.num_structures = 0
-    return config
+def bucketed_config(method, path, **changes):
+    settings = {"data__row_buckets": (8,), "evaluation__num_structures": 0}
+    return tiny.config(method, path, 8, **settings, **changes)
 
 
-@pytest.mark.parametrize("module", [ddim, modify_diffusion])
-def test_batches_have_the_rows_that_their_crystals_need(module, doubled_path):
-    config = bucketed_config(module.get_config("smoke"), doubled_path)
+@pytest.mark.parametrize("method", ["ddim", "modify_diffusion"])
+def test_batches_have_the_rows_that_their_crystals_need(method, doubled_path):
+    config = bucketed_config(method, doubled_path)
     dataset = datasets.open_dataset(doubled_path)
     source = batches_lib.build_batches(config, dataset, 40).source
     batches = [source[i] for i in range(len(source))]
@@ -355,30 +320,23 @@ def test_batches_have_the_rows_that_their_crystals_need(module, doubled_path):
         assert (batch.num_sites <= 4).all() == (sites == 4)
 
 
-@pytest.mark.parametrize("module,num_templates", [(ddim, 0), (best, 2)])
+@pytest.mark.parametrize("method,num_templates", [("ddim", 0), ("best", 2)])
 def test_bucketed_run_resumes_to_the_same_bits(
-    module, num_templates, doubled_path, tmp_path, monkeypatch
+    method, num_templates, doubled_path, tmp_path
 ):
-    config = bucketed_config(module.get_config("smoke"), doubled_path)
-    config.data.num_templates = num_templates
-    train.train(config, tmp_path / "straight", show_progress=False)
-    save = checkpoints.save_state
-
-    def save_then_die(manager, state, position):
-        save(manager, state, position)
-        manager.wait_until_finished()
-        if int(state.step) == 4:
-            raise Killed
-
-    monkeypatch.setattr(checkpoints, "save_state", save_then_die)
-    with pytest.raises(Killed):
-        train.train(config, tmp_path / "resumed", show_progress=False)
-    monkeypatch.undo()
-    train.train(config, tmp_path / "resumed", resume=True, show_progress=False)
-    assert restore(tmp_path / "resumed")[0] == 8
-    assert_same_bits(
-        restore(tmp_path / "straight")[1], restore(tmp_path / "resumed")[1]
+    config = bucketed_config(
+        method,
+        doubled_path,
+        data__num_templates=num_templates,
+        model__estimator_depth=0,
+        train__checkpoint_every=4,
     )
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    train.train(config, straight, show_progress=False)
+    copy_as_killed(straight, resumed, 8)
+    assert restore(resumed)[0] == 4
+    train.train(config, resumed, resume=True, show_progress=False)
+    assert_same_bits(restore(straight), restore(resumed))
 
 
 @pytest.mark.parametrize("buckets,message", [((16,), "fewer rows"), ((12,), "12")])
@@ -403,32 +361,36 @@ def options(workdir, **changes):
     )
 
 
-def test_samples_do_not_depend_on_the_batch_they_were_made_in(workdir):
-    whole = sample.sample(options(workdir, batch_size=12))
+@pytest.fixture(scope="module")
+def samples(workdir):
+    return sample.sample(options(workdir, batch_size=12))
+
+
+def test_samples_do_not_depend_on_the_batch_they_were_made_in(workdir, samples):
     parts = sample.sample(options(workdir, batch_size=5))
-    assert len(whole.crystals) == 12
-    for one, other in zip(whole.crystals, parts.crystals, strict=True):
+    assert len(samples.crystals) == 12
+    for one, other in zip(samples.crystals, parts.crystals, strict=True):
         np.testing.assert_array_equal(one.atomic_numbers, other.atomic_numbers)
         np.testing.assert_allclose(one.lattice, other.lattice, atol=1e-4)
         difference = one.frac_coords - other.frac_coords
         np.testing.assert_allclose(difference - np.round(difference), 0, atol=1e-4)
 
 
-def test_seeds_and_eta_change_samples_and_the_same_seed_does_not(workdir):
-    one, again, other, noisy = (
-        sample.sample(options(workdir, **changes)).crystals[0].lattice
-        for changes in ({}, {}, {"seed": 2}, {"eta": 1.0})
+def test_seeds_and_eta_change_samples_and_the_same_seed_does_not(workdir, samples):
+    one = samples.crystals[0].lattice
+    again, other, noisy = (
+        sample.sample(options(workdir, batch_size=12, **changes)).crystals[0].lattice
+        for changes in ({}, {"seed": 2}, {"eta": 1.0})
     )
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - other).max() > 1e-3
     assert np.abs(one - noisy).max() > 1e-3
 
 
-def test_written_samples_can_be_read_by_others(workdir, tmp_path):
+def test_written_samples_can_be_read_by_others(samples, tmp_path):
     import ase.io
     import pyarrow.parquet
 
-    samples = sample.sample(options(workdir))
     samples_lib.write_samples(samples, tmp_path, cifs="folder")
     samples_lib.write_samples(samples, tmp_path / "zipped", cifs="zip")
     table = pyarrow.parquet.read_table(tmp_path / "samples.parquet").to_pydict()
@@ -474,8 +436,6 @@ def test_missing_run_and_checkpoint_are_named(workdir, tmp_path):
 
 
 def test_checkpoint_of_another_network_is_refused(workdir, tmp_path):
-    import shutil
-
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy)
     config = json.loads((copy / "config.json").read_text())
@@ -485,7 +445,9 @@ def test_checkpoint_of_another_network_is_refused(workdir, tmp_path):
         sample.sample(options(copy))
 
 
-def test_two_devices_train_and_sample_like_one(workdir, dataset_path, tmp_path):
+def test_two_devices_train_and_sample_like_one(
+    workdir, samples, dataset_path, tmp_path
+):
     script = f"""
 import sys
 import jax
@@ -496,20 +458,20 @@ import numpy as np
 import test_training
 from crystaljax import sample, train
 assert jax.device_count() == 2
-train.train(
-    test_training.tiny_config({str(dataset_path)!r}),
-    {str(tmp_path / "two")!r},
-    show_progress=False,
-)
+config = test_training.tiny_config({str(dataset_path)!r})
+config.evaluation.num_structures = 0
+config.train.checkpoint_every = 4
+train.train(config, {str(tmp_path / "two")!r}, show_progress=False)
 samples = sample.sample(test_training.options({str(workdir)!r}, batch_size=4))
 np.savez(
     {str(tmp_path / "samples.npz")!r},
     lattice=np.array([crystal.lattice for crystal in samples.crystals]),
 )
 """
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     subprocess.run(
         [sys.executable, "-c", script],
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        env=os.environ | {"XLA_FLAGS": flags},
         check=True,
         timeout=300,
     )
@@ -518,7 +480,7 @@ np.savez(
     # first steps enlarge where a gradient is nearly 0.
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
-    expected = sample.sample(options(workdir)).crystals
+    expected = samples.crystals
     lattice = np.load(tmp_path / "samples.npz")["lattice"]
     np.testing.assert_allclose(lattice, [c.lattice for c in expected], atol=1e-4)
 

@@ -1,5 +1,8 @@
 """A data set and a network that tests train in seconds, and crystals to mend."""
 
+import importlib
+import pathlib
+
 import jax
 import numpy as np
 
@@ -11,6 +14,8 @@ from crystaljax.sampling import build as build_sampling
 from crystaljax.system import sharding
 from crystaljax.training import build as build_training
 from crystaljax.training import checkpoints, runs
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def write_dataset(path, *, doubled=0):
@@ -63,16 +68,46 @@ def disturb(crystal, seed, size=0.01):
     )
 
 
+def config(method, dataset_path, num_steps=4, **changes):
+    """The smoke config of a method, made one of seconds.
+
+    Args:
+        method: name of a file in configs/.
+        dataset_path: of the data set.
+        num_steps: of training, a multiple of 2.
+        changes: values by key, with ``__`` for the dots.
+    """
+    module = importlib.import_module(f"configs.{method}")
+    made = shrink(module.get_config("smoke"), dataset_path, num_steps)
+    flat = {key.replace("__", "."): value for key, value in changes.items()}
+    made.update_from_flattened_dict(flat)
+    return made
+
+
+def flags(method, dataset_path, num_steps=4, **changes):
+    """Those of the command that make the config of `config`."""
+    made = config(method, dataset_path, num_steps, **changes)
+    start = importlib.import_module(f"configs.{method}").get_config("smoke")
+    found = [f"--config={ROOT / 'configs' / method}.py:smoke"]
+    for section, values in start.items():
+        for key, value in getattr(values, "items", dict)():
+            if made[section][key] != value:
+                text = str(made[section][key]).replace(" ", "")
+                found.append(f"--config.{section}.{key}={text}")
+    return found
+
+
 def shrink(config, dataset_path, num_steps=4):
-    """Makes a smoke config one of seconds."""
+    """Makes a smoke config one of seconds: compilation is most of a test's time."""
     config.data.path = str(dataset_path)
     config.model.channels = 8
     config.model.channel_multipliers = (1,)
+    config.model.num_res_blocks = 0
     config.model.norm_groups = 2
     config.model.element_channels = (4, 4, 4)
     config.model.site_features = 8
     config.model.width = 16
-    config.model.depth = 2
+    config.model.depth = 1
     config.model.num_heads = 2
     config.model.pair_features = 4
     config.model.estimator_depth = min(config.model.estimator_depth, 1)

@@ -253,6 +253,9 @@ def compute_gradients(
             return Gradients(loss, parts, grads, jnp.array(True), None)
         gradient_fn = state.loss_scale.value_and_grad(loss_fn, has_aux=True)
         loss_scale, finite, (loss, parts), grads = gradient_fn(state.params)
+        # A root is not computed again for each array that asks, with the answers of
+        # all arrays behind it: XLA on CPUs would write a program that is quadratic.
+        finite = jnp.sqrt(finite.astype(jnp.float32)) > 0
         return Gradients(loss, parts, grads, finite, loss_scale)
 
     count = trainee.accumulation_steps
