@@ -20,7 +20,6 @@ def run_with(dtype, alloys, workdir):
     config = tiny.config("ddim", alloys, 100, train__dtype=dtype)
     config.train.steps_per_dispatch = config.train.log_every = 50
     config.train.checkpoint_every = 100
-    config.train.ema_decay = 0.0
     config.optimizer.warmup_steps = 10
     config.optimizer.learning_rate = 5e-3
     config.evaluation.num_structures = 0

@@ -148,11 +148,10 @@ def test_killed_command_goes_on_to_the_same_bytes(workdir, tmp_path, capsys):
     (tmp_path / "killed" / ".cifs-00023-of-00024.x_1y").mkdir()
     (tmp_path / "killed" / ".samples-00023-of-00024.csv.1.tmp").write_text("half")
     (tmp_path / "killed" / "samples-00023-of-00024.extxyz").write_text("half")
-    goes_on = {"shard_size": 20, "cifs": "folder", **settings}
-    write(workdir, tmp_path / "killed", **goes_on)
+    sample.main(command[3:])
     assert "were there already" in capsys.readouterr().out
     assert first.stat().st_mtime_ns == written
-    write(workdir, tmp_path / "straight", **goes_on)
+    write(workdir, tmp_path / "straight", shard_size=20, cifs="folder", **settings)
     found, expected = contents(tmp_path / "killed"), contents(tmp_path / "straight")
     assert found.keys() == expected.keys() and len(found) == 1 + 3 * 24 + 480
     assert [name for name in found if found[name] != expected[name]] == []

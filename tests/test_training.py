@@ -328,9 +328,10 @@ def test_bucketed_run_resumes_to_the_same_bits(
         method,
         doubled_path,
         data__num_templates=num_templates,
-        model__estimator_depth=0,
         train__checkpoint_every=4,
     )
+    # That of `best` trains an estimator of energies beside the network.
+    assert bool(config.model.estimator_depth) == (method == "best")
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     train.train(config, straight, show_progress=False)
     copy_as_killed(straight, resumed, 8)
@@ -458,10 +459,11 @@ import numpy as np
 import test_training
 from crystaljax import sample, train
 assert jax.device_count() == 2
-config = test_training.tiny_config({str(dataset_path)!r})
-config.evaluation.num_structures = 0
-config.train.checkpoint_every = 4
-train.train(config, {str(tmp_path / "two")!r}, show_progress=False)
+train.train(
+    test_training.tiny_config({str(dataset_path)!r}),
+    {str(tmp_path / "two")!r},
+    show_progress=False,
+)
 samples = sample.sample(test_training.options({str(workdir)!r}, batch_size=4))
 np.savez(
     {str(tmp_path / "samples.npz")!r},
