@@ -112,7 +112,7 @@ def train(
     # Metrics stay on the device until they are logged: fetching one waits for it.
     pending: list[Any] = []
     interval_start, interval_step = time.perf_counter(), step
-    with progress, manager:
+    with checkpoints.explain_disk_errors(workdir), progress, manager:
         while step < num_steps:
             dispatched = sharding.shard_batch(next(iterator), mesh, axis=1)
             with jax.transfer_guard("disallow"):
@@ -199,6 +199,7 @@ def validate(
 
 
 def _require_new_or_resumed(workdir: pathlib.Path, config: Any, resume: bool) -> None:
+    runs.require_config_or_nothing(workdir)
     exists = runs.is_run(workdir)
     # None of the processes may create what another one looks for.
     sharding.wait_for_all("looked for a run")
@@ -216,6 +217,9 @@ def _require_new_or_resumed(workdir: pathlib.Path, config: Any, resume: bool) ->
         contents="a run",
         remedy="--resume goes on with the config that it was started with",
     )
+    # What sampling needs is whole, before weeks of training are spent on it.
+    runs.load_vocabulary(workdir)
+    runs.load_json(workdir / "scaling.json")
 
 
 def _open_dataset(config: Any, workdir: pathlib.Path) -> datasets.Dataset:

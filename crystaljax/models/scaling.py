@@ -7,7 +7,6 @@ with the run, so that samples are always undone with what the network was traine
 """
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
 from crystaljax.crystals import elements, sample_tensors
-from crystaljax.system import errors
+from crystaljax.system import atomic_files, errors, saved_requests
 
 
 @flax.struct.dataclass
@@ -264,13 +263,23 @@ def save_scaling(scaling: Scaling, path: pathlib.Path) -> None:
         for name, value in fields.items()
         if value is not None
     }
-    path.write_text(json.dumps(values, indent=2) + "\n")
+    atomic_files.write_json(path, values)
 
 
 def load_scaling(path: pathlib.Path) -> Scaling:
-    """Reads what `save_scaling` wrote."""
-    values = json.loads(path.read_text())
+    """Reads what `save_scaling` wrote.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    remedy = "put a copy of it back, or train again in another folder"
+    values = saved_requests.load(path, remedy)
+    if values is None:
+        raise errors.UserError(f"{path} is missing; {remedy}")
     for name in ("lattice_mean", "lattice_scale", "atomic_volumes"):
         if name in values:
             values[name] = np.array(values[name])
-    return Scaling(**values)
+    try:
+        return Scaling(**values)
+    except TypeError as error:
+        raise errors.UserError(f"{path} is damaged ({error}); {remedy}") from error

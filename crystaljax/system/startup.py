@@ -1,9 +1,13 @@
 """What every command that computes does first: other processes, compiled programs."""
 
+import contextlib
+import errno
 import hashlib
 import os
 import pathlib
 import platform
+import sys
+import time
 
 import jax
 
@@ -11,6 +15,9 @@ from crystaljax.system import errors
 
 # Set in every process that srun or mpirun starts, and in no other.
 _NUM_TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+
+# An entry of the cache of programs takes less to write.
+_UNFINISHED_SECONDS = 60
 
 
 def initialize_processes() -> None:
@@ -56,8 +63,34 @@ def enable_compilation_cache() -> None:
     cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     # Programs for a CPU use what it can: those of another one could crash on it.
     folder = pathlib.Path(cache) / "crystaljax" / f"compiled-{_cpu_fingerprint()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        _remove_orphans(folder)
+    except OSError as error:
+        text = errors.describe_disk_error(error, folder / "entry") or str(error)
+        print(f"note: compiled programs are not kept: {text}", file=sys.stderr)
+        return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", 4 * 2**30)
+
+
+def _remove_orphans(folder: pathlib.Path) -> None:
+    """Removes entries that a killed process or a full disk left unfinished.
+
+    JAX writes an entry and then its time. With one entry that has no time it keeps no
+    further programs, and one that was cut short it can neither read nor replace.
+    """
+    for entry in folder.glob("*-cache"):
+        written = entry.with_name(entry.name.removesuffix("-cache") + "-atime")
+        with contextlib.suppress(FileNotFoundError):
+            status = entry.stat()
+            is_unfinished = status.st_size == 0 or not written.exists()
+            # Another process may be at it.
+            if is_unfinished and time.time() - status.st_mtime > _UNFINISHED_SECONDS:
+                entry.unlink()
+                written.unlink(missing_ok=True)
 
 
 def _cpu_fingerprint() -> str:

@@ -2,10 +2,17 @@
 
 Each checkpoint has the items ``state`` (to train on), ``params`` (for sampling) and
 ``data`` (the position in the data).
+
+A checkpoint that cannot be read, because files of it are missing or cut short, is
+passed over: the newest whole one is taken in its place, and a note says so.
 """
 
+import contextlib
 import dataclasses
 import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,6 +23,10 @@ from crystaljax.models import build, initial, scaling
 from crystaljax.models.networks import interface
 from crystaljax.system import errors, sharding
 from crystaljax.training import runs, train_step
+
+# Orbax and TensorStore raise all kinds of errors for files that are missing, empty or
+# cut short, a bare Exception among them. These are of something else.
+_NO_DAMAGE = (RuntimeError, MemoryError, errors.UserError)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,24 +103,97 @@ def save_params(manager: ocp.CheckpointManager, step: int, params: Any) -> None:
     manager.save(step, args=ocp.args.Composite(params=ocp.args.StandardSave(params)))
 
 
+@contextlib.contextmanager
+def explain_disk_errors(workdir: pathlib.Path) -> Iterator[None]:
+    """Raises `errors.DiskError` for what the disk refuses to Orbax and TensorStore.
+
+    Theirs are no OSErrors, and their texts take many lines.
+    """
+    folder = workdir / "checkpoints"
+    with errors.explain_disk_errors(folder):
+        try:
+            yield
+        except Exception as error:
+            found = re.search(r"\bOS error (\d+)", str(error))
+            if isinstance(error, OSError | errors.UserError) or found is None:
+                raise
+            raise OSError(int(found.group(1)), "cannot write", str(folder)) from error
+
+
 def restore_state(
     manager: ocp.CheckpointManager, like: train_step.TrainState, mesh: Mesh
 ) -> tuple[train_step.TrainState, dict[str, Any]]:
-    """The newest state and data position.
+    """The newest state that is whole, and its data position.
+
+    Damaged newer checkpoints move to the folder damaged_checkpoints of the run: they
+    would keep the run from saving the same steps again.
 
     Args:
         manager: of the run's checkpoints; there is at least one.
         like: a state of the same shapes.
         mesh: where the state goes.
+
+    Raises:
+        UserError: no checkpoint is whole.
     """
-    restored = manager.restore(
-        manager.latest_step(),
-        args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(_on_mesh(like, mesh)),
-            data=ocp.args.JsonRestore(),
-        ),
-    )
+
+    def restore(step: int) -> Any:
+        return manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(_on_mesh(like, mesh)),
+                data=ocp.args.JsonRestore(),
+            ),
+        )
+
+    folder = pathlib.Path(manager.directory)
+    steps = sorted(manager.all_steps(), reverse=True)
+    step, restored = _first_whole(steps, restore, folder)
+    damaged = [each for each in steps if each > step]
+    if damaged:
+        if sharding.is_first_process():
+            _set_aside(folder, damaged)
+        sharding.wait_for_all("damaged checkpoints")
+        manager.reload()
     return restored["state"], restored["data"]
+
+
+def _set_aside(folder: pathlib.Path, steps: list[int]) -> None:
+    aside = folder.parent / "damaged_checkpoints"
+    with errors.explain_disk_errors(aside):
+        aside.mkdir(exist_ok=True)
+        for step in steps:
+            names = (f"{step}{'-' * (i > 0)}{i or ''}" for i in range(10_000))
+            free = next(name for name in names if not (aside / name).exists())
+            (folder / str(step)).rename(aside / free)
+
+
+def _first_whole(
+    steps: list[int], restore_fn: Callable[[int], Any], folder: pathlib.Path
+) -> tuple[int, Any]:
+    """The first of the steps that can be restored, and what was; notes on the others.
+
+    Raises:
+        UserError: none can be.
+    """
+    problems = []
+    for step in steps:
+        try:
+            restored = restore_fn(step)
+        except Exception as error:
+            if isinstance(error, _NO_DAMAGE):
+                raise
+            text = " ".join(str(error).split())[:160] or type(error).__name__
+            problems.append(f"{folder / str(step)} is damaged ({text})")
+            continue
+        if problems and sharding.is_first_process():
+            for problem in problems:
+                print(f"note: {problem}; step {step} is used", file=sys.stderr)
+        return step, restored
+    raise errors.UserError(
+        f"{'; '.join(problems)}; choose another `checkpoint=`, put a copy of it back, "
+        "or train again in another folder"
+    )
 
 
 def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -> Run:
@@ -119,40 +203,49 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
         workdir: the run directory.
         mesh: where the parameters go, from `sharding.build_local_mesh`. Where there
             are several processes, all must load.
-        step: of the checkpoint; the newest if None.
+        step: of the checkpoint; the newest that is whole if None.
 
     Raises:
         FileNotFoundError: no run, or no such checkpoint.
-        ValueError: the checkpoint does not fit the network of the config.
+        UserError: the checkpoint does not fit the network of the config, or files of
+            the run are missing or damaged.
     """
     workdir = pathlib.Path(workdir)
     config = runs.load_config(workdir)
+    # Read before the parameters, which take longer.
+    scale = scaling.load_scaling(workdir / "scaling.json")
+    vocabulary = runs.load_vocabulary(workdir)
+    energy_error = runs.load_energy_error(workdir)
     with open_manager(workdir) as manager:
-        steps = manager.all_steps()
-        step = manager.latest_step() if step is None else step
-        if step not in steps:
+        steps = sorted(manager.all_steps(), reverse=True)
+        if not steps or (step is not None and step not in steps):
             raise FileNotFoundError(
                 f"{workdir} has no checkpoint{'' if step is None else f' {step}'} "
                 f"(found: {sorted(steps) or 'none'}); train longer, or choose another"
             )
         model = build.build_model(config)
         like = initial.param_shapes(model, config.data.rows)
-        _require_same_shapes(manager.item_metadata(step).params, like, workdir)
-        restored = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(_on_mesh(like, sharding.build_mesh()))
-            ),
+
+        def restore(step: int) -> Any:
+            saved = manager.item_metadata(step).params
+            if saved is None or not jax.tree.leaves(saved):
+                raise ValueError("the description of its parameters is missing")
+            _require_same_shapes(saved, like, workdir)
+            whole = ocp.args.StandardRestore(_on_mesh(like, sharding.build_mesh()))
+            return manager.restore(step, args=ocp.args.Composite(params=whole)).params
+
+        step, params = _first_whole(
+            steps if step is None else [step], restore, workdir / "checkpoints"
         )
     return Run(
         workdir=workdir,
         step=step,
         config=config,
         model=model,
-        params=sharding.localize(restored.params, mesh),
-        scale=scaling.load_scaling(workdir / "scaling.json"),
-        vocabulary=runs.load_vocabulary(workdir),
-        energy_error=runs.load_energy_error(workdir),
+        params=sharding.localize(params, mesh),
+        scale=scale,
+        vocabulary=vocabulary,
+        energy_error=energy_error,
     )
 
 

@@ -11,7 +11,7 @@ from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
 from tensorboard.summary.writer import event_file_writer
 
-from crystaljax.system import sharding
+from crystaljax.system import atomic_files, sharding
 
 
 def mean_metrics(dispatches: list[dict[str, Any]], step: int) -> dict[str, float]:
@@ -38,8 +38,10 @@ class MetricsLog:
         if not sharding.is_first_process():
             return
         if self._path.exists():
-            lines = self._path.read_text().splitlines(keepends=True)
-            self._path.write_text("".join(line for line in lines if _upto(line, step)))
+            text = self._path.read_text(encoding="utf-8", errors="replace")
+            lines = text.splitlines(keepends=True)
+            kept = "".join(line for line in lines if _upto(line, step))
+            atomic_files.write_bytes(self._path, kept.encode())
         # TensorBoard's own writer: others bring TensorFlow or PyTorch.
         self._tensorboard = event_file_writer.EventFileWriter(
             str(workdir / "tensorboard")
@@ -72,6 +74,6 @@ class MetricsLog:
 def _upto(line: str, step: int) -> bool:
     try:
         return json.loads(line)["step"] <= step
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         # The line that was being written when the run was killed.
         return False

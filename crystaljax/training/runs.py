@@ -12,17 +12,18 @@ What is read of a run here needs no JAX: commands that only look up its config o
 data set start quickly.
 """
 
-import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import config_dict
 
 from crystaljax import defaults
-from crystaljax.system import atomic_files, environment
+from crystaljax.system import atomic_files, environment, errors, saved_requests
 
 if TYPE_CHECKING:
     from crystaljax.models import scaling
+
+_REMEDY = "put a copy of it back, or train again in another folder"
 
 
 def create_run(
@@ -56,13 +57,15 @@ def load_config(workdir: pathlib.Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no run.
+        UserError: its config.json is missing or damaged.
     """
+    require_config_or_nothing(workdir)
     if not is_run(workdir):
         raise FileNotFoundError(
             f"{workdir} holds no run (no config.json); train one with "
             f"`python -m crystaljax.train --config=… --workdir={workdir}`"
         )
-    saved = json.loads((workdir / "config.json").read_text())
+    saved = load_json(workdir / "config.json")
     config = defaults.paper(saved.get("task", "generation")).to_dict()
     sampler = saved.get("sampler", {})
     if "candidates" in sampler:
@@ -74,9 +77,34 @@ def load_config(workdir: pathlib.Path) -> Any:
     return config_dict.ConfigDict(config)
 
 
+def require_config_or_nothing(workdir: pathlib.Path) -> None:
+    """Raises UserError if a folder has checkpoints but not the config of their network.
+
+    They are never of a run that is about to start: `create_run` comes before them.
+    """
+    found = (workdir / "checkpoints").glob("[0-9]*")
+    if not is_run(workdir) and any(found):
+        raise errors.UserError(
+            f"{workdir / 'config.json'} is missing, and {workdir} has checkpoints; "
+            f"{_REMEDY}"
+        )
+
+
+def load_json(path: pathlib.Path) -> dict[str, Any]:
+    """A file of a run; raises UserError if it is missing or damaged."""
+    saved = saved_requests.load(path, _REMEDY)
+    if saved is None:
+        raise errors.UserError(f"{path} is missing; {_REMEDY}")
+    return saved
+
+
 def load_vocabulary(workdir: pathlib.Path) -> dict[str, Any]:
-    """What the training structures of a run contain."""
-    return json.loads((workdir / "vocabulary.json").read_text())
+    """What the training structures of a run contain.
+
+    Raises:
+        UserError: vocabulary.json is missing or damaged.
+    """
+    return load_json(workdir / "vocabulary.json")
 
 
 def save_energy_error(workdir: pathlib.Path, error: float) -> None:
@@ -85,8 +113,15 @@ def save_energy_error(workdir: pathlib.Path, error: float) -> None:
 
 
 def load_energy_error(workdir: pathlib.Path) -> float | None:
-    """What `save_energy_error` kept; None if nothing has been measured."""
+    """What `save_energy_error` kept; None if nothing has been measured.
+
+    Raises:
+        UserError: estimator.json is damaged.
+    """
     path = workdir / "estimator.json"
     if not path.exists():
         return None
-    return json.loads(path.read_text())["energy_error"]
+    error = load_json(path).get("energy_error")
+    if not isinstance(error, int | float):
+        raise errors.UserError(f"{path} has no number energy_error; {_REMEDY}")
+    return error
