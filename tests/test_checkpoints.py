@@ -82,7 +82,7 @@ def test_a_damaged_checkpoint_is_passed_over(run, tmp_path, how, capfd):
         if loaded.step == 0:
             num_damaged += 1
             assert "step 0 is used" in note
-            with pytest.raises(errors.UserError, match="1 is damaged .*`checkpoint=`"):
+            with pytest.raises(errors.UserError, match=r"1 is damaged .*`checkpoint=`"):
                 load(copy, 1)
         shutil.rmtree(copy)
     # The arrays, what leads to them, and how they are laid out.
