@@ -86,7 +86,7 @@ def test_a_damaged_checkpoint_is_passed_over(run, tmp_path, how, capfd):
                 load(copy, 1)
         shutil.rmtree(copy)
     # The arrays, what leads to them, and how they are laid out.
-    assert num_damaged >= 5
+    assert num_damaged >= 4
 
 
 @pytest.mark.parametrize("how", DAMAGES)
