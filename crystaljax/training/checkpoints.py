@@ -12,6 +12,7 @@ import dataclasses
 import pathlib
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -179,7 +180,8 @@ def _first_whole(
     problems = []
     for step in steps:
         try:
-            restored = restore_fn(step)
+            with _without_late_answers():
+                restored = restore_fn(step)
         except Exception as error:
             if isinstance(error, _NO_DAMAGE):
                 raise
@@ -194,6 +196,30 @@ def _first_whole(
         f"{'; '.join(problems)}; choose another `checkpoint=`, put a copy of it back, "
         "or train again in another folder"
     )
+
+
+@contextlib.contextmanager
+def _without_late_answers() -> Iterator[None]:
+    """Says nothing of reads that end after another one has failed.
+
+    Orbax gives up at the first array that it cannot read and closes its event loop;
+    Python then prints a traceback for the others, which nobody waits for.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    except Exception:
+        # Those that are under way.
+        time.sleep(0.1)
+        raise
+    finally:
+        sys.unraisablehook = before
 
 
 def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -> Run:
