@@ -69,8 +69,9 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     if not debug:
-        # Orbax reports every file that it touches.
-        logging.set_verbosity(logging.ERROR)
+        # Orbax reports every file that it touches, and errors that are explained in one
+        # line with their traceback.
+        logging.set_verbosity(logging.FATAL)
     try:
         given = parse(command, arguments)
         if given is None:

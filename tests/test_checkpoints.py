@@ -208,7 +208,6 @@ def test_full_and_read_only_disks_say_so_in_one_line(tmp_path):
     script = """
         import pathlib, subprocess
         import numpy as np
-        from crystaljax.models import scaling
         from crystaljax.system import errors
         from crystaljax.training import checkpoints, train_step
 

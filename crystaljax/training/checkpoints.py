@@ -115,7 +115,7 @@ def explain_disk_errors(workdir: pathlib.Path) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            found = re.search(r"\bOS error (\d+)", str(error))
+            found = re.search(r"os_error_code='(\d+)'", str(error))
             if isinstance(error, OSError | errors.UserError) or found is None:
                 raise
             raise OSError(int(found.group(1)), "cannot write", str(folder)) from error
