@@ -21,6 +21,8 @@ from crystaljax.system import errors, sharding, startup
 from crystaljax.training import checkpoints, metrics, runs, train_step
 
 ROOT = pathlib.Path(__file__).parents[1]
+# Settings of JAX's cache of programs.
+NAMES = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size")
 DAMAGES = ("removed", "emptied", "cut")
 
 
@@ -269,12 +271,11 @@ def test_scaling_of_other_fields_is_damaged(tmp_path):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """Folder of the cache; JAX's settings as they were afterwards."""
-    names = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size")
-    before = {name: getattr(jax.config, name) for name in names}
+    before = {name: getattr(jax.config, name) for name in NAMES}
     jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     startup.enable_compilation_cache()
-    yield pathlib.Path(jax.config.read("jax_compilation_cache_dir"))
+    yield pathlib.Path(getattr(jax.config, NAMES[0]))
     for name, value in before.items():
         jax.config.update(name, value)
 
@@ -305,7 +306,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(cache, monkeypatch, caps
     jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "file"))
     startup.enable_compilation_cache()
-    assert jax.config.read("jax_compilation_cache_dir") is None
+    assert getattr(jax.config, NAMES[0]) is None
     note = capsys.readouterr().err
     assert "programs are not kept" in note and "part of the path is a file" in note
     assert note.count("\n") == 1
