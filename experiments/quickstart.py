@@ -35,14 +35,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_FORMULAS = {2: 2, 3: 1}
 NUM_SPACE_GROUPS = 6
 NUM_TOP = 15
-# What makes the training one of minutes: rows for the alloys, which have 2 to 8 sites,
-# fewer steps, and a smaller estimator of energies.
-QUICK = {
-    "data.rows": 12,
-    "data.row_buckets": (8,),
-    "model.estimator_depth": 2,
-    "train.num_steps": 1000,
-}
 
 
 def main() -> None:
@@ -72,9 +64,6 @@ def main() -> None:
     print("2/5  train: configs/best.py:smoke")
     config = defaults.load_config_file(ROOT / "configs" / "best.py", "smoke")
     config.data.path = str(options.output / "dataset")
-    for path, value in QUICK.items():
-        section, key = path.split(".")
-        config[section][key] = value
     # Measured right after, on the test split.
     config.evaluation.num_structures = 0
     if options.num_steps:

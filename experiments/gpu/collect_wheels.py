@@ -40,7 +40,7 @@ PACKAGES = {
         "ml-collections",
         "tqdm",
     ),
-    "projection and picking": ("ase", "spglib", "joblib", "cloudpickle"),
+    "projection and picking": ("ase", "spglib", "joblib", "cloudpickle", "gemmi"),
     "alloys and their relaxation": (
         "pymatgen",
         "pymatgen-core",
