@@ -205,7 +205,7 @@ def test_command_prints_what_comes_next(tensors, tmp_path):
         command, cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert f"crystaljax.modify --workdir={tmp_path / 'run'}" in done.stdout
+    assert f"crystaljax modify --workdir={tmp_path / 'run'}" in done.stdout
     assert "note: " in done.stderr
     again = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300

@@ -197,7 +197,7 @@ def test_missing_input_is_named(workdir, tmp_path):
 
 
 def test_model_of_the_other_task_is_named(workdir, folder, tmp_path):
-    with pytest.raises(ValueError, match=r"crystaljax\.modify --input"):
+    with pytest.raises(ValueError, match=r"crystaljax modify --input"):
         sample.sample(sample.SampleOptions(workdir=str(workdir), formulas=("Cu3Au1",)))
     copy = tmp_path / "run"
     copy.mkdir()

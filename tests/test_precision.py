@@ -8,6 +8,7 @@ import pytest
 import tiny
 from flax.training import dynamic_scale
 
+from configs import ddim
 from crystaljax import train
 from crystaljax.data import dataset as datasets
 from crystaljax.system import sharding
@@ -15,31 +16,20 @@ from crystaljax.training import build as build_training
 from crystaljax.training import train_step
 
 
-def run_with(dtype, alloys, workdir):
-    """What is logged at steps 50 and 100 of a run."""
-    config = tiny.config("ddim", alloys, 100, train__dtype=dtype)
-    config.train.steps_per_dispatch = config.train.log_every = 50
-    config.train.checkpoint_every = 100
-    config.optimizer.warmup_steps = 10
-    config.optimizer.learning_rate = 5e-3
-    config.evaluation.num_structures = 0
-    train.train(config, workdir, show_progress=False)
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
 @pytest.fixture(scope="module")
-def in_float32(alloys, tmp_path_factory):
-    return run_with("float32", alloys, tmp_path_factory.mktemp("runs") / "float32")
+def dataset_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "alloys"
+    tiny.write_dataset(path)
+    return path
 
 
-def test_overflow_of_gradients_skips_the_step_and_lowers_the_scale(alloys):
+def test_overflow_of_gradients_skips_the_step_and_lowers_the_scale(dataset_path):
     """As float16 does it; in float32, which compiles in a tenth of the time."""
-    config = tiny.config("ddim", alloys)
+    config = tiny.shrink(ddim.get_config("smoke"), dataset_path)
     # Large enough for gradients to overflow where the loss just does not.
     config.loss.coordinate_weight = 1e6
     config.train.ema_decay = 0.0
-    dataset = datasets.open_dataset(alloys)
+    dataset = datasets.open_dataset(dataset_path)
     batch = datasets.gather(dataset, np.arange(8), 12)
     scale = build_training.build_scaling(
         config, batch.lattice, batch.energy, batch.atomic_numbers
@@ -58,10 +48,19 @@ def test_overflow_of_gradients_skips_the_step_and_lowers_the_scale(alloys):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_low_precision_learns_like_float32(in_float32, alloys, tmp_path, dtype):
+def test_low_precision_learns_like_float32(dataset_path, tmp_path, dtype):
     """As experiments/mixed_precision measures it for the smoke configs."""
-    _, last = run_with(dtype, alloys, tmp_path / dtype)
-    if dtype == "float16":
-        assert last["loss_scale"] > 1 and last["skipped_steps"] == 0
-    assert last["loss"] == pytest.approx(in_float32[-1]["loss"], rel=0.02)
-    assert in_float32[-1]["loss"] < 0.8 * in_float32[0]["loss"]
+    losses_after = []
+    for name in ("float32", dtype):
+        config = tiny.shrink(ddim.get_config("smoke"), dataset_path, 200)
+        config.train.dtype = name
+        config.train.steps_per_dispatch = config.train.log_every = 50
+        config.train.checkpoint_every = 200
+        config.evaluation.num_structures = 0
+        train.train(config, tmp_path / name, show_progress=False)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        last = json.loads(lines[-1])
+        losses_after.append(last["loss"])
+        if name == "float16":
+            assert last["loss_scale"] > 1 and last["skipped_steps"] == 0
+    assert losses_after[1] == pytest.approx(losses_after[0], rel=0.02)
