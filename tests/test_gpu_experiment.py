@@ -79,8 +79,12 @@ def figures_of(measured, part, name):
 
 
 def test_every_part_tells_first_what_it_was_measured_on(measured):
-    for figures in measured.values():
+    for part, figures in measured.items():
         assert figures[0]["name"] == "machine"
+        # A command to repeat, without folders of this process.
+        expected = f"python experiments/gpu/run.py --parts={part}"
+        assert figures[0]["command"] == expected
+        assert isinstance(figures[0]["compilation_cache"], bool)
         assert {"device", "cpu", "versions", "commit"} <= figures[0].keys()
         assert len(figures) > 1
 

@@ -199,10 +199,9 @@ def find_images(
     apart -= np.round(apart)
     is_same = _lengths(apart, lattice) < _SAME_DISTANCE
     num_own = int(np.count_nonzero(is_own))
-    if not (
-        np.all(is_same.sum(axis=1) == num_own)
-        and _agree(is_own, is_same, images, position)
-    ):
+    # The operations that keep the position now must be those that map it onto itself.
+    itself = np.flatnonzero(is_own)[0]
+    if np.any(is_same.sum(axis=1) != num_own) or np.any(is_same[itself] != is_own):
         raise errors.UserError(
             f"the position {np.round(position, 4).tolist()} lies near a symmetry "
             f"element, with images within {MERGING_DISTANCE} Å that are not itself; "
@@ -211,20 +210,8 @@ def find_images(
     first = is_same.argmax(axis=1) == np.arange(len(images))
     unique = images[first]
     # The operation that is the identity need not be the first.
-    itself = np.flatnonzero(is_own)[0]
     where = int(np.flatnonzero(np.flatnonzero(first) == is_same[itself].argmax())[0])
     return np.roll(unique, -where, axis=0)
-
-
-def _agree(
-    is_own: Bool[np.ndarray, " operations"],
-    is_same: Bool[np.ndarray, "operations operations"],
-    images: Float[np.ndarray, "operations 3"],
-    position: Float[np.ndarray, "3"],
-) -> bool:
-    """Whether the operations that kept the position now map it onto itself."""
-    itself = np.flatnonzero(is_own)[0]
-    return bool((is_same[itself] == is_own).all())
 
 
 def _lengths(

@@ -374,7 +374,10 @@ def measure(part: sizes.Part, ours: measurement.Measurement) -> None:
     """Measures a part here and now; first of all what on."""
     module = importlib.import_module(f"gpu.{part.module}")
     timing = importlib.import_module("throughput.timing")
-    ours.add("machine", **timing.describe_machine(), **timing.describe_software())
+    # Not the command of this process, whose folders mean nothing elsewhere.
+    software = timing.describe_software()
+    software["command"] = f"python experiments/gpu/run.py --parts={part.name}"
+    ours.add("machine", **timing.describe_machine(), **software)
     getattr(module, part.function)(ours, **part.arguments)
 
 

@@ -146,7 +146,7 @@ def describe_software(*more: str) -> dict[str, Any]:
         "commit": record["commit"],
         "versions": {"python": record["python"], **versions},
         # Compilation is faster where this is set and the program was compiled before.
-        "compilation_cache": jax.config.jax_compilation_cache_dir,
+        "compilation_cache": bool(jax.config.jax_compilation_cache_dir),
     }
 
 
