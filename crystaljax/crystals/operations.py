@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import gemmi
 import numpy as np
 import spglib
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from crystaljax.system import errors
 
