@@ -1,6 +1,6 @@
 """Collects finished DFT runs: which candidates hold?
 
-    python -m crystaljax.collect --runs=dft --hull=aflow --output=results
+    crystaljax collect --runs=dft --hull=aflow --output=results
 
 ``--runs`` is searched for ``vasprun.xml`` (compressed or not); where a manifest of
 `crystaljax.export` is found, results are compared with what was predicted. Every run

@@ -75,7 +75,7 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> None:
     try:
         given = parse(command, arguments)
         if given is None:
-            print(help_text(command))
+            _print_help(command)
             return
         if command.uses_devices:
             from crystaljax.system import startup
@@ -89,6 +89,14 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> None:
             raise
         text = _with_flags(text or str(error), command)
         raise SystemExit(f"error: {text}") from error
+
+
+def _print_help(command: Command) -> None:
+    try:
+        print(help_text(command), flush=True)
+    except BrokenPipeError:
+        # Whoever reads it, such as `head`, has enough; nothing is left to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(command: Command, arguments: Sequence[str]) -> list[Any] | None:

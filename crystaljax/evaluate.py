@@ -1,6 +1,6 @@
 """Measures a trained network on held-out structures.
 
-    python -m crystaljax.evaluate --workdir=runs/smoke --split=val
+    crystaljax evaluate --workdir=runs/smoke --split=val
 
 A model of the generation task is asked for each structure by its own formula, space
 group and formation energy. A model of the modification task is given structures, and

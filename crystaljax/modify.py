@@ -118,7 +118,7 @@ def build_request(
     if not build.is_modification(config):
         raise errors.UserError(
             f"{workdir} holds a model that generates crystals from conditions alone; "
-            "use it with `python -m crystaljax.sample`, or train one of "
+            "use it with `crystaljax sample`, or train one of "
             "configs/modify_*.py"
         )
     vocabulary = runs.load_vocabulary(workdir)

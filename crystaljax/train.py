@@ -1,6 +1,6 @@
 """Trains a network.
 
-    python -m crystaljax.train --config=configs/ddim.py:smoke --workdir=runs/smoke
+    crystaljax train --config=configs/ddim.py:smoke --workdir=runs/smoke
 
 Any value of the config can be set by flag (``--config.train.batch_size=64``). A run
 that was killed goes on with ``--resume`` and ends with the same parameters, bit for

@@ -299,3 +299,15 @@ def test_float16_on_a_cpu_is_slow_and_says_so(tmp_path, capsys, dtype):
         train.main(["--config=ddim", *arguments])
     note = capsys.readouterr().err
     assert ("--config.train.dtype=float32 avoids it" in note) == (dtype == "float16")
+
+
+def test_help_ends_quietly_where_nobody_reads_on():
+    command = f"{sys.executable} -m crystaljax sample --help | head -n 1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr

@@ -173,9 +173,7 @@ def test_missing_label_is_refused(tmp_path):
 
 
 def test_missing_path(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"no data set at .*crystaljax\.prepare"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"no data set at .*crystaljax prepare"):
         datasets.open_dataset(tmp_path / "nothing")
 
 

@@ -361,7 +361,7 @@ def test_page_is_written_with_next_to_nothing(tmp_path):
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"screening\.json.*crystaljax\.screen"):
+    with pytest.raises(FileNotFoundError, match=r"screening\.json.*crystaljax screen"):
         html_report.write_report(tmp_path)
     folder = write_screening(tmp_path / "damaged", screening_table())
     (folder / "hull.json").write_text('{"entries": [')

@@ -206,12 +206,12 @@ def read_info(path: str | os.PathLike) -> dict[str, Any]:
     path = pathlib.Path(path)
     if not path.is_dir():
         raise FileNotFoundError(
-            f"no data set at {path}; make one with python -m crystaljax.prepare"
+            f"no data set at {path}; make one with crystaljax prepare"
         )
     if not (path / INFO_NAME).exists():
         raise FileNotFoundError(
             f"{path} is not a data set: {INFO_NAME} is missing; expected a directory "
-            "made by python -m crystaljax.prepare"
+            "made by crystaljax prepare"
         )
     try:
         info = json.loads((path / INFO_NAME).read_text(encoding="utf-8"))

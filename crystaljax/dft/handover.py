@@ -222,7 +222,7 @@ def reference_items(given: str, items: Sequence[Item]) -> list[Item]:
         if read.energies:
             raise errors.UserError(
                 f"--references={given} holds energies; expected crystals of the "
-                "elements: give energies to `python -m crystaljax.collect`"
+                "elements: give energies to `crystaljax collect`"
             )
         crystals = read.crystals
     numbers = {int(n) for item in items for n in np.unique(item.crystal.atomic_numbers)}
@@ -321,7 +321,7 @@ def read_manifest(folder: pathlib.Path) -> list[Handed]:
     if not set(_FIXED) <= set(header):
         raise errors.UserError(
             f"{path} has the columns {', '.join(header)}; expected "
-            f"{', '.join(_FIXED)} among them, as `python -m crystaljax.export` writes "
+            f"{', '.join(_FIXED)} among them, as `crystaljax export` writes "
             "them"
         )
     rows: list[dict[str, Any]] = []

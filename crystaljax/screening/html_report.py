@@ -64,7 +64,7 @@ def write_report(
     for name in ("screening.json", "screening.parquet"):
         if not (output / name).is_file():
             raise FileNotFoundError(
-                f"{output} holds no {name}; make it with `python -m crystaljax.screen "
+                f"{output} holds no {name}; make it with `crystaljax screen "
                 f"--output={output}`"
             )
     table = columns.rename_former(

@@ -63,7 +63,7 @@ def load_config(workdir: pathlib.Path) -> Any:
     if not is_run(workdir):
         raise FileNotFoundError(
             f"{workdir} holds no run (no config.json); train one with "
-            f"`python -m crystaljax.train --config=… --workdir={workdir}`"
+            f"`crystaljax train --config=… --workdir={workdir}`"
         )
     saved = load_json(workdir / "config.json")
     config = defaults.paper(saved.get("task", "generation")).to_dict()
