@@ -7,11 +7,14 @@ r"""Screens crystals: checks, relaxes and ranks them by energy above hull.
 other files. Every one keeps its row in ``screening.csv`` and ``screening.parquet``,
 with the stage at which it fell out, and why; the others are ranked, and written as
 ``candidates.extxyz`` and ``candidates/`` (relaxed), and ``symmetrized/`` (the same with
-the symmetry that they nearly have). The same command again goes on where it was
+the symmetry that they nearly have). How many are stable, unique and novel, by which
+potential and hull and against which known crystals, is printed and in ``sun.json``, one
+line. The same command again goes on where it was
 interrupted; what is finished is in ``work/``.
 """
 
 import dataclasses
+import json
 import pathlib
 import sys
 import time
@@ -200,12 +203,30 @@ def screen(
 
 
 def report(
-    result: "screening_result.Screening", table: dict[str, list[Any]], num_top: int = 10
+    result: "screening_result.Screening",
+    table: dict[str, list[Any]],
+    num_top: int = 10,
+    counts: dict[str, Any] | None = None,
 ) -> str:
-    """What the command prints at the end."""
+    """What the command prints at the end.
+
+    Args:
+        result: of `screen`.
+        table: of `screen`.
+        num_top: ranks to show.
+        counts: ``sun.json`` as it was written, which names potential, hull and known
+            crystals; only the numbers if None.
+    """
+    from crystaljax.metrics import stable_unique_novel
     from crystaljax.screening import result as screening_result
 
-    lines = [screening_result.summarize(result)]
+    if counts is None:
+        counts = result.discoveries().counts(has_hull=result.has_hull)
+    lines = [
+        screening_result.summarize(result),
+        "",
+        *stable_unique_novel.format_counts(counts),
+    ]
     if len(result.ranking()):
         best = screening_result.format_ranking(table, num_top, has_hull=result.has_hull)
         lines += ["", best]
@@ -343,7 +364,8 @@ def _run(chosen: ScreenOptions) -> None:
         result, table = screen(chosen, show_progress=True)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command goes on from here") from None
-    print(report(result, table))
+    counts = json.loads((pathlib.Path(chosen.output) / "sun.json").read_text("utf-8"))
+    print(report(result, table, counts=counts))
     print(f"\n{chosen.output}/ after {time.perf_counter() - start:.0f} s")
 
 

@@ -55,6 +55,7 @@ LAYERS = (
     "system",
     "crystals",
     "matching",
+    "metrics",
     "relaxation",
     "data",
     "hull",

@@ -166,6 +166,15 @@ def test_folder_holds_what_it_should(here):
     assert summary["counts"]["inputs"] == count + 1
     assert summary["energy_model"] == "ASE EMT"
     assert summary["request"]["hull"] == "builtin"
+    # One line, which says what was counted, by what, against what.
+    line = (out / "sun.json").read_text()
+    assert line.count("\n") == 1 and "\n" not in line.strip()
+    counts = json.loads(line)
+    assert counts["generated"] == count + 1 and counts["unique"] == sum(table["unique"])
+    assert counts["hull"] == "builtin" and counts["known"] == "none"
+    assert counts["calculator"] == "emt" and counts["tolerance"] == "0.1/0.15/3"
+    assert 0 < counts["sun"]["0"] <= counts["sun"]["100"] <= counts["unique"]
+    assert "by potential emt, hull builtin, known crystals none" in done.stdout
     num_ranked = sum(rank > 0 for rank in table["rank"])
     assert num_ranked == summary["counts"]["ranked"] > 2
     frames = ase.io.read(out / "candidates.extxyz", ":")

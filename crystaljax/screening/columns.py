@@ -100,6 +100,12 @@ GENERATED_SPACE_GROUPS = tuple(
 )
 DUPLICATE_OF = Column("duplicate_of", "", "name of the equal crystal that is kept")
 KNOWN_AS = Column("known_as", "", "id of the equal known crystal; empty if it is new")
+UNIQUE = Column(
+    "unique", "", "valid, and equal to none before it, as generated and relaxed"
+)
+NOVEL = Column(
+    "novel", "", "valid, and equal to no known crystal, as generated and relaxed"
+)
 METHOD = Column("relaxation_method", "", "ase or batched; empty if not relaxed")
 CONVERGED = Column(
     "relaxation_converged", "", "whether the relaxation reached its force threshold"

@@ -1,5 +1,6 @@
 """The files that a screening leaves."""
 
+import json
 import math
 import pathlib
 import re
@@ -9,6 +10,7 @@ from typing import Any
 from crystaljax.crystals import names as names_lib
 from crystaljax.crystals import structure, structure_files, symmetrization
 from crystaljax.hull import convex_hull
+from crystaljax.metrics import stable_unique_novel
 from crystaljax.screening import columns
 from crystaljax.screening import inputs as screening_inputs
 from crystaljax.screening import result as screening_result
@@ -48,7 +50,7 @@ def write_results(
     known_hull: convex_hull.Hull | None,
     about: Mapping[str, Any],
 ) -> None:
-    """Writes the table, the ranked crystals, the hull, and ``screening.json``.
+    """Writes the table, ranked crystals, hull, ``screening.json`` and ``sun.json``.
 
     What is there is replaced.
 
@@ -82,6 +84,25 @@ def write_results(
             "versions": environment.package_versions(),
         },
     )
+    # One line, so that those of several screenings make a table.
+    line = json.dumps(_count_discoveries(result, about), ensure_ascii=False) + "\n"
+    atomic_files.write_bytes(output / "sun.json", line.encode())
+
+
+def _count_discoveries(
+    result: screening_result.Screening, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Stable, unique, novel: the counts, and what they are relative to."""
+    request = about.get("request") or {}
+    return {
+        **result.discoveries().counts(has_hull=result.has_hull),
+        "calculator": about.get("calculator"),
+        "energy_model": result.energy_model,
+        "hull": about.get("hull"),
+        "known": request.get("known"),
+        "tolerance": request.get("tolerance"),
+        "definitions": stable_unique_novel.DEFINITIONS,
+    }
 
 
 def _write_candidates(

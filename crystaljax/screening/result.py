@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from crystaljax.crystals import assessment, elements, structure
+from crystaljax.metrics import stable_unique_novel
 from crystaljax.relaxation import ase_relaxation
 from crystaljax.screening import columns
 
@@ -93,7 +94,7 @@ class Screening:
         """Columns with one row per crystal."""
         ranks = np.zeros(len(self.names), int)
         ranks[order] = np.arange(1, len(order := self.ranking()) + 1)
-        checks = self.checks
+        checks, discoveries = self.checks, self.discoveries()
         table: dict[str, list[Any]] = {
             columns.VALID: checks.valid.tolist(),
             columns.SHORTEST_DISTANCE: checks.shortest_distance.tolist(),
@@ -104,6 +105,8 @@ class Screening:
                 self.names[i] if i >= 0 else "" for i in self.duplicate_of
             ],
             columns.KNOWN_AS: self.known_as,
+            columns.UNIQUE: discoveries.unique.tolist(),
+            columns.NOVEL: discoveries.novel.tolist(),
             columns.METHOD: self.methods,
             columns.CONVERGED: self.converged.tolist(),
             columns.STEPS: self._of_relaxations("num_steps", 0),
@@ -124,6 +127,12 @@ class Screening:
             missing if each is None else getattr(each, name)
             for each in self.relaxations
         ]
+
+    def discoveries(self) -> stable_unique_novel.Discoveries:
+        """Which crystals are unique and novel, and how far above the hull each is."""
+        return stable_unique_novel.find_discoveries(
+            self.checks.valid, self.duplicate_of, self.known_as, self.above_hull
+        )
 
     def counts(self) -> dict[str, int]:
         """How many crystals there were, and how many were left after each stage."""
