@@ -45,9 +45,10 @@ class ScreenOptions:
         "extxyz, CIF or POSCAR file; a folder or zip archive of those."
     )
     calculator: str = options_lib.option(
-        "What relaxes: emt (alloys of Al, Ni, Cu, Pd, Ag, Pt, Au), matgl:NAME with a "
-        "pretrained potential's name or local path, or module:function, a function "
-        "that returns an ASE calculator."
+        "What relaxes: a pretrained potential (chgnet, chgnet:r2scan, sevenn, "
+        "sevenn:7net-0, matgl:NAME, mace, orb, mattersim, nequix, with :MODEL or the "
+        ":PATH of its weights and @DEVICE if wanted), emt (alloys of Al, Ni, Cu, Pd, "
+        "Ag, Pt, Au), or module:function, a function that returns an ASE calculator."
     )
     hull: str = options_lib.option(
         "Known compounds: FILE.csv (formula, formation_energy in eV/atom), FILE.json "

@@ -1,16 +1,18 @@
 """What computes energies and forces: ASE calculators by name.
 
-A name is ``emt``, ``matgl:`` and a potential, or ``module:function`` for any other.
-Each has an energy model, which is recorded beside its energies: energies of two models
-never meet in one hull.
+A name is ``emt``, a pretrained potential such as ``chgnet`` or ``matgl:`` and a model
+(see `pretrained`), or ``module:function`` for any other. Each has an energy model,
+which is recorded beside its energies: energies of two models never meet in one hull.
 """
 
+import contextlib
 import functools
 import importlib
+import io
 import os
-import pathlib
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,14 +21,17 @@ from ase.calculators import calculator as ase_calculator
 from ase.calculators import emt
 
 from crystaljax.crystals import structure
+from crystaljax.relaxation import pretrained
 from crystaljax.system import errors
 
 EMT = "emt"
 EMT_MODEL = "ASE EMT"
 MATGL_PREFIX = "matgl:"
 NAMES = (
-    "'emt', 'matgl:' followed by the name or local path of a matgl potential, or "
-    "'module:function' for a function without arguments that returns an ASE calculator"
+    "'emt', 'chgnet', 'chgnet:r2scan', 'sevenn', 'sevenn:7net-0', 'matgl:' followed "
+    "by the name or local path of a matgl potential, 'mace', 'orb', 'mattersim' or "
+    "'nequix' with or without ':' and a model, or 'module:function' for a function "
+    "without arguments that returns an ASE calculator"
 )
 _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
@@ -36,30 +41,30 @@ def build_calculator(name: str) -> ase_calculator.Calculator:
 
     Args:
         name: "emt", ASE's effective medium theory for alloys of Al, Ni, Cu, Pd, Ag, Pt
-            and Au; "matgl:" and the name of a pretrained matgl potential, which is
-            downloaded, or the path of one on disk; or "module:function", a function
-            that returns a calculator, importable from the current directory.
+            and Au; a pretrained potential, see `pretrained.FAMILIES`, as its family
+            ("chgnet"), with a model ("sevenn:7net-0") or the path of its weights, and
+            with "@cuda:1" or another device of PyTorch behind it if wanted; or
+            "module:function", a function that returns a calculator, importable from
+            the current directory.
 
     Raises:
         ValueError: the name is none of these, the potential cannot be loaded, or the
             function is not there, fails or returns something else.
-        ImportError: matgl is not installed.
+        ImportError: the potential's package is not installed.
     """
     if name == EMT:
         return emt.EMT()
-    if name.startswith(MATGL_PREFIX) and name != MATGL_PREFIX:
-        return _build_matgl_calculator(name.removeprefix(MATGL_PREFIX))
+    if (potential := pretrained.parse(name)) is not None:
+        return _load_pretrained(potential)
     if _FUNCTION.fullmatch(name):
         return _build_own_calculator(name)
     raise errors.UserError(f"unknown calculator {name!r}; expected {NAMES}")
 
 
 def forget_calculators() -> None:
-    """Lets calculators of users be built anew: after an error their state is unknown.
-
-    All others are new for every crystal.
-    """
+    """Lets calculators be built anew: after an error their state is unknown."""
     _build_own_calculator.cache_clear()
+    _load_pretrained.cache_clear()
 
 
 def energy_model(calculator: str) -> str:
@@ -72,11 +77,17 @@ def energy_model(calculator: str) -> str:
     """
     if calculator == EMT:
         return EMT_MODEL
-    if calculator.startswith(MATGL_PREFIX) and calculator != MATGL_PREFIX:
-        return f"matgl {calculator.removeprefix(MATGL_PREFIX)}"
+    if (potential := pretrained.parse(calculator)) is not None:
+        return pretrained.energy_model(potential)
     if _FUNCTION.fullmatch(calculator):
         return calculator
     raise errors.UserError(f"unknown calculator {calculator!r}; expected {NAMES}")
+
+
+def reproduced_energies(calculator: str) -> pretrained.Energies:
+    """Which DFT a calculator reproduces, and with which corrections; "" if unknown."""
+    potential = pretrained.parse(calculator)
+    return potential.energies if potential else pretrained.Energies()
 
 
 def supported_elements(calculator: str) -> frozenset[str] | None:
@@ -84,13 +95,12 @@ def supported_elements(calculator: str) -> frozenset[str] | None:
 
     Raises:
         ValueError: see `build_calculator`.
-        ImportError: matgl is not installed.
+        ImportError: the potential's package is not installed.
     """
     if calculator == EMT:
         return frozenset(emt.parameters)
-    if calculator.startswith(MATGL_PREFIX) and calculator != MATGL_PREFIX:
-        potential = _load_matgl_potential(calculator.removeprefix(MATGL_PREFIX))
-        return frozenset(potential.model.element_types)
+    if (potential := pretrained.parse(calculator)) is not None:
+        return pretrained.elements(potential, _load_pretrained(potential))
     return None
 
 
@@ -108,52 +118,16 @@ def require_elements(calculator: str, crystals: Iterable[structure.Crystal]) -> 
             has = f"{len(supported)} others"
         raise errors.UserError(
             f"{calculator} has no parameters for {', '.join(missing)}; it has {has}. "
-            "Choose a calculator that has them, such as a matgl potential"
+            "Choose a calculator that has them: 'chgnet' and 'sevenn' have 89"
         )
 
 
-def _build_matgl_calculator(model: str) -> ase_calculator.Calculator:
-    potential = _load_matgl_potential(model)
-    from matgl.ext.ase import PESCalculator  # type: ignore[import-not-found]
-
-    # Its default is GPa, with which ASE's cell filters go wrong by a factor of 160.
-    return PESCalculator(potential, stress_unit="eV/A3")
-
-
-@functools.lru_cache(maxsize=1)
-def _load_matgl_potential(model: str) -> Any:
-    try:
-        import matgl  # type: ignore[import-not-found]
-        import matgl.ext.ase  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise errors.MissingPackageError(
-            f"'matgl:{model}' needs matgl, which is not installed; install the "
-            "'relax' extra: pip install 'crystaljax[relax]'"
-        ) from error
-    # A path on disk would be looked for on the Hugging Face Hub if it is not there.
-    if model.startswith((".", "/", "~")):
-        path = pathlib.Path(model).expanduser()
-        if not path.is_dir():
-            raise errors.UserError(
-                f"'matgl:{model}': there is no folder {path}; expected one that a "
-                "potential was saved to, with model.json, model.pt and state.pt"
-            )
-        model = str(path)
-    try:
-        potential = matgl.load_model(model)
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise errors.UserError(
-            f"matgl cannot load the potential {model!r}: {type(cause).__name__}: "
-            f"{' '.join(str(cause).split())}; expected the folder of a saved one, or a "
-            "pretrained one's name, for which the network must be reachable"
-        ) from error
-    if not hasattr(potential, "calc_forces"):
-        raise errors.UserError(
-            f"matgl's {model!r} is a {type(potential).__name__}, which has no forces; "
-            "expected a potential: their names end in -PES"
-        )
-    return potential
+@functools.lru_cache(maxsize=2)
+def _load_pretrained(potential: pretrained.Potential) -> ase_calculator.Calculator:
+    # Some print where they run, which is no part of what a command prints.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pretrained.load(potential)
 
 
 @functools.lru_cache(maxsize=1)

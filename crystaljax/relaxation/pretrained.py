@@ -1,0 +1,499 @@
+"""Pretrained potentials by name: how each is loaded, and which DFT it reproduces.
+
+A name is a family and one of its models, such as ``chgnet:r2scan``, or a family alone
+for its usual model. What is known of a model's energies stands here and nowhere else:
+energies meet only where the DFT behind them is one, and `corrected` says whether the
+corrections of its scheme are in them already.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import inspect
+import pathlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ase.data
+from ase.calculators import calculator as ase_calculator
+
+from crystaljax.system import errors
+
+# The DFT that potentials were trained to reproduce, as far as it decides which total
+# energies can be compared: functional, +U and the pseudopotentials of VASP.
+MP_PBE = "Materials Project PBE(+U)"
+MP_R2SCAN = "Materials Project r2SCAN"
+MATPES_PBE = "MatPES PBE"
+MATPES_R2SCAN = "MatPES r2SCAN"
+OMAT_PBE = "OMat24 PBE(+U)"
+
+# MPtrj, MatPES and OMat24 have no Po, At, Rn, Fr and Ra, and nothing beyond Pu.
+_ELEMENTS = frozenset(
+    ase.data.chemical_symbols[number]
+    for number in range(1, 95)
+    if not 84 <= number <= 88
+)
+_DEVICE = re.compile(r"@((?:cpu|cuda|mps|xpu)(?::\d+)?)$")
+_SUFFIXES_OF_FILES = (".pth", ".pt", ".tar", ".model", ".ckpt", ".nqx")
+
+
+@dataclasses.dataclass(frozen=True)
+class Energies:
+    """What a model's energies are.
+
+    Attributes:
+        dft: what they reproduce, such as `MP_PBE`; "" if nobody has said.
+        corrected: whether they carry the corrections that the Materials Project adds
+            to its energies (MP2020): the model learned corrected energies.
+    """
+
+    dft: str = ""
+    corrected: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Potentials that one package brings.
+
+    Attributes:
+        title: as its authors write it.
+        package: that is imported.
+        install: what to type if it is missing.
+        default: the model that the family's name alone stands for; "" for none.
+        models: known ones, see `Energies`.
+        load: (model or path of a file, device of PyTorch or "auto") → calculator.
+        carried: models whose weights come with the package.
+        device_package: whose devices it runs on, "torch" or "jax".
+    """
+
+    title: str
+    package: str
+    install: str
+    default: str
+    models: Mapping[str, Energies]
+    load: Callable[[str, str], ase_calculator.Calculator]
+    carried: tuple[str, ...] = ()
+    device_package: str = "torch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Potential:
+    """A potential that a name stands for.
+
+    Attributes:
+        family: of `FAMILIES`.
+        model: of the family, or the path of a file with weights.
+        device: "auto", or a device of PyTorch such as "cpu" or "cuda:1".
+    """
+
+    family: str
+    model: str
+    device: str = "auto"
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the model is a file with weights."""
+        return _is_path(self.model)
+
+    @property
+    def energies(self) -> Energies:
+        """What its energies are, as far as that is known."""
+        return FAMILIES[self.family].models.get(self.model, Energies())
+
+
+def parse(name: str) -> Potential | None:
+    """Name → potential; None if it is of no family here, or names no model.
+
+    Args:
+        name: a family, ``family:model`` or ``family:path``, and ``@device`` if wanted.
+    """
+    match = _DEVICE.search(name)
+    whole, device = (name[: match.start()], match[1]) if match else (name, "")
+    prefix, _, model = whole.partition(":")
+    family = FAMILIES.get(prefix)
+    model = model or (family.default if family else "")
+    if not model or family is None:
+        return None
+    if prefix == "sevenn":
+        model = model if _is_path(model) else model.lower().replace("sevennet", "7net")
+    return Potential(prefix, model, device or "auto")
+
+
+def energy_model(potential: Potential) -> str:
+    """Name that is recorded beside energies; files go by their content."""
+    title = FAMILIES[potential.family].title
+    if potential.family == "matgl":
+        # Folders too: that is what they have been called in files written before.
+        return f"matgl {potential.model}"
+    if not potential.is_file:
+        return f"{title} {potential.model}"
+    path = pathlib.Path(potential.model).expanduser()
+    return f"{title} {path.name} ({_digest(path)})"
+
+
+def load(potential: Potential) -> ase_calculator.Calculator:
+    """The calculator of a potential.
+
+    Raises:
+        ValueError: no such model, file or device; or the weights cannot be loaded.
+        ImportError: the package is not installed.
+    """
+    family = FAMILIES[potential.family]
+    name = f"{potential.family}:{potential.model}"
+    try:
+        importlib.import_module(family.package)
+    except ImportError as error:
+        raise errors.MissingPackageError(
+            f"'{name}' needs {family.package}, which is not installed or cannot be "
+            f"imported ({error}); install it: {family.install}"
+        ) from error
+    if potential.family != "matgl":
+        _require_model(potential, family, name)
+    _require_device(potential, family)
+    try:
+        return family.load(potential.model, potential.device)
+    except errors.UserError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ or error
+        remedy = "is the file whole, and of this package's version?"
+        if not potential.is_file:
+            remedy = (
+                "its weights are fetched over the network when it is first used: try "
+                "again where there is one, or give the path of a file with them, as "
+                f"'{potential.family}:PATH'"
+            )
+            if carried := FAMILIES_THAT_CARRY_WEIGHTS:
+                remedy += f". {carried} need no network"
+        raise errors.UserError(
+            f"{family.title} cannot load {potential.model!r}: {type(cause).__name__}: "
+            f"{' '.join(str(cause).split())}; {remedy}"
+        ) from error
+
+
+def elements(
+    potential: Potential, calculator: ase_calculator.Calculator | None = None
+) -> frozenset[str] | None:
+    """Symbols of the elements that a potential was trained on; None if not known.
+
+    Args:
+        potential: of a known model, or a file.
+        calculator: where it is loaded already: what the weights themselves say.
+    """
+    network = getattr(getattr(calculator, "potential", None), "model", None)
+    if potential.family == "matgl" and network is not None:
+        return frozenset(network.element_types)
+    type_map = getattr(calculator, "type_map", None)
+    if isinstance(type_map, Mapping):
+        return frozenset(ase.data.chemical_symbols[int(n)] for n in type_map)
+    z_table = getattr(getattr(calculator, "z_table", None), "zs", None)
+    if z_table is not None:
+        return frozenset(ase.data.chemical_symbols[int(n)] for n in z_table)
+    return None if potential.is_file and potential.family != "chgnet" else _ELEMENTS
+
+
+def _is_path(model: str) -> bool:
+    return (
+        model.startswith((".", "/", "~"))
+        or model.endswith(_SUFFIXES_OF_FILES)
+        or "\\" in model
+    )
+
+
+@functools.cache
+def _digest(path: pathlib.Path) -> str:
+    if not path.is_file():
+        return "missing"
+    return hashlib.blake2b(path.read_bytes(), digest_size=4).hexdigest()
+
+
+def _require_model(potential: Potential, family: Family, name: str) -> None:
+    if potential.is_file:
+        path = pathlib.Path(potential.model).expanduser()
+        if not path.is_file():
+            raise errors.UserError(
+                f"'{name}': there is no file {path}; expected one with the weights of "
+                f"a {family.title} potential"
+            )
+    elif potential.model not in family.models:
+        raise errors.UserError(
+            f"unknown model {potential.model!r} of {family.title}; expected one of "
+            f"{', '.join(family.models)}, or the path of a file with weights"
+        )
+
+
+def _require_device(potential: Potential, family: Family) -> None:
+    if potential.device == "auto":
+        return
+    if family.device_package == "jax":
+        raise errors.UserError(
+            f"{family.title} runs on the devices of JAX: leave '@{potential.device}' "
+            "out, and choose with JAX_PLATFORMS"
+        )
+    torch = importlib.import_module("torch")
+    try:
+        torch.zeros(1, device=potential.device)
+    except (RuntimeError, AssertionError) as error:
+        has = "and has CUDA" if torch.cuda.is_available() else "and has no CUDA here"
+        reason = str(error).split("\n")[0]
+        raise errors.UserError(
+            f"device {potential.device!r} cannot be used ({reason}); PyTorch "
+            f"{torch.__version__} is installed {has}: leave '@{potential.device}' "
+            "out, or install PyTorch for this device"
+        ) from error
+
+
+def _torch_device(device: str) -> str:
+    if device != "auto":
+        return device
+    torch = importlib.import_module("torch")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _load_chgnet(model: str, device: str) -> ase_calculator.Calculator:
+    from chgnet.model import CHGNet, CHGNetCalculator  # type: ignore[import-not-found]
+
+    device = _torch_device(device)
+    if _is_path(model):
+        network = CHGNet.from_file(str(pathlib.Path(model).expanduser()))
+    else:
+        network = CHGNet.load(model_name=model, use_device=device, verbose=False)
+    # An atom without neighbours has an energy too: crystals that come apart are
+    # found by their volume.
+    return CHGNetCalculator(network, use_device=device, on_isolated_atoms="ignore")
+
+
+def _load_sevenn(model: str, device: str) -> ase_calculator.Calculator:
+    from sevenn import calculator  # type: ignore[import-not-found]
+
+    name, _, modal = model.partition("/")
+    if _is_path(model):
+        name, modal = str(pathlib.Path(model).expanduser()), ""
+    return calculator.SevenNetCalculator(
+        name, device=_torch_device(device), modal=modal or None
+    )
+
+
+def _load_mace(model: str, device: str) -> ase_calculator.Calculator:
+    from mace import calculators  # type: ignore[import-not-found]
+
+    # Its advice for relaxations, against float32 for dynamics.
+    return calculators.mace_mp(
+        model=str(pathlib.Path(model).expanduser()) if _is_path(model) else model,
+        device=_torch_device(device),
+        default_dtype="float64",
+    )
+
+
+def _load_orb(model: str, device: str) -> ase_calculator.Calculator:
+    from orb_models.forcefield import pretrained  # type: ignore[import-not-found]
+
+    build = pretrained.ORB_PRETRAINED_MODELS
+    kwargs: dict[str, Any] = {"device": _torch_device(device)}
+    name = model
+    if _is_path(model):
+        name = next(each for each in build if each in pathlib.Path(model).name)
+        kwargs["weights_path"] = str(pathlib.Path(model).expanduser())
+    loaded = build[name](**kwargs, precision="float32-highest")
+    # From release 0.6 on with what makes its graphs.
+    if isinstance(loaded, tuple):
+        from orb_models.forcefield.inference import (  # type: ignore[import-not-found]
+            calculator as with_adapter,
+        )
+
+        network, adapter = loaded
+        return with_adapter.ORBCalculator(network, adapter, device=kwargs["device"])
+    from orb_models.forcefield import calculator  # type: ignore[import-not-found]
+
+    return calculator.ORBCalculator(loaded, device=kwargs["device"])
+
+
+def _load_mattersim(model: str, device: str) -> ase_calculator.Calculator:
+    from mattersim import forcefield  # type: ignore[import-not-found]
+
+    path = str(pathlib.Path(model).expanduser()) if _is_path(model) else f"{model}.pth"
+    return forcefield.MatterSimCalculator(load_path=path, device=_torch_device(device))
+
+
+def _load_nequix(model: str, device: str) -> ase_calculator.Calculator:
+    from nequix import calculator  # type: ignore[import-not-found]
+
+    del device
+    build = calculator.NequixCalculator
+    where: dict[str, Any] = {"model_name": model}
+    if _is_path(model):
+        where = {"model_path": str(pathlib.Path(model).expanduser())}
+    if "backend" in inspect.signature(build).parameters:
+        where["backend"] = "jax"
+    return build(**where)
+
+
+def _load_matgl(model: str, device: str) -> ase_calculator.Calculator:
+    import matgl  # type: ignore[import-not-found]
+    from matgl.ext.ase import PESCalculator  # type: ignore[import-not-found]
+
+    # A path on disk would be looked for on the Hugging Face Hub if it is not there.
+    path = model
+    if _is_path(model):
+        path = str(pathlib.Path(model).expanduser())
+        if not pathlib.Path(path).is_dir():
+            raise errors.UserError(
+                f"'matgl:{model}': there is no folder {path}; expected one that a "
+                "potential was saved to, with model.json, model.pt and state.pt"
+            )
+    try:
+        potential = matgl.load_model(path)
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise errors.UserError(
+            f"matgl cannot load the potential {model!r}: {type(cause).__name__}: "
+            f"{' '.join(str(cause).split())}; expected the folder of a saved one, or a "
+            f"pretrained one's name, such as {next(iter(_MATGL_MODELS))}, for which "
+            "the network must be reachable"
+        ) from error
+    if not hasattr(potential, "calc_forces"):
+        raise errors.UserError(
+            f"matgl's {model!r} is a {type(potential).__name__}, which has no forces; "
+            "expected a potential: their names have -PES- in them"
+        )
+    if device != "auto":
+        potential = potential.to(device)
+    # Its default is GPa, with which ASE's cell filters go wrong by a factor of 160.
+    return PESCalculator(potential, stress_unit="eV/A3")
+
+
+# Of matgl 4, at https://huggingface.co/materialyze. Those of matgl 1 to 3, whose names
+# end in -PES, are not numerically valid in matgl 4 any more, say its release notes.
+_MATGL_MODELS = {
+    f"{network}-PES-MatPES-{functional}-2025.2{size}": Energies(dft)
+    for network, size in (
+        ("TensorNet", ""),
+        ("TensorNet", "-m"),
+        ("M3GNet", ""),
+        ("QET", ""),
+    )
+    for functional, dft in (("PBE", MATPES_PBE), ("r2SCAN", MATPES_R2SCAN))
+}
+
+FAMILIES: Mapping[str, Family] = {
+    "chgnet": Family(
+        title="CHGNet",
+        package="chgnet",
+        install="pip install 'crystaljax[chgnet]'",
+        default="0.3.0",
+        # B. Deng et al., Nat. Mach. Intell. 5, 1031 (2023): trained on the corrected
+        # energies of MPtrj, unlike all others of MPtrj.
+        models={
+            "0.3.0": Energies(MP_PBE, corrected=True),
+            "0.2.0": Energies(MP_PBE, corrected=True),
+            "r2scan": Energies(MP_R2SCAN),
+        },
+        load=_load_chgnet,
+        carried=("0.3.0", "0.2.0", "r2scan"),
+    ),
+    "sevenn": Family(
+        title="SevenNet",
+        package="sevenn",
+        install="pip install 'crystaljax[sevenn]'",
+        default="7net-l3i5",
+        # MPtrj; ompa and omni learned several sets, one of which is to be named.
+        models={
+            "7net-l3i5": Energies(MP_PBE),
+            "7net-0": Energies(MP_PBE),
+            "7net-0_11jul2024": Energies(MP_PBE),
+            "7net-0_22may2024": Energies(MP_PBE),
+            "7net-mf-0/pbe": Energies(MP_PBE),
+            "7net-mf-0/r2scan": Energies(MP_R2SCAN),
+            "7net-mf-ompa/mpa": Energies(MP_PBE),
+            "7net-mf-ompa/omat24": Energies(OMAT_PBE),
+            "7net-omat": Energies(OMAT_PBE),
+            "7net-omni/mpa": Energies(MP_PBE),
+            "7net-omni/omat24": Energies(OMAT_PBE),
+            "7net-omni/matpes_pbe": Energies(MATPES_PBE),
+            "7net-omni/matpes_r2scan": Energies(MATPES_R2SCAN),
+            "7net-omni/mp_r2scan": Energies(MP_R2SCAN),
+        },
+        load=_load_sevenn,
+        carried=("7net-l3i5", "7net-0", "7net-0_22may2024"),
+    ),
+    "matgl": Family(
+        title="matgl",
+        package="matgl",
+        install="pip install 'crystaljax[relax]' (the 'relax' extra)",
+        default="",
+        models=_MATGL_MODELS,
+        load=_load_matgl,
+    ),
+    "mace": Family(
+        title="MACE",
+        package="mace.calculators",
+        install="pip install 'crystaljax[mace]'",
+        default="medium-mpa-0",
+        # https://github.com/ACEsuit/mace-foundations
+        models={
+            "medium-mpa-0": Energies(MP_PBE),
+            "small": Energies(MP_PBE),
+            "medium": Energies(MP_PBE),
+            "large": Energies(MP_PBE),
+            "medium-0b3": Energies(MP_PBE),
+            "small-omat-0": Energies(OMAT_PBE),
+            "medium-omat-0": Energies(OMAT_PBE),
+            "mace-matpes-pbe-0": Energies(MATPES_PBE),
+            "mace-matpes-r2scan-0": Energies(MATPES_R2SCAN),
+        },
+        load=_load_mace,
+    ),
+    "orb": Family(
+        title="Orb",
+        package="orb_models",
+        install="pip install 'crystaljax[orb]'",
+        default="orb-v3-conservative-inf-mpa",
+        models={
+            "orb-v3-conservative-inf-mpa": Energies(MP_PBE),
+            "orb-v3-conservative-20-mpa": Energies(MP_PBE),
+            "orb-v3-direct-inf-mpa": Energies(MP_PBE),
+            "orb-v3-direct-20-mpa": Energies(MP_PBE),
+            "orb-v3-conservative-inf-omat": Energies(OMAT_PBE),
+            "orb-v3-conservative-20-omat": Energies(OMAT_PBE),
+            "orb-v3-direct-inf-omat": Energies(OMAT_PBE),
+            "orb-v3-direct-20-omat": Energies(OMAT_PBE),
+            "orb-v2": Energies(MP_PBE),
+            "orb-mptraj-only-v2": Energies(MP_PBE),
+        },
+        load=_load_orb,
+    ),
+    "mattersim": Family(
+        title="MatterSim",
+        package="mattersim",
+        install="pip install 'crystaljax[mattersim]'",
+        default="MatterSim-v1.0.0-1M",
+        # Made with the Materials Project's settings: H. Yang et al., arXiv:2405.04967.
+        models={
+            "MatterSim-v1.0.0-1M": Energies(MP_PBE),
+            "MatterSim-v1.0.0-5M": Energies(MP_PBE),
+        },
+        load=_load_mattersim,
+    ),
+    "nequix": Family(
+        title="Nequix",
+        package="nequix",
+        install="pip install 'crystaljax[nequix]'",
+        default="nequix-mp-1",
+        # https://github.com/atomicarchitects/nequix
+        models={
+            "nequix-mp-1": Energies(MP_PBE),
+            "nequix-mp-1-pft": Energies(MP_PBE),
+            "nequix-omat-1": Energies(OMAT_PBE),
+            "nequix-oam-1": Energies(MP_PBE),
+            "nequix-oam-1-pft": Energies(MP_PBE),
+        },
+        load=_load_nequix,
+        device_package="jax",
+    ),
+}
+
+FAMILIES_THAT_CARRY_WEIGHTS = " and ".join(
+    f"'{prefix}'" for prefix, family in FAMILIES.items() if family.carried
+)
