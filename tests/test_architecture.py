@@ -152,6 +152,8 @@ def test_samplers_have_one_program_whatever_the_data(module):
 def test_a_training_step_is_understood_from_few_files():
     """Those whose code runs while it is traced; of the network, what it is asked."""
     config = tiny.shrink(ddim.get_config("smoke"), "unused")
+    # A step that no test before has traced.
+    config.loss.lattice_weight = 0.123
     many_fn, arguments = step_and_arguments(config, random_units(config, 0), 10)
     files = set()
 

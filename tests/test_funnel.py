@@ -13,7 +13,8 @@ from crystaljax.screening import funnel, stages
 from crystaljax.screening import result as screening_result
 
 RECORDS = {record.id: record for record in emt.load_builtin()}
-OPTIONS = funnel.ScreeningOptions(num_workers=2)
+# Each worker is a process that has to start.
+OPTIONS = funnel.ScreeningOptions(num_workers=1)
 ALUMINIUM_OXIDE = structure.Crystal(
     np.array([13, 8]), np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.eye(3) * 3.5
 )
@@ -82,7 +83,7 @@ def screen(names, options=OPTIONS, with_hull=True, **kwargs):
 
 @pytest.fixture(scope="module")
 def everything():
-    return screen(list(CASES))
+    return screen(list(CASES), dataclasses.replace(OPTIONS, num_workers=2))
 
 
 def rows(result, *columns):

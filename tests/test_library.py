@@ -6,6 +6,8 @@ import runpy
 
 import tiny
 
+from crystaljax.system import workers
+
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
 
@@ -21,6 +23,8 @@ def test_readme_from_conditions_to_dft_inputs(tmp_path, monkeypatch, capsys):
         tmp_path / "runs/smoke",
         tiny.config("ddim", tmp_path / "alloys"),
     )
+    # A process that has to start takes longer than what it has to do here.
+    monkeypatch.setattr(workers, "default_num_workers", lambda: 1)
     code = python_block()
     assert len(code.splitlines()) <= 23
 

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 import tiny
 
-from crystaljax import evaluate, modify, sample, train
+from crystaljax import evaluate, modify, sample
 from crystaljax.crystals import bridge, inputs, structure, structure_files
 from crystaljax.sampling import conditions, shards
 from crystaljax.sampling import requests as samples_lib
@@ -148,13 +148,17 @@ def test_evaluation_compares_with_leaving_the_source_as_it_is(workdir, tmp_path)
     assert set(table["source_id"]).isdisjoint(table["id"])
 
 
-def test_model_with_one_answer_makes_one(alloys, folder, tmp_path):
-    config = tiny.config("modify_cfm", alloys, 2, evaluation__num_structures=0)
-    train.train(config, tmp_path / "run", show_progress=False)
+def test_model_with_one_answer_makes_one(alloys, workdir, folder, tmp_path):
+    tiny.write_run(tmp_path / "run", tiny.config("modify_cfm", alloys))
+    # A run that was trained knows more of its data.
+    shutil.copy(workdir / "vocabulary.json", tmp_path / "run")
     done = modify.modify(options(tmp_path / "run", folder / "a.cif", num_steps=1))
     assert len(done.samples.crystals) == 2
     assert "one answer" in done.samples.notes[0]
-    vocabulary = runs.load_vocabulary(tmp_path / "run")
+
+
+def test_vocabulary_has_the_form_and_the_energy_differences(workdir):
+    vocabulary = runs.load_vocabulary(workdir)
     assert vocabulary["canonical"] == "site"
     low, high = vocabulary["energy_difference"]
     assert low < high <= 0

@@ -354,25 +354,35 @@ def test_initial_values_are_those_of_the_networks_own_initialisers(tiny_with_sou
     jax.tree.map(np.testing.assert_array_equal, drawn, again)
 
 
+def gradient_of(model, params):
+    """A loss and its gradient."""
+
+    def loss(params):
+        x = jnp.linspace(0, 1, 2 * 16 * 3).reshape(2, 16, 3)
+        numbers = jnp.array([[29, 79], [47, 0]], jnp.uint8)
+        t, groups = jnp.array([3.0, 500.0]), jnp.array([221, 62], jnp.uint8)
+        return jnp.sum(model.apply(params, x, t, numbers, groups, t / 1000) ** 2)
+
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+
+@pytest.fixture(scope="module")
+def gradient(tiny):
+    return gradient_of(*tiny)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"convolution": "shift"}, {"convolution": "xla"}, {"rematerialize": True}],
 )
-def test_how_it_is_computed_changes_neither_result_nor_gradient(tiny, changes):
-    def gradient_of(model):
-        def loss(params):
-            x = jnp.linspace(0, 1, 2 * 16 * 3).reshape(2, 16, 3)
-            numbers = jnp.array([[29, 79], [47, 0]], jnp.uint8)
-            t, groups = jnp.array([3.0, 500.0]), jnp.array([221, 62], jnp.uint8)
-            return jnp.sum(model.apply(params, x, t, numbers, groups, t / 1000) ** 2)
-
-        return jax.jit(jax.value_and_grad(loss))(params)
-
+def test_how_it_is_computed_changes_neither_result_nor_gradient(
+    tiny, gradient, changes
+):
     model, params = tiny
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3),
-        gradient_of(model),
-        gradient_of(model.clone(**changes)),
+        gradient,
+        gradient_of(model.clone(**changes), params),
     )
 
 

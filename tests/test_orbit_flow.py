@@ -181,9 +181,14 @@ def test_crystals_are_learned_by_heart():
         params, state = apply(params, state, grads)
         losses.append(float(loss))
     assert np.mean(losses[-20:]) < 0.1 * np.mean(losses[:5])
-    parameters, strain, *_ = orbit_flow.sample(
-        model, PROCESS, params, tables, UNITS, conditions, keys_of(4), num_steps=5
-    )
+
+    @jax.jit
+    def sample(params, keys):
+        return orbit_flow.sample(
+            model, PROCESS, params, tables, UNITS, conditions, keys, num_steps=5
+        )
+
+    parameters, strain, *_ = sample(params, keys_of(4))
     apart = np.asarray(parameters) - batch.parameters
     assert np.abs(apart - np.round(apart)).max() < 0.03
     assert np.abs(np.asarray(strain) - batch.strain).max() < 0.1

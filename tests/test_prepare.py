@@ -1,7 +1,6 @@
 import csv
 import gzip
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -271,10 +270,10 @@ def test_flags_are_the_options():
 
 
 def test_command(table):
-    command = [sys.executable, "-m", "crystaljax.prepare", "--source=cif_csv"]
-    command += [f"--input={table}", "--num_workers=1", "--output"]
+    flags = ["--source=cif_csv", f"--input={table}", "--num_workers=1", "--output"]
     root = pathlib.Path(prepare.__file__).parents[1]
     output = table.parent / "data"
+    command = [sys.executable, "-m", "crystaljax.prepare", *flags]
     done = subprocess.run(
         [*command, output, "--energy_column=heat"],
         capture_output=True,
@@ -284,15 +283,8 @@ def test_command(table):
     )
     assert "structures kept" in done.stdout
     assert len(datasets.open_dataset(output)) == 40
-    failed = subprocess.run(
-        [*command, table.parent / "other", "--energy_column=hot"],
-        capture_output=True,
-        text=True,
-        cwd=root,
-        check=False,
-    )
-    assert failed.returncode != 0
-    assert failed.stderr.strip().splitlines()[-1].startswith("error: ")
+    with pytest.raises(SystemExit, match=r"^error: "):
+        prepare.main([*flags, str(table.parent / "other"), "--energy_column=hot"])
     assert not (table.parent / "other").exists()
 
 
@@ -371,27 +363,20 @@ def test_rules_of_the_paper_and_others():
     assert parse_flags("--source=builtin").rules == selection.Rules()
 
 
-def test_aflow_from_the_command_to_the_data_set(tmp_path):
+def test_aflow_from_the_command_to_the_data_set(tmp_path, monkeypatch, capsys):
     entries = [
         test_aflow.make_entry(i, dft_type=["PAW_LDA"] if i % 10 == 0 else ["PAW_PBE"])
         for i in range(60)
     ]
-    command = [sys.executable, "-m", "crystaljax.prepare", "--source=aflow"]
+    command = ["--source=aflow"]
     command += ["--species=W,Ta", "--natoms=4:60", "--page_size=7", "--num_workers=1"]
     command += ["--nodrop_duplicates", f"--output={tmp_path / 'data'}"]
+    monkeypatch.setenv("no_proxy", "*")
     with aflux_server.AfluxServer(entries) as server:
         server.script[2] = ["503", "db fail"]
         command.append(f"--server={server.server}")
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            cwd=pathlib.Path(prepare.__file__).parents[1],
-            env=os.environ | {"no_proxy": "*"},
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    assert "left out: functional is not PAW_PBE" in done.stdout
+        prepare.main(command)
+    assert "left out: functional is not PAW_PBE" in capsys.readouterr().out
     dataset = datasets.open_dataset(tmp_path / "data")
     expected = [each["auid"] for each in entries if each["dft_type"] == ["PAW_PBE"]]
     assert sorted(dataset.id.to_pylist()) == sorted(expected)

@@ -112,13 +112,13 @@ def options(**changes):
         "known": "none",
         "relaxation": "ase",
         "report": False,
-        "num_workers": 2,
+        "num_workers": 1,
     }
     return screen.ScreenOptions(**settings | changes)
 
 
 def command(*arguments):
-    flags = ["--samples=samples", "--hull=builtin", "--known=none", "--num_workers=2"]
+    flags = ["--samples=samples", "--hull=builtin", "--known=none", "--num_workers=1"]
     return [sys.executable, "-m", "crystaljax.screen", *flags, *arguments]
 
 
@@ -155,7 +155,10 @@ def wait_for(condition, process=None):
 
 def test_folder_holds_what_it_should(here):
     count = write_samples(here / "samples", [{"Au", "Cu"}])
-    done = run("--calculator=emt", "--output=out", "--relaxation=ase", cwd=here)
+    done = run(
+        *("--calculator=emt", "--output=out", "--relaxation=ase", "--num_workers=2"),
+        cwd=here,
+    )
     assert done.returncode == 0, done.stderr
     out = here / "out"
     table = pyarrow.parquet.read_table(out / "screening.parquet").to_pydict()
@@ -286,7 +289,7 @@ def test_other_requests_are_refused_and_replaced_when_told_to(here):
     with pytest.raises(FileExistsError, match=r"another request.*\n.*fmax: 0.01, 0.05"):
         screen.screen(options(fmax=0.01))
     # Where it is computed makes no other request.
-    again, _ = screen.screen(options(num_workers=1))
+    again, _ = screen.screen(options(num_workers=2))
     np.testing.assert_array_equal(first.above_hull, again.above_hull)
     assert again.seconds["relax"] < 0.5
     screen.screen(options(fmax=0.01, overwrite=True))

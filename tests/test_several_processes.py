@@ -15,12 +15,14 @@ import tiny
 
 from crystaljax import train
 from crystaljax.data import dataset as datasets
+from crystaljax.data import pipeline
 from crystaljax.system import sharding, startup
 from crystaljax.training import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 BATCH_SIZE = 12
+NUM_EPOCHS = 3
 # Two epochs and a bit, so that batches straddle epochs.
 SCRIPT = """
 import json, sys
@@ -87,23 +89,49 @@ def run_processes(count, dataset, steps):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_processes_share_every_epoch_without_overlap(dataset, count):
+def test_parts_of_processes_are_every_epoch_without_overlap(dataset, count):
+    """As each of so many processes is to read it."""
+    require_whole_epochs(dataset, [read_part(dataset, i, count) for i in range(count)])
+
+
+def test_processes_share_every_epoch_and_their_arrays_are_one(dataset):
+    """Real processes."""
+    count = 2
+    found = run_processes(count, dataset, NUM_EPOCHS * len(dataset) // BATCH_SIZE)
+    own = [each["own"] for each in found]
+    require_whole_epochs(dataset, own)
+    for index, part in enumerate(own):
+        np.testing.assert_array_equal(part, read_part(dataset, index, count))
+    for step, expected in enumerate(np.sum(own, axis=(0, 2))):
+        for each in found:
+            assert each["sums"][step] == pytest.approx(expected, abs=1e-5)
+
+
+def read_part(dataset, index, count):
+    """Energies that a process reads, (steps, structures)."""
+    source = pipeline.ShuffledBatches(
+        pipeline.Permutations(np.arange(len(dataset)), seed=3),
+        lambda items: datasets.gather(dataset, items, 12),
+        batch_size=BATCH_SIZE,
+        steps_per_dispatch=1,
+        num_steps=NUM_EPOCHS * len(dataset) // BATCH_SIZE,
+        process_index=index,
+        process_count=count,
+    )
+    return [source[i].energy[0].tolist() for i in range(len(source))]
+
+
+def require_whole_epochs(dataset, own):
     # Energies tell structures apart.
     everything = sorted(dataset.formation_energy.tolist())
     assert len(set(everything)) == len(everything)
-    num_epochs = 3
-    assert len(dataset) * num_epochs % BATCH_SIZE == 0
-    steps = len(dataset) * num_epochs // BATCH_SIZE
-    found = run_processes(count, dataset, steps)
-    own = np.array([each["own"] for each in found])
-    assert own.shape == (count, steps, BATCH_SIZE // count)
+    assert len(dataset) * NUM_EPOCHS % BATCH_SIZE == 0
+    steps, count = len(dataset) * NUM_EPOCHS // BATCH_SIZE, len(own)
+    assert np.shape(own) == (count, steps, BATCH_SIZE // count)
     # Process after process within a step, as one process would read it.
-    stream = np.swapaxes(own, 0, 1).reshape(num_epochs, len(dataset))
+    stream = np.swapaxes(own, 0, 1).reshape(NUM_EPOCHS, len(dataset))
     for epoch in stream:
         assert sorted(epoch.tolist()) == everything
-    for step, expected in enumerate(own.sum(axis=(0, 2))):
-        for each in found:
-            assert each["sums"][step] == pytest.approx(expected, abs=1e-5)
 
 
 # ---------------------------------------------------------------------------- training
@@ -200,24 +228,22 @@ def test_processes_are_joined_where_a_launcher_started_several(
 
 
 @pytest.mark.parametrize("given", [None, "elsewhere"])
-def test_compiled_programs_are_kept_where_the_user_keeps_caches(tmp_path, given):
-    script = (
-        "import jax; from crystaljax.system import startup; "
-        "startup.enable_compilation_cache(); "
-        "print(jax.config.jax_compilation_cache_dir)"
-    )
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+def test_compiled_programs_are_kept_where_the_user_keeps_caches(
+    monkeypatch, tmp_path, given
+):
+    name = "jax_compilation_cache_dir"
+    names = (name, "jax_compilation_cache_max_size")
+    before = {each: getattr(jax.config, each) for each in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    # As JAX sets it from JAX_COMPILATION_CACHE_DIR.
+    jax.config.update(name, given)
+    try:
+        startup.enable_compilation_cache()
+        found = getattr(jax.config, name)
+    finally:
+        for each, value in before.items():
+            jax.config.update(each, value)
     if given:
-        environment["JAX_COMPILATION_CACHE_DIR"] = given
-    printed = subprocess.run(
-        [sys.executable, "-c", script],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    if given:
-        assert printed == given
+        assert found == given
     else:
-        assert pathlib.Path(printed).parent == tmp_path / "crystaljax"
+        assert pathlib.Path(found).parent == tmp_path / "crystaljax"

@@ -93,10 +93,28 @@ def is_same(one, other):
     return rms is not None and rms < 1e-4
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_training_structures_are_shown_other_formulas(library, num_workers):
+@pytest.fixture(scope="module")
+def shown(library):
+    """Four templates of each."""
+    return templates.show_in_training(library, 4, num_workers=1)
+
+
+def test_processes_show_the_same(library, shown):
+    for ours, theirs in zip(
+        shown.templates,
+        templates.show_in_training(library, 4, num_workers=2).templates,
+        strict=True,
+    ):
+        for name in ("space_group", "formation_energy", "offsets", "atomic_numbers"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+        for name in ("frac_coords", "lattice"):
+            np.testing.assert_allclose(
+                getattr(ours, name), getattr(theirs, name), atol=1e-6
+            )
+
+
+def test_training_structures_are_shown_other_formulas(library, shown):
     dataset = library.dataset
-    shown = templates.show_in_training(library, 4, num_workers=num_workers)
     energies = [place.formation_energy for place in shown.templates]
     assert not np.array(energies)[:, dataset.indices("test")].any()
     for index in dataset.indices("train").tolist():

@@ -103,6 +103,8 @@ def shrink(config, dataset_path, num_steps=4):
     config.model.channels = 8
     config.model.channel_multipliers = (1,)
     config.model.num_res_blocks = 0
+    # In the middle there is attention whatever is said here.
+    config.model.attention_levels = ()
     config.model.norm_groups = 2
     config.model.element_channels = (4, 4, 4)
     config.model.site_features = 8

@@ -73,7 +73,10 @@ def is_finite(crystal: structure.Crystal) -> bool:
 
 def cell_volume(crystal: structure.Crystal) -> float:
     """Volume of the cell, Å³, positive for left-handed vectors too."""
-    return float(abs(np.linalg.det(np.asarray(crystal.lattice, dtype=np.float64))))
+    lattice = np.asarray(crystal.lattice, dtype=np.float64)
+    # That of numbers which are not finite, or not to the third power, is not either.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(abs(np.linalg.det(lattice)))
 
 
 def find_cell_problem(crystal: structure.Crystal) -> str:
@@ -90,7 +93,7 @@ def find_cell_problems(crystals: Sequence[structure.Crystal]) -> list[str]:
     lattices = np.array([each.lattice for each in crystals], float).reshape(-1, 3, 3)
     is_finite = np.all(np.isfinite(lattices), axis=(1, 2), keepdims=True)[:, 0, 0]
     safe = np.where(is_finite[:, None, None], lattices, 0.0)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(safe, axis=-1)
         volumes = np.abs(np.linalg.det(safe))
     limit = structure.MAX_COORDINATE

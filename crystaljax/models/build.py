@@ -209,10 +209,7 @@ def build_noise_fn(config: Any) -> processes.NoiseFn | None:
         case "normal":
             return jax.random.normal
         case "uniform":
-            mean, scale = scaling.coordinate_units(config.data.coordinates)
-            return functools.partial(
-                jax.random.uniform, minval=-mean / scale, maxval=(1 - mean) / scale
-            )
+            return _uniform_noise_fn(config.data.coordinates)
         case "torus":
             if config.data.coordinates != "unit":
                 raise errors.UserError(
@@ -227,6 +224,15 @@ def build_noise_fn(config: Any) -> processes.NoiseFn | None:
             raise errors.UserError(
                 f"unknown process.start {start!r}; expected one of {STARTS}"
             )
+
+
+@functools.lru_cache(maxsize=16)
+def _uniform_noise_fn(coordinates: str) -> processes.NoiseFn:
+    """The same object each time: compiled programs are found again by it."""
+    mean, scale = scaling.coordinate_units(coordinates)
+    return functools.partial(
+        jax.random.uniform, minval=-mean / scale, maxval=(1 - mean) / scale
+    )
 
 
 def build_process(config: Any) -> processes.Process:

@@ -1,5 +1,6 @@
 """Parameters of a network before training, and their shapes."""
 
+import functools
 from typing import Any
 
 import jax
@@ -10,8 +11,9 @@ from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models.networks import interface, layers
 
 
+@functools.lru_cache(maxsize=16)
 def param_shapes(model: interface.Network, rows: int) -> Any:
-    """Shapes and dtypes of a network's parameters."""
+    """Shapes and dtypes of a network's parameters; not to be changed."""
     return jax.eval_shape(model.init, jax.random.key(0), *example_inputs(model, rows))
 
 

@@ -1,6 +1,7 @@
 """Noise schedules of diffusion, and the times at which a sampler evaluates."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -26,10 +27,12 @@ class NoiseSchedule:
         return len(self.alphas_cumprod)
 
 
+@functools.lru_cache(maxsize=16)
 def build_cosine_schedule(num_times: int) -> NoiseSchedule:
     """The cosine schedule of Nichol & Dhariwal 2021, as the paper uses it (A.3).
 
-    Betas are capped at 0.999, as in diffusers' ``squaredcos_cap_v2``.
+    Betas are capped at 0.999, as in diffusers' ``squaredcos_cap_v2``. The same call
+    gives the same object, so that programs compiled with it are found again.
     """
     time = np.arange(num_times + 1) / num_times
     alpha_bar = np.cos((time + 0.008) / 1.008 * np.pi / 2) ** 2

@@ -208,13 +208,20 @@ def build_sampler(config: Any) -> generation.SampleFn:
     """
     _require_fitting_sampler(config)
     _require_possible_steps(config)
-    name, num_steps, eta = (
-        config.sampler.name,
-        config.sampler.num_steps,
-        config.sampler.eta,
-    )
-    if config.process.name == "diffusion":
-        schedule = build.build_schedule(config)
+    process = processes.Regression()
+    if config.process.name != "regression":
+        process = build.build_process(config)
+    sampler = config.sampler
+    return _sample_fn(process, sampler.name, sampler.num_steps, sampler.eta)
+
+
+@functools.lru_cache(maxsize=16)
+def _sample_fn(
+    process: processes.Process, name: str, num_steps: int, eta: float
+) -> generation.SampleFn:
+    """The same function for the same settings: what calls it is compiled once."""
+    if isinstance(process, processes.Diffusion):
+        schedule = process.schedule
 
         def sample(predict_fn, keys, rows, mask, source):
             noise = samplers.sample_noise(keys, rows)
@@ -225,10 +232,8 @@ def build_sampler(config: Any) -> generation.SampleFn:
                 return samplers.sample_ddpm(predict_fn, noise, keys, **settings)
             return samplers.sample_ddim(predict_fn, noise, keys, eta=eta, **settings)
 
-    elif config.process.name == "flow_matching":
+    elif isinstance(process, processes.FlowMatching):
         sampler = samplers.sample_heun if name == "heun" else samplers.sample_euler
-        process = build.build_process(config)
-        assert isinstance(process, processes.FlowMatching)
 
         def sample(predict_fn, keys, rows, mask, source):
             if process.noise_fn is None:

@@ -1,5 +1,6 @@
 """Estimates of formation energies by the estimator that a network may have."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,11 +23,12 @@ _MAX_MEASURED = 1024
 _BATCH_SIZE = 256
 
 
+@functools.lru_cache(maxsize=16)
 def build_estimate_fn(model: interface.Network) -> EstimateFn | None:
     """Compiles ``(variables, scale, atomic_numbers, frac_coords, lattice)`` → energies.
 
     In eV/atom; variables are those of `interface.variables_of`. None where the network
-    has no estimator.
+    has no estimator. The same function for the same network: it is compiled once.
     """
     if not model.estimator_depth:
         return None

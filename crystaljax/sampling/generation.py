@@ -97,6 +97,7 @@ class Generator:
 _NUM_IN_FLIGHT = 2
 
 
+@functools.lru_cache(maxsize=16)
 def build_generate_fn(
     model: interface.Network, sample_fn: SampleFn, mesh: Mesh
 ) -> jax.stages.Wrapped:
@@ -108,7 +109,8 @@ def build_generate_fn(
     Sample i draws from ``fold_in(key, i)`` alone: it is the same crystal whatever the
     batch it is made in and however many devices there are. Rows follow from the
     conditions' columns, `structure.max_sites` of them, and each number of rows is
-    compiled once. Conditions are encoded once, outside the sampler's scan.
+    compiled once. Conditions are encoded once, outside the sampler's scan. The same
+    arguments give the same function, which this process has compiled already.
     """
 
     def generate_batch(variables, scale, conditions, key, indices):

@@ -26,9 +26,9 @@ def build_coordinate_loss(config: Any) -> train_step.CoordinateLoss:
     """
     name = config.loss.coordinates
     if name == "l1":
-        return lambda scale, *sample: losses.site_l1(*sample)
+        return _site_l1
     if name == "squares":
-        return lambda scale, *sample: losses.site_squares(*sample)
+        return _site_squares
     if name not in COORDINATE_LOSSES:
         raise errors.UserError(
             f"unknown loss.coordinates {name!r}; expected one of {COORDINATE_LOSSES}"
@@ -39,10 +39,25 @@ def build_coordinate_loss(config: Any) -> train_step.CoordinateLoss:
             f"{config.process.name!r} the network does not answer with coordinates, "
             "which alone have periodic images; set loss.coordinates='l1'"
         )
+    return _periodic_loss(name, float(config.loss.image_order))
+
+
+def _site_l1(scale, *sample):
+    del scale
+    return losses.site_l1(*sample)
+
+
+def _site_squares(scale, *sample):
+    del scale
+    return losses.site_squares(*sample)
+
+
+@functools.lru_cache(maxsize=16)
+def _periodic_loss(name: str, order: float) -> train_step.CoordinateLoss:
     images, norm = name.split("_")
     distance = functools.partial(
         losses.pbc_distance,
-        order=float(config.loss.image_order),
+        order=order,
         norm=norm,
         images="all" if images == "pbc" else "boundary",
     )
@@ -156,17 +171,25 @@ def build_optimizer(config: Any) -> optax.GradientTransformationExtraArgs:
 
     Updates need a ``learning_rate``, see `scale_by_learning_rate`.
     """
-    optimizer = config.optimizer
+    names = ("b1", "b2", "eps", "weight_decay", "gradient_clip")
+    return _optimizer(*(config.optimizer[name] for name in names))
+
+
+@functools.lru_cache(maxsize=16)
+def _optimizer(
+    b1: float, b2: float, eps: float, weight_decay: float, gradient_clip: float
+) -> optax.GradientTransformationExtraArgs:
+    """The same object for the same numbers: compiled steps are found again by it."""
     adam: list[optax.GradientTransformation] = [
-        optax.scale_by_adam(b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps)
+        optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
     ]
-    if optimizer.weight_decay:
-        adam.append(optax.add_decayed_weights(optimizer.weight_decay, _has_axes))
+    if weight_decay:
+        adam.append(optax.add_decayed_weights(weight_decay, _has_axes))
     adam.append(scale_by_learning_rate())
     # Within one another as in `optax.adam`, on which the tree of the state depends.
     parts: list[optax.GradientTransformation] = [optax.chain(*adam)]
-    if optimizer.gradient_clip:
-        parts.insert(0, clip_by_global_norm(optimizer.gradient_clip))
+    if gradient_clip:
+        parts.insert(0, clip_by_global_norm(gradient_clip))
     return optax.chain(*parts)
 
 

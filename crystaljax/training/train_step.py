@@ -96,12 +96,9 @@ def init_state(trainee: Trainee, seed: int, mesh: Mesh) -> TrainState:
     params = sharding.replicate(
         initial.init_params(trainee.model, trainee.rows, seed), mesh
     )
-    fill = jax.jit(
-        lambda params: _state_of(trainee, params),
-        donate_argnums=0,
-        out_shardings=sharding.replicated(mesh),
-    )
-    return fill(params)
+    # What it needs of the trainee is compiled in.
+    static = jax.tree.map(lambda _: None, trainee)
+    return _compiled_state_of(mesh)(static, params)
 
 
 def state_shapes(trainee: Trainee) -> TrainState:
@@ -110,6 +107,12 @@ def state_shapes(trainee: Trainee) -> TrainState:
         lambda params: _state_of(trainee, params),
         initial.param_shapes(trainee.model, trainee.rows),
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled_state_of(mesh: Mesh) -> jax.stages.Wrapped:
+    whole = sharding.replicated(mesh)
+    return jax.jit(_state_of, donate_argnums=1, out_shardings=whole)
 
 
 def _state_of(trainee: Trainee, params: Any) -> TrainState:
@@ -374,26 +377,36 @@ class Dispatch:
 
 
 def build_dispatch_fn(trainee: Trainee, mesh: Mesh) -> Dispatch:
-    """Training steps for all devices of a mesh."""
+    """Training steps for all devices of a mesh.
 
-    def many(trainee, state, batches, key):
-        def body(state, batch):
-            return train_step(trainee, state, batch, key)
+    Steps of a network that this process has trained before are not compiled again.
+    """
+    numbers_on_host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), trainee)
+    return Dispatch(sharding.replicate(numbers_on_host, mesh), *_compiled_steps(mesh))
 
-        state, metrics = jax.lax.scan(body, state, batches)
-        return state, jax.tree.map(jnp.mean, metrics)
 
-    def gradients(trainee, state, batches, key):
-        batch = jax.tree.map(lambda array: array[0], batches)
-        return compute_gradients(trainee, state, batch, _step_keys(state, batch, key))
+def _many_steps(trainee, state, batches, key):
+    def body(state, batch):
+        return train_step(trainee, state, batch, key)
 
+    state, metrics = jax.lax.scan(body, state, batches)
+    return state, jax.tree.map(jnp.mean, metrics)
+
+
+def _gradients_of_one(trainee, state, batches, key):
+    batch = jax.tree.map(lambda array: array[0], batches)
+    return compute_gradients(trainee, state, batch, _step_keys(state, batch, key))
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled_steps(mesh: Mesh) -> tuple[jax.stages.Wrapped, ...]:
     whole = sharding.replicated(mesh)
     inputs = (whole, whole, sharding.batch_sharding(mesh, axis=1), whole)
-    numbers_on_host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), trainee)
-    return Dispatch(
-        sharding.replicate(numbers_on_host, mesh),
-        jax.jit(many, donate_argnums=1, in_shardings=inputs, out_shardings=whole),
-        jax.jit(gradients, in_shardings=inputs, out_shardings=whole),
+    return (
+        jax.jit(
+            _many_steps, donate_argnums=1, in_shardings=inputs, out_shardings=whole
+        ),
+        jax.jit(_gradients_of_one, in_shardings=inputs, out_shardings=whole),
         jax.jit(
             apply_gradients,
             donate_argnums=1,

@@ -54,6 +54,7 @@ TOY = Size(
     paper_values={
         "model.channels": 8,
         "model.channel_multipliers": (1,),
+        "model.num_res_blocks": 0,
         "model.norm_groups": 2,
         "model.element_channels": (4, 4, 4),
         "model.attention_levels": (),
@@ -67,7 +68,7 @@ TOY = Size(
     min_seconds=0.0,
     best_values={
         "model.width": 16,
-        "model.depth": 2,
+        "model.depth": 1,
         "model.num_heads": 2,
         "model.pair_features": 4,
         "model.estimator_depth": 1,
