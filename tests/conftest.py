@@ -21,21 +21,30 @@ os.environ["XLA_FLAGS"] = (
 hypothesis.settings.register_profile("crystaljax", deadline=None)
 hypothesis.settings.load_profile("crystaljax")
 
-# A worker takes whole files: one that starts the longest last works on alone.
+# A worker takes whole files: one that starts the longest last works on alone. In this
+# order no two at a time wait for the same run of `trained`.
 _LONG_FILES = (
     "test_training.py",
     "test_screen.py",
+    "test_gpu_experiment.py",
     "test_several_processes.py",
     "test_funnel.py",
-    "test_benchmarks.py",
     "test_precision.py",
+    "test_energy_estimator.py",
+    "test_benchmarks.py",
+    "test_networks.py",
+    "test_modify.py",
     "test_requests.py",
+    "test_calculators.py",
+    "test_checkpoints.py",
+    "test_match_rate.py",
 )
 
 
 def pytest_collection_modifyitems(items):
     """Long files first."""
-    items.sort(key=lambda item: item.path.name not in _LONG_FILES)
+    place = {name: number for number, name in enumerate(_LONG_FILES)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="session")
