@@ -533,7 +533,7 @@ def command(*arguments):
     )
 
 
-def test_command_says_which_candidates_hold(tmp_path, handed):
+def test_command_says_which_candidates_hold(tmp_path, handed, capsys):
     write_elements(handed)
     write_run(handed / "001_n0", "Cu3Au1", -0.09)
     write_run(handed / "002_n1", "Cu1Au1", 0.0, nsw=2)
@@ -548,5 +548,6 @@ def test_command_says_which_candidates_hold(tmp_path, handed):
     assert "! not converged ionically in 2 steps" in done.stdout
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("n0")]
     assert row.split()[-2:] == ["yes", "yes"]
-    shown = command("--help").stdout
+    collect.main(["--help"])
+    shown = capsys.readouterr().out
     assert "--hull_energy_model" in shown and "--tolerance" in shown

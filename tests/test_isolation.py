@@ -1,54 +1,22 @@
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import behaving
 import psutil
 import pytest
 
 from crystaljax.system import isolation
 
 ONE, TWO = (isolation.WorkerOptions(num_workers=n) for n in (1, 2))
-distributed = pytest.importorskip("distributed")
-
-
-def behave(item):
-    """In a worker process: does what the item says; its number doubled if that ends."""
-    number, what = item
-    if what == "sleep":
-        time.sleep(60)
-    elif what == "exit":
-        print("about to leave", file=sys.stderr, flush=True)
-        os._exit(3)
-    elif what == "segfault":
-        ctypes.string_at(0)
-    elif what == "raise":
-        raise KeyError("no such thing")
-    elif what == "stubborn":
-        # C code that holds the interpreter: no alarm of Python's would come through.
-        ctypes.PyDLL(None).sleep(60)
-    elif what == "child":
-        # As calculators do that run a program.
-        subprocess.run(["sleep", "60"], check=True)
-    elif what == "pause":
-        time.sleep(0.2)
-    return 2 * number
-
-
-def die_once(path):
-    """Dies at the first call, as if the system had killed an innocent process."""
-    if not os.path.exists(path):
-        with open(path, "w"):
-            os.kill(os.getpid(), signal.SIGKILL)
-    return os.environ["OMP_NUM_THREADS"]
 
 
 def collect(items, **kwargs):
     timeout = kwargs.pop("timeout", 30.0)
     options = isolation.WorkerOptions(**{"num_workers": 2} | kwargs)
-    return dict(isolation.map_isolated(behave, items, timeout, options))
+    return dict(isolation.map_isolated(behaving.behave, items, timeout, options))
 
 
 def children():
@@ -78,7 +46,7 @@ def test_bad_items_cost_themselves_and_nothing_else():
 
 def test_an_innocent_item_has_a_second_chance(tmp_path):
     paths = [str(tmp_path / "marker")]
-    found = dict(isolation.map_isolated(die_once, paths, 30.0, ONE))
+    found = dict(isolation.map_isolated(behaving.die_once, paths, 30.0, ONE))
     assert found == {0: "1"}
 
 
@@ -95,7 +63,7 @@ def test_exceptions_are_passed_on_with_where_they_came_from():
 def test_no_process_is_left_behind():
     before = children()
     items = [(number, "pause") for number in range(40)]
-    results = isolation.map_isolated(behave, items, 30.0, TWO)
+    results = isolation.map_isolated(behaving.behave, items, 30.0, TWO)
     next(results)
     start = time.monotonic()
     results.close()
@@ -105,10 +73,10 @@ def test_no_process_is_left_behind():
 
 def test_processes_end_with_the_one_that_asked():
     script = (
-        "import sys; sys.path.insert(0, 'tests'); import test_isolation\n"
+        "import sys; sys.path.insert(0, 'tests'); import behaving\n"
         "from crystaljax.system import isolation\n"
         "items = [(1, ''), (2, 'sleep')]\n"
-        "fn = test_isolation.behave\n"
+        "fn = behaving.behave\n"
         "for each in isolation.map_isolated(fn, items, timeout=60.0):\n"
         "    print('ready', flush=True)\n"
     )
@@ -130,6 +98,7 @@ def test_processes_end_with_the_one_that_asked():
 
 @pytest.fixture
 def cluster():
+    distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
     ) as running:
@@ -140,7 +109,7 @@ def test_nothing_is_lost_with_a_worker_of_the_cluster(cluster):
     kinds = ["pause"] * 24
     kinds[5] = "exit"
     results = isolation.map_isolated(
-        behave,
+        behaving.behave,
         list(enumerate(kinds)),
         30.0,
         isolation.WorkerOptions(cluster=cluster.scheduler_address),
@@ -154,6 +123,7 @@ def test_nothing_is_lost_with_a_worker_of_the_cluster(cluster):
 
 
 def test_a_cluster_that_is_not_there_is_named(monkeypatch):
+    pytest.importorskip("distributed")
     monkeypatch.setattr(isolation, "_CLUSTER_SECONDS", 1.0)
     with pytest.raises(ValueError, match="does not answer"):
         collect([(1, "")], cluster="tcp://127.0.0.1:9")

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow.parquet
@@ -149,18 +147,18 @@ def test_tables_and_extxyz_have_the_columns_in_every_shard(workdir, tmp_path):
     assert whole["feasible"] == [row["feasible"] for row in rows]
 
 
-def test_the_command_takes_all_flags(workdir, tmp_path):
-    command = [
-        sys.executable, "-m", "crystaljax.sample", f"--workdir={workdir}",
+def test_the_command_takes_all_flags(workdir, tmp_path, capsys):
+    arguments = [
+        f"--workdir={workdir}",
         "--formulas=Cu3Au", "--formula_units=1", "--chemical_systems=Cu-Au",
         "--max_atoms=2", "--space_groups=221,Fd-3m",
         "--energies=hull-0.05:hull:0.05,0.1", "--infeasible=drop", "--cifs=none",
         f"--hull={workdir.parent / 'entries.csv'}", f"--output={tmp_path / 'out'}",
     ]  # fmt: skip
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "note: 2 of 4 combinations" in result.stderr
-    assert "note: hull of" in result.stderr
+    sample.main(arguments)
+    notes = capsys.readouterr().err
+    assert "note: 2 of 4 combinations" in notes
+    assert "note: hull of" in notes
     table = pyarrow.parquet.read_table(tmp_path / "out" / "samples.parquet").to_pydict()
     assert table["formula"] == ["Au1Cu3"] * 3 + ["Au1Cu1"] * 3
     assert set(table["space_group"]) == {221}
