@@ -1,10 +1,14 @@
 """Settings of all tests, and the runs that they share."""
 
+import functools
+import inspect
 import os
 import pathlib
+import typing
 
 import filelock
 import hypothesis
+import jaxtyping
 import pytest
 
 # LLVM alone writes a program in half the time that it takes with MLIR before it, and
@@ -16,6 +20,39 @@ os.environ["XLA_FLAGS"] = (
     f"{_FLAGS} --xla_cpu_use_fusion_emitters=false"
     " --xla_cpu_parallel_codegen_split_count=1"
 ).strip()
+
+_check_all = jaxtyping.jaxtyped
+
+
+def _check_types(fn, *, typechecker):
+    """`jaxtyping.jaxtyped`, which is for shapes, and the type checker itself for others.
+
+    What jaxtyping does costs milliseconds for each function that is defined, also for
+    one within another each time that the other is called.
+    """
+    if not inspect.isfunction(fn) or any(map(_has_shapes, fn.__annotations__.values())):
+        return _check_all(fn, typechecker=typechecker)
+    return typechecker(fn) if fn.__annotations__ else fn
+
+
+def _has_shapes(annotation):
+    """Whether there may be shapes in it; text is not looked into."""
+    if isinstance(annotation, (list, tuple)):
+        return any(map(_has_shapes, annotation))
+    module = getattr(annotation, "__module__", "")
+    if isinstance(annotation, str) or module.startswith("jaxtyping"):
+        return True
+    return any(map(_has_shapes, typing.get_args(annotation)))
+
+
+def _check_types_of(fn=None, *, typechecker):
+    if fn is None:
+        return functools.partial(_check_types, typechecker=typechecker)
+    return _check_types(fn, typechecker=typechecker)
+
+
+# Before the package is imported, whose functions are decorated with it by name.
+jaxtyping.jaxtyped = _check_types_of
 
 # Shared machines stall; a slow example is not a failing one.
 hypothesis.settings.register_profile("crystaljax", deadline=None)
