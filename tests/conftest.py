@@ -25,7 +25,7 @@ _check_all = jaxtyping.jaxtyped
 
 
 def _check_types(fn, *, typechecker):
-    """`jaxtyping.jaxtyped`, which is for shapes, and the type checker itself for others.
+    """`jaxtyping.jaxtyped`, which is for shapes, and the type checker for others.
 
     What jaxtyping does costs milliseconds for each function that is defined, also for
     one within another each time that the other is called.

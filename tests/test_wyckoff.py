@@ -10,7 +10,6 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import spglib
-from pymatgen.analysis import prototypes
 from pymatgen.symmetry.groups import SpaceGroup, sg_symbol_from_int_number
 
 from crystaljax.crystals import space_groups, wyckoff
@@ -76,6 +75,9 @@ def test_the_last_position_is_the_general_one():
 @pytest.fixture(scope="module")
 def known_crystals():
     """AFLOW's prototypes, with what spglib finds in them."""
+    # Not where every worker would wait for it: it takes seconds to load.
+    from pymatgen.analysis import prototypes
+
     found = []
     for entry in prototypes.AFLOW_PROTOTYPE_LIBRARY:
         crystal = entry["snl"].structure
