@@ -19,6 +19,7 @@ import ase
 import ase.io.extxyz
 import numpy as np
 
+from crystaljax.crystals import stated_formulas
 from crystaljax.system import errors
 
 # Names, and what refers to names or is a name by its nature.
@@ -42,6 +43,7 @@ TEXT_KEYS = frozenset(
 )
 
 _JSON_PREFIX = "_JSON "
+_COUNT = re.compile(r"[0-9]{1,12}")
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(
     r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|(0|[1-9][0-9]*)(?=[eE]))([eE][+-]?[0-9]+)?"
@@ -85,11 +87,10 @@ def split_frames(file: io.TextIOBase) -> Iterator[str]:
             within one.
     """
     number = 0
-    while count_line := file.readline():
-        if not count_line.strip():
-            continue
+    count_line = _next_line(file)
+    while count_line:
         # Without the count there is no telling where the next frame begins.
-        if not count_line.strip().isdecimal():
+        if not _COUNT.fullmatch(count_line.strip()):
             raise errors.UserError(
                 f"frame {number} begins with {count_line.strip()[:80]!r}; "
                 "expected its number of atoms"
@@ -99,8 +100,22 @@ def split_frames(file: io.TextIOBase) -> Iterator[str]:
         lines = list(itertools.islice(iter(file.readline, ""), num_lines))
         if len(lines) < num_lines:
             raise errors.UserError(f"ends in the middle of frame {number}")
+        following = _next_line(file)
+        if following and not _COUNT.fullmatch(following.strip()):
+            # One of its lines may be there twice, and the last is left over.
+            raise errors.UserError(
+                f"frame {number} has {num_lines - 1} atoms, and then comes "
+                f"{following.strip()[:80]!r}; expected the number of atoms of the next "
+                "frame"
+            )
         yield count_line + "".join(lines)
+        count_line = following
         number += 1
+
+
+def _next_line(file: io.TextIOBase) -> str:
+    """The next line that is not blank; "" at the end."""
+    return next((line for line in iter(file.readline, "") if line.strip()), "")
 
 
 def parse_frame(text: str, text_keys: Collection[str] = ()) -> Frame:
@@ -111,7 +126,7 @@ def parse_frame(text: str, text_keys: Collection[str] = ()) -> Frame:
         text_keys: whose values are text, besides `TEXT_KEYS`.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: it cannot be read, or its sites do not make its formula.
     """
     texts: dict[str, str] = {}
 
@@ -129,6 +144,7 @@ def parse_frame(text: str, text_keys: Collection[str] = ()) -> Frame:
         # ASE's reader raises whatever a malformed line leads to: KeyError, ...
         reason = str(error) or type(error).__name__
         raise errors.UserError(f"not readable as extxyz: {reason}") from error
+    stated_formulas.require_formula(texts.get("formula"), atoms.numbers)
     return Frame(atoms, texts)
 
 

@@ -8,6 +8,7 @@ UNREADABLE = "crystal not readable"
 Reason = Literal[
     "crystal not readable",
     "sites contradict the formula of the file",
+    "coordinates of the file contradict each other",
     "cell contradicts the volume of the file",
     "operations contradict the space group of the file",
     "symmetry not said or not known",

@@ -12,7 +12,10 @@ import math
 import re
 from collections.abc import Mapping
 
-from crystaljax.crystals import elements
+import numpy as np
+
+from crystaljax.crystals import elements, refusals, structure
+from crystaljax.system import numbers as parsing
 
 _TOKEN = re.compile(
     r"(?P<charge>(?<![A-Za-z\d])\d*[+-]|(?<![A-Za-z\d])[+-]\d*)"
@@ -32,6 +35,9 @@ _PART = re.compile(
     rf"|(?<=[A-Za-z\])}}]\d){_WATER}|(?<=[A-Za-z\])}}]\d\d){_WATER}"
 )
 _AMBIGUOUS = re.compile(r"[A-Za-z\])}]\d+\.\d+[A-Za-z(\[{]")
+_HAS_CAPITALS = re.compile(r"\s*[A-Z(\[{\d]")
+_ATOMIC_NUMBERS = frozenset(range(1, elements.NUM_ELEMENTS + 1))
+_VOLUME_TOLERANCE = 0.01
 _ATOMS = {"D": "H"}
 _KNOWN = frozenset(elements.SYMBOLS)
 # Fractional counts are rounded by a file as it likes; others are exact.
@@ -79,6 +85,71 @@ def find_contradiction(stated: Stated, counts: Mapping[str, int]) -> str:
         return ""
     divides = all(count % units == 0 for count in counts.values())
     return "" if divides and _agree(stated.counts, counts, 1.0) else problem
+
+
+def require_formula(text: object, atomic_numbers: np.ndarray) -> None:
+    """Compares a crystal with the formula that stands beside it in a file.
+
+    Args:
+        text: formula of the cell or of a formula unit; what cannot be read as one
+            beyond doubt, or is missing, is no statement.
+        atomic_numbers: of the file's sites.
+
+    Raises:
+        RefusedError: they differ.
+    """
+    counts = parse_formula(" ".join(text.split())) if isinstance(text, str) else None
+    if counts is None or not _HAS_CAPITALS.match(str(text)):
+        return
+    numbers = collections.Counter(np.asarray(atomic_numbers).tolist())
+    if not set(numbers) <= _ATOMIC_NUMBERS:
+        return
+    found = {elements.symbol(number): count for number, count in numbers.items()}
+    problem = find_contradiction(Stated(str(text), counts, None), found)
+    if problem:
+        raise refusals.RefusedError(problem, "sites contradict the formula of the file")
+
+
+def require_volume(text: object, crystal: structure.Crystal) -> None:
+    """Compares a cell with the volume (Å³) that stands beside it in a file.
+
+    Args:
+        text: number or text; what is missing is no statement.
+        crystal: what the file's cell is.
+
+    Raises:
+        ValueError: it is no number.
+        RefusedError: they differ by more than 1 %.
+    """
+    if text is None or not str(text).strip():
+        return
+    said = parsing.parse_finite(text)
+    volume = abs(float(np.linalg.det(crystal.lattice)))
+    if not abs(said - volume) <= _VOLUME_TOLERANCE * volume:
+        raise refusals.RefusedError(
+            f"the cell has a volume of {volume:.6g} Å³, the file says {text}",
+            "cell contradicts the volume of the file",
+        )
+
+
+def require_num_sites(text: object, crystal: structure.Crystal) -> None:
+    """Compares a crystal with the number of atoms that stands beside it in a file.
+
+    Args:
+        text: number or text; what is missing is no statement.
+        crystal: what the file's sites make.
+
+    Raises:
+        ValueError: it is no number.
+        RefusedError: they differ.
+    """
+    if text is None or not str(text).strip():
+        return
+    if parsing.parse_finite(text) != crystal.num_sites:
+        raise refusals.RefusedError(
+            f"the cell has {crystal.num_sites} sites, the file says {text}",
+            "sites contradict the formula of the file",
+        )
 
 
 def _agree(

@@ -320,6 +320,27 @@ def write_table(
         pyarrow.csv.write_csv(table, temporary, options)
 
 
+def read_table(path: str | os.PathLike[str]) -> dict[str, list[Any]]:
+    """Columns of a ``.parquet`` that `write_table` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged.
+    """
+    try:
+        return pyarrow.parquet.read_table(path).to_pydict()
+    except FileNotFoundError:
+        raise
+    # Arrow raises several kinds of errors for what is malformed, OSError among them.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = " ".join(str(error).split())
+        raise errors.UserError(
+            f"{path} is damaged ({reason}); copy it again, or make it again"
+        ) from error
+
+
 def is_writable(crystal: structure.Crystal) -> bool:
     """Whether a file can hold the crystal: numbers are finite, and there is a cell."""
     # Flat and gigantic cells can be written; what cannot be is a cell without volume,

@@ -214,8 +214,8 @@ def read_info(path: str | os.PathLike) -> dict[str, Any]:
             "made by crystaljax prepare"
         )
     try:
-        info = json.loads((path / INFO_NAME).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        info = json.loads((path / INFO_NAME).read_bytes())
+    except (ValueError, RecursionError) as error:
         raise errors.UserError(f"{path / INFO_NAME} is not JSON ({error})") from error
     if not isinstance(info, dict) or info.get("version") != VERSION:
         found = info.get("version") if isinstance(info, dict) else None
@@ -223,7 +223,8 @@ def read_info(path: str | os.PathLike) -> dict[str, Any]:
             f"{path} is a data set of version {found}; this crystaljax reads version "
             f"{VERSION}; prepare it again"
         )
-    if not {"num_bytes", "sha256"} <= set(info.get("table", ())):
+    table = info.get("table")
+    if not isinstance(table, dict) or not {"num_bytes", "sha256"} <= table.keys():
         raise errors.UserError(f"{path / INFO_NAME} does not describe {TABLE_NAME}")
     # Data sets of earlier releases have none.
     if info.get("sha256", expected := _info_checksum(info)) != expected:

@@ -8,9 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
 
-from crystaljax.crystals import elements, structure, structure_files, symmetrization
+from crystaljax.crystals import (
+    elements,
+    stated_formulas,
+    structure,
+    structure_files,
+    symmetrization,
+    validity,
+)
 from crystaljax.crystals import names as names_lib
 from crystaljax.data.readers import csv_rows
 from crystaljax.data.sources import record
@@ -100,6 +106,10 @@ def read_items(
     crystals, problems = found.crystals, found.problems
     if structures == "as_generated" and is_screening:
         crystals, problems = _find_generated(path, found.names, rows)
+    problems = [
+        problem or _find_contradiction(crystal, row if is_screening else {})
+        for crystal, problem, row in zip(crystals, problems, rows, strict=True)
+    ]
     order = _order(rows)
     chosen = [i for i in order if _is_wanted(rows[i], max_above_hull, new_only)][:top]
     if not chosen:
@@ -127,15 +137,30 @@ def read_items(
     ]
 
 
+def _find_contradiction(crystal: structure.Crystal, row: Mapping[str, Any]) -> str:
+    """How a relaxed crystal differs from what the screening says of it, or ""."""
+    if problem := validity.find_cell_problem(crystal):
+        return problem
+    try:
+        stated_formulas.require_formula(row.get("formula"), crystal.atomic_numbers)
+    except ValueError as error:
+        return f"{error}: {CANDIDATES} was changed; screen the samples again"
+    return ""
+
+
 def _rows(
     path: pathlib.Path, found: screening_inputs.Candidates
 ) -> list[dict[str, Any]]:
     """What is known of each: the screening's table, else what stands in the file."""
     table = path / "screening.parquet"
     if table.is_file():
+        found_columns = structure_files.read_table(table)
         by_name = {
-            str(row["name"]): columns.rename_former(row)
-            for row in pyarrow.parquet.read_table(table).to_pylist()
+            str(row.get("name")): columns.rename_former(row)
+            for row in (
+                dict(zip(found_columns, values, strict=True))
+                for values in zip(*found_columns.values(), strict=True)
+            )
         }
         if by_name.keys() >= set(found.names):
             return [by_name[name] for name in found.names]

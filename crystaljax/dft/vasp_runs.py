@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from pymatgen.io.vasp.outputs import Vasprun
 
-from crystaljax.crystals import bridge, structure
+from crystaljax.crystals import bridge, stated_formulas, structure
 from crystaljax.dft import convergence
 from crystaljax.system import errors
 
@@ -73,6 +73,46 @@ class Run:
     cutoff: float = np.nan
     potentials: Mapping[str, str] = dataclasses.field(default_factory=dict)
     problem: str = ""
+
+
+class _ComparedVasprun(Vasprun):
+    """Reads only structures that are what the file says of them."""
+
+    def _parse_structure(self, elem: Any) -> Any:
+        parsed = super()._parse_structure(elem)
+        said = elem.find("crystal/i[@name='volume']")
+        if said is not None:
+            crystal = bridge.from_pymatgen(parsed)
+            stated_formulas.require_volume(said.text, crystal)
+        return parsed
+
+    @staticmethod
+    def _parse_atominfo(elem: Any) -> Any:
+        num_atoms = elem.findtext("atoms")
+        types = [
+            (cells[1].strip(), int(cells[0]))
+            for row in elem.findall("array[@name='atomtypes']/set/rc")
+            if len(cells := [each.text or "" for each in row.findall("c")]) > 1
+        ]
+        # Empties the element.
+        symbols, titles = Vasprun._parse_atominfo(elem)
+        if num_atoms is not None and int(num_atoms) != len(symbols):
+            raise errors.UserError(
+                f"it lists {len(symbols)} atoms, and says that there are {num_atoms}"
+            )
+        # VASP cuts symbols off: Xe is X, and Zr is r.
+        said = [name for name, number in types for _ in range(min(number, 10**6))]
+        if types and (
+            len(said) != len(symbols)
+            or not all(
+                one.endswith(other) or one.startswith(other)
+                for one, other in zip(symbols, said, strict=True)
+            )
+        ):
+            raise errors.UserError(
+                f"it lists the atoms {''.join(symbols)[:80]}, and the types {types}"
+            )
+        return symbols, titles
 
 
 def find_runs(root: pathlib.Path) -> list[tuple[str, pathlib.Path | None]]:
@@ -129,12 +169,17 @@ def _parse(path: pathlib.Path) -> tuple[Vasprun, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return Vasprun(path, **_PARSED), ""
+            return _ComparedVasprun(path, **_PARSED), ""
+        except errors.UserError:
+            # It contradicts itself.
+            raise
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
         try:
             with _readable_part(path) as part:
-                return Vasprun(part, exception_on_bad_xml=False, **_PARSED), reason
+                return _ComparedVasprun(
+                    part, exception_on_bad_xml=False, **_PARSED
+                ), reason
         except Exception as error:
             # What pymatgen says then is about attributes that it did not get to.
             raise errors.UserError(

@@ -6,6 +6,7 @@ eV/atom, so that a hull of both looks like a discovery.
 """
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +16,16 @@ from pymatgen.core import Element
 from crystaljax.system import errors
 
 # The Materials Project's ids of entries end in the run type where there are several.
-_TYPE_IN_ID = re.compile(r"-(GGA|GGA\+U|R2SCAN|SCAN|PBESOL|HSE)$", re.IGNORECASE)
+_TYPE_IN_ID = re.compile(r"[-_](GGA|GGA\+U|R2SCAN|SCAN|PBESOL|HSE)$", re.IGNORECASE)
 # The same under two names.
 _SYNONYMS = {"PBE": "GGA", "GGA_PBE": "GGA", "HSE": "HSE06"}
+# Other keys under which entries say how they were computed.
+_WORDS = (
+    *("functional", "xc", "xc_functional", "level_of_theory", "dft_type"),
+    *("thermo_type", "calculator"),
+)
+# First words of the titles of potentials.
+_POTENTIALS = {"PAW_PBE": "PBE", "PAW_GGA": "PW91", "PAW": "LDA"}
 _FAMILIES = (
     ("MP2020", "MaterialsProject2020Compatibility"),
     ("MP GGA(+U)/R2SCAN", "MaterialsProjectDFTMixingScheme"),
@@ -39,12 +47,14 @@ class Scheme:
         corrections: names of the schemes that corrected the energy.
         joins_hubbards: whether a correction makes energies with U comparable with those
             without.
+        words: what else the entry says of it, by key: functional, potentials, ….
     """
 
     functional: str
     hubbards: Mapping[str, float] | None
     corrections: frozenset[str]
     joins_hubbards: bool
+    words: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +106,39 @@ def read_scheme(item: Mapping[str, Any], entry_id: str) -> Scheme:
     names = [str(_mapping(each).get("name") or "") for each in adjustments]
     families = {_family(_mapping(each)) for each in adjustments} - {""}
     joins = any("mixing" in name or "Advanced" in name for name in names)
-    return Scheme(functional, hubbards, frozenset(families), joins)
+    words = _read_words(parameters, data, item)
+    return Scheme(functional, hubbards, frozenset(families), joins, words)
+
+
+def _read_words(*places: Mapping[str, Any]) -> dict[str, str]:
+    words: dict[str, str] = {}
+    for key in _WORDS:
+        found = [place[key] for place in places if place.get(key)]
+        if found:
+            words[key] = _normalize(str(found[0]))
+    titles = []
+    for place in places:
+        specs = place.get("potcar_spec"), place.get("potcar_symbols")
+        for spec in itertools.chain(
+            *(each for each in specs if isinstance(each, list))
+        ):
+            title = _mapping(spec).get("titel", spec)
+            if isinstance(title, str) and len(title.split()) > 1:
+                titles.append(title.split()[0].upper())
+    potential = [_mapping(place.get("pseudo_potential")) for place in places]
+    titles += [
+        str(each["functional"]).upper() for each in potential if each.get("functional")
+    ]
+    if titles:
+        kinds = {_POTENTIALS.get(title, title) for title in titles}
+        words["potentials"] = " and ".join(sorted(kinds))
+    return words
 
 
 def require_one(entries: Sequence[Computed], path: str) -> None:
     """Raises ValueError, naming two entries, if these make no hull together."""
     _require_one_functional(entries, path)
+    _require_same_words(entries, path)
     _require_one_hubbard(entries, path)
     _require_one_correction(entries, path)
 
@@ -121,6 +158,23 @@ def _require_one_functional(entries: Sequence[Computed], path: str) -> None:
             f"{path} holds energies of {len(first)} functionals (run types): {listed}; "
             "one hull has one: split the file"
         )
+
+
+def _require_same_words(entries: Sequence[Computed], path: str) -> None:
+    """Of what else entries say, those that say it say the same."""
+    first: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        for key, value in entry.scheme.words.items():
+            first.setdefault(key, {}).setdefault(value, entry.id)
+    for key, values in first.items():
+        if len(values) > 1:
+            listed = "; ".join(
+                f"{entry_id!r} has {value[:60]}" for value, entry_id in values.items()
+            )
+            raise errors.UserError(
+                f"{path} holds energies of {len(values)} kinds by their {key!r}: "
+                f"{listed}; one hull has one: split the file"
+            )
 
 
 def _require_one_hubbard(entries: Sequence[Computed], path: str) -> None:

@@ -276,10 +276,10 @@ def load_scaling(path: pathlib.Path) -> Scaling:
     values = saved_requests.load(path, remedy)
     if values is None:
         raise errors.UserError(f"{path} is missing; {remedy}")
-    for name in ("lattice_mean", "lattice_scale", "atomic_volumes"):
-        if name in values:
-            values[name] = np.array(values[name])
     try:
+        for name in ("lattice_mean", "lattice_scale", "atomic_volumes"):
+            if name in values:
+                values[name] = np.array(values[name])
         return Scaling(**values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise errors.UserError(f"{path} is damaged ({error}); {remedy}") from error

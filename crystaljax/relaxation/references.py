@@ -18,7 +18,7 @@ import ase.build
 import ase.data
 import numpy as np
 
-from crystaljax.crystals import bridge, elements, inputs, structure
+from crystaljax.crystals import bridge, elements, inputs, structure, validity
 from crystaljax.relaxation import ase_relaxation, calculators
 from crystaljax.system import errors, isolation, numbers, text_files
 
@@ -67,6 +67,8 @@ def load_references(path: str | os.PathLike[str]) -> References:
         raise errors.UserError(f"reference {problems[0].name}: {problems[0].reason}")
     crystals: dict[int, list[structure.Crystal]] = {}
     for each in found:
+        if problem := validity.find_cell_problem(each.crystal):
+            raise errors.UserError(f"reference {each.path}: {problem}")
         numbers = {int(number) for number in each.crystal.atomic_numbers}
         if len(numbers) != 1:
             raise errors.UserError(

@@ -20,9 +20,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
 
-from crystaljax.crystals import bridge, extxyz, structure
+from crystaljax.crystals import bridge, extxyz, structure, structure_files
 from crystaljax.hull import convex_hull as hulls
 from crystaljax.screening import columns
 from crystaljax.screening.report import contents
@@ -68,7 +67,7 @@ def write_report(
                 f"--output={output}`"
             )
     table = columns.rename_former(
-        pyarrow.parquet.read_table(output / "screening.parquet").to_pydict()
+        structure_files.read_table(output / "screening.parquet")
     )
     # Without formulas in the table, they are those of the crystals.
     max_structures = limits.max_structures if columns.FORMULA in table else None

@@ -14,9 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
 
-from crystaljax.crystals import bridge, elements, extxyz, inputs, structure
+from crystaljax.crystals import (
+    bridge,
+    elements,
+    extxyz,
+    inputs,
+    stated_formulas,
+    structure,
+    structure_files,
+)
 from crystaljax.crystals import names as names_lib
 from crystaljax.data import dataset as datasets
 from crystaljax.data.readers import archives
@@ -132,7 +139,15 @@ def _is_samples(path: pathlib.Path) -> bool:
 def _read_samples(tables: Sequence[pathlib.Path]) -> list[_Row]:
     rows = []
     for path in tables:
-        infos = pyarrow.parquet.read_table(path).to_pylist()
+        table = structure_files.read_table(path)
+        if "name" not in table:
+            raise errors.UserError(
+                f"{path} has no column 'name'; make the samples again"
+            )
+        infos = [
+            dict(zip(table, values, strict=True))
+            for values in zip(*table.values(), strict=True)
+        ]
         frames = list(_read_frames(path.with_suffix(".extxyz")))
         written = [info for info in infos if info.get("written", True)]
         if len(written) != len(frames):
@@ -151,12 +166,28 @@ def _read_samples(tables: Sequence[pathlib.Path]) -> list[_Row]:
                         f"{frame.file} has the crystal {frame.name!r} where "
                         f"{path.name} has {name!r}; make the samples again"
                     )
-                rows.append(dataclasses.replace(frame, name=name, info=info))
+                rows.append(_compared(dataclasses.replace(frame, name=name, info=info)))
             else:
                 problem = "the sample is not finite or has no volume"
                 crystal = structure.NO_CRYSTAL
                 rows.append(_Row(name, crystal, path.name, info, problem))
     return rows
+
+
+def _compared(row: _Row) -> _Row:
+    """The row with the crystal, if it is the one that its table describes."""
+    if row.problem:
+        return row
+    try:
+        stated_formulas.require_formula(
+            row.info.get("formula"), row.crystal.atomic_numbers
+        )
+        stated_formulas.require_num_sites(row.info.get("num_sites"), row.crystal)
+        stated_formulas.require_volume(row.info.get("volume"), row.crystal)
+    except ValueError as error:
+        problem = f"{_one_line(error)}; make the samples again"
+        return dataclasses.replace(row, crystal=structure.NO_CRYSTAL, problem=problem)
+    return row
 
 
 def _read_frames(path: pathlib.Path) -> list[_Row]:

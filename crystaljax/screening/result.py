@@ -17,6 +17,8 @@ from crystaljax.screening import columns
 STAGES = ("validity", "duplicates", "relaxation", "energy")
 
 # What differs between crystals rejected for one reason.
+_PLACE = re.compile(r"(?:site '[^']*'|.+ in .+\.(?:zip|tar|t?gz|t?bz2|t?xz)): ")
+_NAMES = re.compile(r"'[^']*'")
 _NUMBERS = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?")
 
 
@@ -190,7 +192,10 @@ def summarize(screening: Screening) -> str:
 
 def _kind(reason: str) -> str:
     """What crystals rejected for one reason have in common."""
-    return _NUMBERS.sub("…", reason.split(":")[0])
+    # Where it is comes before what it is: "site 'OH1': …", "a.cif in b.zip: …".
+    text = _PLACE.sub("", reason, count=1)
+    text = _NAMES.sub("'…'", text.split("; ")[0].split(": ")[0])
+    return _NUMBERS.sub("…", text)
 
 
 def format_ranking(

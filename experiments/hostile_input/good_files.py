@@ -213,9 +213,7 @@ def cif_csv_text() -> str:
         formula = elements.cell_formula(CRYSTALS[key].atomic_numbers)
         text = texts[f"{name}.cif"].replace('"', '""')
         group = (221, 136, 1)[number]
-        lines.append(
-            f'{number},mp-{number},{formula},{ENERGIES[key]},"{text}",{group}'
-        )
+        lines.append(f'{number},mp-{number},{formula},{ENERGIES[key]},"{text}",{group}')
     return "\n".join(lines) + "\n"
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import gemmi
 import numpy as np
 import pyarrow.parquet
+from hostile_input import good_files, stated
 from pymatgen.core import Composition
 
 from crystaljax import prepare
@@ -46,7 +47,6 @@ from crystaljax.relaxation import references
 from crystaljax.sampling import formulas, requested_energies
 from crystaljax.screening import inputs as screening_inputs
 from crystaljax.training import runs
-from hostile_input import good_files, stated
 
 Value = Any
 Items = list[tuple[str, Value]]
@@ -115,7 +115,7 @@ def build() -> dict[str, list[Kind]]:
     return dict(kinds)
 
 
-# --------------------------------------------------------------------------- one crystal
+# -------------------------------------------------------------------------- one crystal
 def _single(name: str, text: str, say: Any) -> Kind:
     def find(files: Mapping[str, bytes], key: str, value: Value) -> str:
         said = _decoded(files[name])
@@ -304,7 +304,7 @@ def _find_in_aflow_csv(content: bytes, key: str, value: Value) -> str:
     return ""
 
 
-# ------------------------------------------------------------------------ JSON and pages
+# ----------------------------------------------------------------------- JSON and pages
 def _add_json(kinds: dict[str, list[Kind]]) -> None:
     items = good_files.entries()
     lines = "\n".join(json.dumps(item) for item in items).encode()
@@ -443,9 +443,10 @@ def _find_in_optimade(content: bytes, key: str, value: Value) -> str:
         return ""
     attributes = rows[0]["attributes"]
     formula = attributes.get("chemical_formula_reduced")
-    if isinstance(formula, str):
-        if problem := stated.formula_differs(formula, value, whole=False):
-            return problem
+    if isinstance(formula, str) and (
+        problem := stated.formula_differs(formula, value, whole=False)
+    ):
+        return problem
     sites = attributes.get("nsites")
     if isinstance(sites, int) and sites != value.num_sites:
         return f"{sites} sites, read as {value.num_sites}"
@@ -702,9 +703,7 @@ def _read_hull(path: str) -> Items:
     ]
 
 
-def _find_in_hull(
-    name: str, files: Mapping[str, bytes], key: str, value: Value
-) -> str:
+def _find_in_hull(name: str, files: Mapping[str, bytes], key: str, value: Value) -> str:
     """The formula of an entry in pymatgen's reading, where that has no dots."""
     if name != "hull.csv":
         return ""
@@ -718,7 +717,14 @@ _PLAIN_FORMULA = re.compile(r"[A-Za-z0-9()\[\]]+")
 
 
 def _add_flags(kinds: dict[str, list[Kind]]) -> None:
-    for text in ("Cu3Au", "Ta1W1B6", "Ca(OH)2", "CuSO4·5H2O", "Cu0.5Au0.5", "K2[PtCl4]"):
+    for text in (
+        "Cu3Au",
+        "Ta1W1B6",
+        "Ca(OH)2",
+        "CuSO4·5H2O",
+        "Cu0.5Au0.5",
+        "K2[PtCl4]",
+    ):
         kinds["flag: formula"].append(_flag(text, _read_formula, _find_in_formula))
     for text in ("-0.05", "-0.05:0.05:0.01", "hull-0.2:hull:0.01,-0.3", "hull+0.05"):
         kinds["flag: energies"].append(
@@ -764,9 +770,7 @@ def _add_flags(kinds: dict[str, list[Kind]]) -> None:
         )
     for text in ('id=1_23 name="a b" e=-0.1 Lattice="1 0 0 0 1 0 0 0 1" pbc="T T T"',):
         kinds["comment of extxyz"].append(
-            _flag(
-                text, lambda text: sorted(frames.parse_comment(text)[1].items())
-            )
+            _flag(text, lambda text: sorted(frames.parse_comment(text)[1].items()))
         )
     for text in (
         "--source=cif_csv\n--input=a.csv\n--output=b\n--min_sites=4\n--seed=1",
@@ -775,9 +779,7 @@ def _add_flags(kinds: dict[str, list[Kind]]) -> None:
         kinds["flags of prepare"].append(
             _flag(
                 text,
-                lambda text: [
-                    ("", str(parse(prepare.COMMAND, text.splitlines())))
-                ],
+                lambda text: [("", str(parse(prepare.COMMAND, text.splitlines())))],
             )
         )
 
@@ -862,7 +864,9 @@ def same_value(one: Value, other: Value) -> bool:
         return False
     if not np.allclose(one.lattice, other.lattice, rtol=1e-4, atol=1e-3):
         return False
-    if not (np.isfinite(one.frac_coords).all() and np.isfinite(other.frac_coords).all()):
+    if not (
+        np.isfinite(one.frac_coords).all() and np.isfinite(other.frac_coords).all()
+    ):
         return bool(np.array_equal(one.frac_coords, other.frac_coords, equal_nan=True))
     apart = one.frac_coords[:, None] - other.frac_coords
     apart -= np.round(apart)

@@ -31,12 +31,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
-import numpy as np  # noqa: E402
+import numpy as np
+from hostile_input import kinds as kinds_lib
+from hostile_input import mutations
 
-from crystaljax.crystals import structure  # noqa: E402
-from crystaljax.system import errors  # noqa: E402
-from hostile_input import kinds as kinds_lib  # noqa: E402
-from hostile_input import mutations  # noqa: E402
+from crystaljax.crystals import structure
+from crystaljax.system import errors
 
 SEED = 19
 SLOW = 5.0  # s of the processor
@@ -126,7 +126,7 @@ class Reader:
             outcome, detail = "slow", f"more than {SLOW:g} s"
         except MemoryError:
             outcome, detail = "memory", "MemoryError"
-        except (kinds_lib.RoutesDifferError,) as error:
+        except kinds_lib.RoutesDifferError as error:
             outcome, detail = "commands differ", str(error)[:600]
         except Exception:
             outcome, detail = "traceback", _shorten(traceback.format_exc())
@@ -205,13 +205,13 @@ def _shorten(text: str) -> str:
     return " | ".join([lines[-1][:300], *[p.split("/")[-1] for p in places[-3:]]])
 
 
-# ------------------------------------------------------------------------------- workers
-def prepare_process() -> None:
+# ------------------------------------------------------------------------------ workers
+def prepare_process(*, limits_memory: bool = True) -> None:
     """Limits for a process that reads: memory, and an alarm that nobody catches."""
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGPROF, _raise_too_slow)
     status = pathlib.Path("/proc/self/statm")
-    if status.exists():
+    if limits_memory and status.exists():
         size = int(status.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         limit = size + 3 * MEMORY // 2
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -221,10 +221,9 @@ def _raise_too_slow(*_: Any) -> None:
     raise _TooSlow
 
 
-def _work(first: int, last: int, place: str, pipe: Any) -> None:
+def _work(reader: Reader, first: int, last: int, pipe: Any) -> None:
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 2)
-        reader = Reader(pathlib.Path(place))
         prepare_process()
         for number in range(first, last):
             pipe.send(reader.read(number))
@@ -233,27 +232,22 @@ def _work(first: int, last: int, place: str, pipe: Any) -> None:
 
 def read_all(first: int, last: int):
     """Yields the results of all inputs; one that ends the worker is a crash."""
-    context = multiprocessing.get_context("spawn")
+    # Forked, since importing takes longer than a thousand inputs.
+    context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
+        reader = Reader(pathlib.Path(folder, "input"))
         while first < last:
             here, there = context.Pipe(duplex=False)
-            worker = context.Process(
-                target=_work, args=(first, last, f"{folder}/input", there)
-            )
+            worker = context.Process(target=_work, args=(reader, first, last, there))
             worker.start()
             there.close()
-            has_begun = False
             try:
                 while first < last:
-                    # Importing takes longer than an input may.
-                    if not here.poll(HANG if has_begun else 600):
+                    if not here.poll(HANG):
                         raise TimeoutError
                     yield here.recv()
-                    has_begun = True
                     first += 1
             except (EOFError, TimeoutError) as error:
-                if not has_begun and isinstance(error, EOFError):
-                    raise RuntimeError("the worker does not start") from error
                 kind = "slow" if isinstance(error, TimeoutError) else "crash"
                 yield Result(first, "?", "?", kind, "the worker was ended", HANG)
                 first += 1

@@ -94,9 +94,7 @@ def cif(text: str, crystal: structure.Crystal) -> str:
             # Of a formula unit, or of the whole cell.
             if found not in (sum(said.values()) * int(units[0]), sum(said.values())):
                 return f"{units[0]} units of {formulas[0]}, read as {found} atoms"
-    if len(volumes) == 1 and (
-        problem := volume_differs(float(volumes[0]), crystal)
-    ):
+    if len(volumes) == 1 and (problem := volume_differs(float(volumes[0]), crystal)):
         return problem
     if len(numbers) == 1 and 2 <= int(numbers[0]) <= 230:
         return _symmetry_differs(int(numbers[0]), crystal)
@@ -140,9 +138,10 @@ def entry(text: str, crystal: structure.Crystal) -> str:
         return ""
     lattice = found.get("lattice")
     volume = lattice.get("volume") if isinstance(lattice, dict) else None
-    if isinstance(volume, int | float):
-        if problem := volume_differs(float(volume), crystal):
-            return problem
+    if isinstance(volume, int | float) and (
+        problem := volume_differs(float(volume), crystal)
+    ):
+        return problem
     sites = found.get("sites")
     if not isinstance(sites, list) or len(sites) != crystal.num_sites:
         return ""

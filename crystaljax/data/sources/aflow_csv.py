@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax.crystals import elements, structure
+from crystaljax.crystals import elements, stated_formulas, structure
 from crystaljax.data.readers import csv_rows
 from crystaljax.data.sources import record
 from crystaljax.system import errors
@@ -25,6 +25,8 @@ ENERGY_COLUMN = "enthalpy_formation_atom"
 SPACE_GROUP_COLUMN = "spacegroup_relax"
 _SYMBOL = re.compile(r"[A-Z][a-z]?")
 _CRYSTAL_COLUMNS = ("pretty_formula", "geometry", "positions_fractional")
+# Compared with the crystal where they are there.
+_STATED_COLUMNS = ("natoms", "volume_cell")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +49,19 @@ class AflowCsv:
         columns = [ID_COLUMN, self.energy_column, *_CRYSTAL_COLUMNS]
         if self.space_group_column is not None:
             columns.append(self.space_group_column)
-        rows = csv_rows.read_rows(self.path, columns)
-        return record.until_damaged(rows, self.path)
+        header = csv_rows.read_header(self.path)
+        # Behind the others, or empty.
+        stated = [name for name in _STATED_COLUMNS if name in header]
+        rows = csv_rows.read_rows(self.path, [*columns, *stated])
+        for cells in record.until_damaged(rows, self.path):
+            if isinstance(cells, record.Failure):
+                yield cells
+                continue
+            said = dict(zip(stated, cells[len(columns) :], strict=True))
+            yield (
+                *cells[: len(columns)],
+                *(said.get(name, "") for name in _STATED_COLUMNS),
+            )
 
     def parse_row(
         self, row: tuple[str, ...] | record.Failure
@@ -56,11 +69,18 @@ class AflowCsv:
         """See `record.Source`."""
         if isinstance(row, record.Failure):
             return row
-        id, energy, *cells = row
+        id, energy, *cells, num_sites, volume = row
         formula, geometry, positions = cells[:3]
         return record.build_record(
             id,
-            functools.partial(parse_crystal, formula, geometry, positions),
+            functools.partial(
+                parse_crystal,
+                formula,
+                geometry,
+                positions,
+                num_sites=num_sites,
+                volume=volume,
+            ),
             cells[3] if self.space_group_column is not None else None,
             energy,
         )
@@ -70,8 +90,22 @@ class AflowCsv:
         return {"source": "aflow_csv", **dataclasses.asdict(self)}
 
 
-def parse_crystal(formula: str, geometry: str, positions: str) -> structure.Crystal:
+def parse_crystal(
+    formula: str,
+    geometry: str,
+    positions: str,
+    *,
+    num_sites: str = "",
+    volume: str = "",
+) -> structure.Crystal:
     """Cells of one row → crystal.
+
+    Args:
+        formula: of the cell.
+        geometry: lengths (Å) and angles (degrees).
+        positions: fractional coordinates.
+        num_sites: what the row says of the number of atoms; "" for nothing.
+        volume: what it says of the volume of the cell, Å³; "" for nothing.
 
     Raises:
         ValueError: a cell is malformed, or they contradict each other.
@@ -86,11 +120,14 @@ def parse_crystal(formula: str, geometry: str, positions: str) -> structure.Crys
     parameters = _parse_numbers(geometry)
     if parameters.shape != (6,):
         raise errors.UserError(f"geometry {geometry!r}; expected six numbers")
-    return structure.Crystal(
+    crystal = structure.Crystal(
         atomic_numbers=atomic_numbers,
         frac_coords=frac_coords,
         lattice=structure.lattice_from_parameters(parameters),
     )
+    stated_formulas.require_num_sites(num_sites, crystal)
+    stated_formulas.require_volume(volume, crystal)
+    return crystal
 
 
 # Polymorphs share their formula, and there are 25 of each in AFLOW.

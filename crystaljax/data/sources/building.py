@@ -1,6 +1,7 @@
 """Options → the source of the records, whichever it is."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from crystaljax.system import options as options_lib
 # Sources that make their records, read a file or folder, ask a service.
 _EMT_SOURCES = ("builtin", "emt")
 SERVICES = ("aflow", "optimade")
+_RANGE = re.compile(r"\s*([0-9]{1,9})\s*(?::\s*([0-9]{1,9})\s*)?")
 
 _COLUMNS = {
     "input": "path",
@@ -82,13 +84,13 @@ def parse_range(text: str) -> tuple[int, int]:
     Raises:
         UserError: neither.
     """
-    least, _, most = text.partition(":")
-    try:
-        return int(least), int(most or least)
-    except ValueError as error:
+    match = _RANGE.fullmatch(text)
+    if match is None:
         raise errors.UserError(
             f"{text} is no range; expected one such as 4:60, or one number"
-        ) from error
+        )
+    least, most = match.groups()
+    return int(least), int(most or least)
 
 
 @options_lib.frozen

@@ -5,9 +5,12 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from crystaljax.crystals import cif
+from crystaljax.crystals import cif, stated_formulas, structure
 from crystaljax.data.readers import csv_rows
 from crystaljax.data.sources import record
+
+# The formula is compared with the crystal's: the first of these that is there.
+_FORMULA_COLUMNS = ("pretty_formula", "formula")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +40,13 @@ class CifCsv:
             "space_group": self.space_group_column,
         }
         columns = {role: name for role, name in columns.items() if name is not None}
-        if self.id_column in csv_rows.read_header(self.path):
+        header = csv_rows.read_header(self.path)
+        if self.id_column in header:
             columns["id"] = self.id_column
+        for name in _FORMULA_COLUMNS:
+            if name in header:
+                columns["formula"] = name
+                break
         rows = csv_rows.read_rows(self.path, list(columns.values()))
         for number, cells in enumerate(record.until_damaged(rows, self.path)):
             if isinstance(cells, record.Failure):
@@ -55,7 +63,7 @@ class CifCsv:
         number, cells = row
         return record.build_record(
             cells.get("id") or str(number),
-            functools.partial(cif.parse_cif, cells["cif"]),
+            functools.partial(_parse_crystal, cells["cif"], cells.get("formula")),
             cells.get("space_group"),
             cells.get("energy"),
         )
@@ -63,3 +71,10 @@ class CifCsv:
     def describe(self) -> dict[str, Any]:
         """See `record.Source`."""
         return {"source": "cif_csv", **dataclasses.asdict(self)}
+
+
+def _parse_crystal(text: str, formula: str | None) -> structure.Crystal:
+    """The crystal of a CIF, if it has the formula that stands beside it."""
+    crystal = cif.parse_cif(text)
+    stated_formulas.require_formula(formula, crystal.atomic_numbers)
+    return crystal

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crystaljax.crystals import elements, names, structure
+from crystaljax.crystals import elements, names, refusals, structure
 from crystaljax.data.readers import files, json_items
 from crystaljax.data.sources import labels, record
 from crystaljax.system import errors
@@ -26,6 +26,10 @@ _ID_KEYS = ("mat_id", "material_id", "entry_id")
 _SPECIES = re.compile(r"([A-Z][a-z]?)(?:[0-9.]*[+-])?(?:,.*)?")
 _HYDROGEN_ISOTOPES = ("D", "T")
 _MAX_OCCUPANCY_ERROR = 1e-6
+# What pymatgen writes beside a lattice's matrix, and a site's fractional coordinates.
+_LATTICE_KEYS = ("a", "b", "c", "alpha", "beta", "gamma", "volume")
+_ROUNDING = 0.01
+_MAX_DISPLACEMENT = 0.1  # Å
 
 
 class EntryRow(NamedTuple):
@@ -153,11 +157,54 @@ def parse_structure(structure_dict: Mapping[str, Any]) -> structure.Crystal:
         raise errors.UserError("'sites' is missing or empty; expected a list of sites")
     if not all(isinstance(site, dict) for site in sites):
         raise errors.UserError("a site is no mapping")
-    return structure.Crystal(
+    crystal = structure.Crystal(
         atomic_numbers=np.array([_parse_site_species(site) for site in sites]),
         frac_coords=_numbers([site.get("abc") for site in sites], (len(sites), 3)),
         lattice=_numbers(lattice.get("matrix"), (3, 3)),
     )
+    _require_same_lattice(crystal, lattice)
+    _require_same_places(crystal, sites)
+    return crystal
+
+
+def _require_same_lattice(
+    crystal: structure.Crystal, lattice: Mapping[str, Any]
+) -> None:
+    """Raises ValueError where lengths, angles or volume contradict the matrix."""
+    with np.errstate(all="ignore"):
+        found = [
+            *structure.lattice_parameters(crystal.lattice).tolist(),
+            abs(float(np.linalg.det(crystal.lattice))),
+        ]
+    for name, value in zip(_LATTICE_KEYS, found, strict=True):
+        said = lattice.get(name)
+        if said is None:
+            continue
+        if not abs(float(_numbers(said, ())) - value) <= _ROUNDING * abs(value):
+            raise refusals.RefusedError(
+                f"the lattice's matrix has {name} = {value:.6g}, but it says {said!r}",
+                "cell contradicts the volume of the file",
+            )
+
+
+def _require_same_places(
+    crystal: structure.Crystal, sites: list[Mapping[str, Any]]
+) -> None:
+    """Raises ValueError where Cartesian coordinates contradict the fractional ones."""
+    places = [site.get("xyz") for site in sites]
+    if None in places:
+        return
+    apart = _numbers(places, (len(sites), 3)) @ np.linalg.pinv(crystal.lattice)
+    apart -= crystal.frac_coords
+    apart -= np.round(apart)
+    distances = np.linalg.norm(apart @ crystal.lattice, axis=1)
+    if not distances.max() <= _MAX_DISPLACEMENT:
+        index = int(distances.argmax())
+        raise refusals.RefusedError(
+            f"site {index} is at abc = {crystal.frac_coords[index].tolist()}, but its "
+            f"xyz = {places[index]} is {distances[index]:.3g} Å from there",
+            "coordinates of the file contradict each other",
+        )
 
 
 def _find_files(path: str | os.PathLike[str]) -> list[pathlib.Path]:

@@ -19,7 +19,12 @@ from typing import Any
 import numpy as np
 import spglib
 
-from crystaljax.crystals import elements, space_groups, structure
+from crystaljax.crystals import (
+    elements,
+    space_groups,
+    stated_formulas,
+    structure,
+)
 from crystaljax.data.readers import pages
 from crystaljax.data.sources import record
 from crystaljax.system import errors
@@ -318,11 +323,17 @@ def parse_crystal(attributes: dict[str, Any]) -> structure.Crystal:
         raise errors.UserError("lattice vectors that span no cell") from error
     if not np.all(np.isfinite(frac_coords)):
         raise errors.UserError("positions far outside of the cell")
-    return structure.Crystal(
+    crystal = structure.Crystal(
         atomic_numbers=np.array([elements.atomic_number(name) for name in symbols]),
         frac_coords=frac_coords,
         lattice=lattice,
     )
+    # Some servers send these unasked.
+    stated_formulas.require_num_sites(attributes.get("nsites"), crystal)
+    stated_formulas.require_formula(
+        attributes.get("chemical_formula_reduced"), crystal.atomic_numbers
+    )
+    return crystal
 
 
 def parse_space_group(value: object) -> int:
