@@ -6,7 +6,6 @@ eV/atom, so that a hull of both looks like a discovery.
 """
 
 import dataclasses
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -118,19 +117,16 @@ def _read_words(*places: Mapping[str, Any]) -> dict[str, str]:
             words[key] = _normalize(str(found[0]))
     titles = []
     for place in places:
-        specs = place.get("potcar_spec"), place.get("potcar_symbols")
-        for spec in itertools.chain(
-            *(each for each in specs if isinstance(each, list))
-        ):
-            title = _mapping(spec).get("titel", spec)
-            if isinstance(title, str) and len(title.split()) > 1:
-                titles.append(title.split()[0].upper())
-    potential = [_mapping(place.get("pseudo_potential")) for place in places]
-    titles += [
-        str(each["functional"]).upper() for each in potential if each.get("functional")
-    ]
+        for key in ("potcar_spec", "potcar_symbols"):
+            specs = place.get(key)
+            for spec in specs if isinstance(specs, list) else ():
+                title = str(_mapping(spec).get("titel", spec))
+                # "PAW_PBE Cu 05Jan2001"; a symbol alone says nothing.
+                titles += title.split()[:1] if " " in title.strip() else []
+        functional = _mapping(place.get("pseudo_potential")).get("functional")
+        titles += [str(functional)] if functional else []
     if titles:
-        kinds = {_POTENTIALS.get(title, title) for title in titles}
+        kinds = {_POTENTIALS.get(each.upper(), each.upper()) for each in titles}
         words["potentials"] = " and ".join(sorted(kinds))
     return words
 
