@@ -41,6 +41,7 @@ from crystaljax.system import errors
 SEED = 19
 SLOW = 5.0  # s of the processor
 HANG = 120.0  # s by the clock, after which the worker is ended from outside
+SAVED_EVERY = 1000
 MEMORY = 2**30  # bytes, beyond what the worker had before
 # From harmless to bad; an input counts as the worst of what it holds.
 OUTCOMES = (
@@ -256,48 +257,47 @@ def read_all(first: int, last: int):
                 worker.join()
 
 
-def count(results) -> dict[str, Any]:
-    """Counts by kind and outcome, and examples of what should not be."""
-    by_kind: dict[str, collections.Counter] = collections.defaultdict(
-        collections.Counter
-    )
-    by_mutation: dict[str, collections.Counter] = collections.defaultdict(
-        collections.Counter
-    )
-    examples: dict[str, list] = collections.defaultdict(list)
-    distinct: dict[str, collections.Counter] = collections.defaultdict(
-        collections.Counter
-    )
-    seconds = []
-    for each in results:
-        by_kind[each.kind][each.outcome] += 1
-        for name in each.mutation.split("+"):
-            by_mutation[name][each.outcome] += 1
-        seconds.append(each.seconds)
-        if each.outcome in BAD:
-            distinct[each.outcome][f"{each.kind}: {each.detail}"[:300]] += 1
-            if len(examples[each.outcome]) < 50:
-                examples[each.outcome].append(dataclasses.asdict(each))
-    total: collections.Counter = collections.Counter()
-    for counter in by_kind.values():
-        total.update(counter)
-    order = {name: total.get(name, 0) for name in OUTCOMES}
+class Counts:
+    """Counts by kind and damage, and examples of what should not be."""
+
+    def __init__(self):
+        self._by_kind = collections.defaultdict(collections.Counter)
+        self._by_mutation = collections.defaultdict(collections.Counter)
+        self._examples = collections.defaultdict(list)
+        self._seconds: list[float] = []
+
+    def add(self, result: Result) -> None:
+        """Counts one input."""
+        self._by_kind[result.kind][result.outcome] += 1
+        for name in result.mutation.split("+"):
+            self._by_mutation[name][result.outcome] += 1
+        self._seconds.append(result.seconds)
+        if result.outcome in BAD and len(self._examples[result.outcome]) < 100:
+            self._examples[result.outcome].append(dataclasses.asdict(result))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        total: collections.Counter = collections.Counter()
+        for counter in self._by_kind.values():
+            total.update(counter)
+        return {
+            "num_inputs": sum(total.values()),
+            "outcomes": {name: total[name] for name in OUTCOMES},
+            "by_kind": _sorted(self._by_kind),
+            "by_damage": _sorted(self._by_mutation),
+            "seconds_of_the_processor": {
+                "all": round(sum(self._seconds), 1),
+                "median": float(np.median(self._seconds)),
+                "largest": float(np.max(self._seconds)),
+            },
+            "examples": dict(self._examples),
+        }
+
+
+def _sorted(counters: Mapping[str, collections.Counter]) -> dict[str, dict[str, int]]:
     return {
-        "num_inputs": sum(total.values()),
-        "outcomes": order,
-        "by_kind": {
-            name: {o: c[o] for o in OUTCOMES if c[o]} for name, c in by_kind.items()
-        },
-        "by_mutation": {
-            name: {o: c[o] for o in OUTCOMES if c[o]}
-            for name, c in sorted(by_mutation.items())
-        },
-        "seconds_each": {
-            "median": float(np.median(seconds)),
-            "largest": float(np.max(seconds)),
-        },
-        "examples": dict(examples),
-        "distinct": {n: dict(c.most_common(200)) for n, c in distinct.items()},
+        name: {each: counter[each] for each in OUTCOMES if counter[each]}
+        for name, counter in sorted(counters.items())
     }
 
 
@@ -332,24 +332,29 @@ def main() -> None:
     if arguments.show is not None:
         show(arguments.show)
         return
-    start = time.time()
     last = arguments.first + arguments.num_inputs
-    counted = count(read_all(arguments.first, last))
-    counted = {
+    about = {
         "machine": arguments.machine,
         "seed": SEED,
         "first": arguments.first,
-        "seconds": round(time.time() - start, 1),
-        **counted,
     }
-    text = json.dumps(counted, indent=1, ensure_ascii=False)
-    if arguments.output:
-        arguments.output.write_text(text + "\n", encoding="utf-8")
-    for outcome, number in counted["outcomes"].items():
+    counts = Counts()
+    for number, result in enumerate(read_all(arguments.first, last), start=1):
+        counts.add(result)
+        is_last = number == arguments.num_inputs
+        # What was read is on record, should this be stopped.
+        if arguments.output and (is_last or number % SAVED_EVERY == 0):
+            text = json.dumps({**about, **counts.to_dict()}, indent=1)
+            temporary = arguments.output.with_suffix(".part")
+            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.replace(arguments.output)
+    found = counts.to_dict()
+    for outcome, number in found["outcomes"].items():
         print(f"{number:8d}  {outcome}")
-    for outcome in BAD:
-        for detail, number in counted["distinct"].get(outcome, {}).items():
-            print(f"{outcome}: {number} × {detail}")
+    for examples in found["examples"].values():
+        for each in examples:
+            print(f"{each['number']} ({each['kind']}, {each['mutation']}):", end=" ")
+            print(f"{each['outcome']}: {each['detail'][:300]}")
 
 
 if __name__ == "__main__":

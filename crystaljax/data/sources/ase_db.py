@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import ase
 import numpy as np
 
-from crystaljax.crystals import bridge, names, structure
+from crystaljax.crystals import bridge, names, stated_formulas, structure
 from crystaljax.data.readers import files, json_items
 from crystaljax.data.sources import labels, record
 from crystaljax.system import errors
@@ -27,6 +27,8 @@ _COLUMNS = (
     *("id", "numbers", "positions", "cell", "pbc"),
     *("energy", "free_energy", "key_value_pairs", "data"),
 )
+# Compared with the crystal; databases of old versions have none.
+_STATED_COLUMNS = ("natoms", "volume")
 # Of a JSON database, beside its rows.
 _OTHER_KEYS = ("ids", "nextid", "metadata")
 _NUM_ELEMENTS_IN_ASE = 118
@@ -116,8 +118,17 @@ def _read_sqlite(path: pathlib.Path) -> Iterator[AseRow | record.Failure]:
             ).fetchone()
             if kind != (b"table",):
                 raise errors.UserError(f"{path} is no ASE database: no table 'systems'")
+            present = connection.execute(
+                "SELECT name FROM pragma_table_info('systems')"
+            )
+            names_present = {name for (name,) in present}
+            stated = [
+                name if name.encode() in names_present else "NULL"
+                for name in _STATED_COLUMNS
+            ]
+            columns = ", ".join((*_COLUMNS, *stated))
             rows = connection.execute(
-                f"SELECT {', '.join(_COLUMNS)}, typeof(data) FROM systems ORDER BY id"
+                f"SELECT {columns}, typeof(data) FROM systems ORDER BY id"
             )
             for row in rows:
                 yield AseRow(str(row[0]), row)
@@ -149,7 +160,7 @@ def _decode_columns(columns: tuple[Any, ...]) -> dict[str, Any]:
         ValueError: a column does not hold what it should.
     """
     *values, data_type = columns
-    row = dict(zip(_COLUMNS, values, strict=True))
+    row = dict(zip((*_COLUMNS, *_STATED_COLUMNS), values, strict=True))
     blobs = ("numbers", "positions", "cell")
     if not all(isinstance(row[name], bytes) for name in blobs):
         raise errors.UserError("numbers, positions or cell missing")
@@ -200,11 +211,14 @@ def _crystal(row: Mapping[str, Any]) -> structure.Crystal:
         raise errors.UserError("a site is not an element")
     if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
         raise errors.UserError("a coordinate or lattice entry is not finite")
-    return bridge.from_ase(
+    crystal = bridge.from_ase(
         ase.Atoms(
             numbers=numbers.astype(int), positions=positions, cell=cell, pbc=pbc != 0
         )
     )
+    stated_formulas.require_num_sites(row.get("natoms"), crystal)
+    stated_formulas.require_volume(row.get("volume"), crystal)
+    return crystal
 
 
 def _array(value: Any) -> np.ndarray:
