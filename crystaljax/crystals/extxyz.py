@@ -43,7 +43,7 @@ TEXT_KEYS = frozenset(
 )
 
 _JSON_PREFIX = "_JSON "
-_COUNT = re.compile(r"[0-9]{1,12}")
+_COUNT = re.compile(r"[0-9]{1,18}")
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(
     r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|(0|[1-9][0-9]*)(?=[eE]))([eE][+-]?[0-9]+)?"

@@ -114,7 +114,7 @@ def _read_words(*places: Mapping[str, Any]) -> dict[str, str]:
     for key in _WORDS:
         found = [place[key] for place in places if place.get(key)]
         if found:
-            words[key] = _normalize(str(found[0]))
+            words[key] = str(found[0])
     titles = []
     for place in places:
         for key in ("potcar_spec", "potcar_symbols"):
@@ -161,12 +161,11 @@ def _require_same_words(entries: Sequence[Computed], path: str) -> None:
     first: dict[str, dict[str, str]] = {}
     for entry in entries:
         for key, value in entry.scheme.words.items():
-            first.setdefault(key, {}).setdefault(value, entry.id)
+            told = f"{entry.id!r} has {value[:60]}"
+            first.setdefault(key, {}).setdefault(_normalize(value), told)
     for key, values in first.items():
         if len(values) > 1:
-            listed = "; ".join(
-                f"{entry_id!r} has {value[:60]}" for value, entry_id in values.items()
-            )
+            listed = "; ".join(values.values())
             raise errors.UserError(
                 f"{path} holds energies of {len(values)} kinds by their {key!r}: "
                 f"{listed}; one hull has one: split the file"

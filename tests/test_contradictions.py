@@ -1,0 +1,302 @@
+"""Files that contradict themselves are refused, with what they say and what is read."""
+
+import json
+import sqlite3
+
+import ase.db
+import ase.io
+import numpy as np
+import pytest
+import vasprun_xml
+
+from crystaljax.crystals import bridge, inputs, structure, structure_files
+from crystaljax.data import dataset as datasets
+from crystaljax.data.sources import (
+    aflow_csv,
+    ase_db,
+    building,
+    cif_csv,
+    entries_json,
+    extxyz,
+    optimade,
+    record,
+)
+from crystaljax.dft import handover, vasp_runs
+from crystaljax.hull import entries as hull_entries
+from crystaljax.relaxation import references
+from crystaljax.screening import html_report
+from crystaljax.screening import inputs as screening_inputs
+
+CU3AU = structure.Crystal(
+    np.array([79, 29, 29, 29]),
+    np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]),
+    3.7 * np.eye(3),
+)
+FORMULA = "sites contradict the formula of the file"
+VOLUME = "cell contradicts the volume of the file"
+PLACES = "coordinates of the file contradict each other"
+
+
+def parse(source):
+    return [source.parse_row(row) for row in source.read_rows()]
+
+
+def entry(**changes):
+    made = bridge.to_pymatgen(CU3AU).as_dict()
+    made["lattice"] |= changes.pop("lattice", {})
+    for index, site in changes.pop("sites", {}).items():
+        made["sites"][index] |= site
+    return json.loads(json.dumps({"structure": made, "data": {"e_form": -0.1}}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"lattice": {"volume": 50.9}}, None),
+        ({"lattice": {"volume": 60.0}}, VOLUME),
+        ({"lattice": {"a": 3.9}}, VOLUME),
+        ({"lattice": {"beta": 100.0}}, VOLUME),
+        # The fractional coordinates are those of another place.
+        ({"sites": {2: {"abc": [0.5, 0.0, 0.25]}}}, PLACES),
+        # Another image of it is the same place.
+        ({"sites": {2: {"abc": [1.5, 0.0, -0.5]}}}, None),
+    ],
+)
+def test_entries(tmp_path, changes, reason):
+    (tmp_path / "x.json").write_text(json.dumps([entry(**changes)]))
+    (found,) = parse(entries_json.EntriesJson(str(tmp_path / "x.json")))
+    assert getattr(found, "reason", None) == reason
+    assert isinstance(found, record.Record) == (reason is None)
+
+
+@pytest.mark.parametrize(
+    ("column", "formula", "reason"),
+    [
+        ("pretty_formula", "Cu3Au", None),
+        ("formula", "Cu6Au2", None),
+        ("formula", "a name", None),
+        ("formula", "", None),
+        ("formula", "Cu3Ag", FORMULA),
+        ("pretty_formula", "CuAu", FORMULA),
+    ],
+)
+def test_csv_of_cifs(tmp_path, column, formula, reason):
+    text = structure_files.cif_text(CU3AU, "x")
+    # The CIF itself says nothing of its formula.
+    text = "\n".join(line for line in text.split("\n") if "formula" not in line)
+    text = f'e,{column},cif\n-0.1,{formula},"{text}"\n'
+    (tmp_path / "x.csv").write_text(text)
+    (found,) = parse(cif_csv.CifCsv(str(tmp_path / "x.csv"), "e"))
+    assert getattr(found, "reason", None) == reason
+
+
+@pytest.mark.parametrize(
+    ("num_sites", "volume", "reason"),
+    [("4", "50.65", None), ("", "", None), ("8", "50.65", FORMULA), ("4", "9", VOLUME)],
+)
+def test_aflow_csv(tmp_path, num_sites, volume, reason):
+    positions = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    header = "auid,pretty_formula,natoms,volume_cell,enthalpy_formation_atom,"
+    (tmp_path / "x.csv").write_text(
+        f"{header}spacegroup_relax,geometry,positions_fractional\n"
+        f'a,Au1Cu3,{num_sites},{volume},-0.1,221,"[3.7,3.7,3.7,90,90,90]","{positions}"'
+    )
+    (found,) = parse(aflow_csv.AflowCsv(str(tmp_path / "x.csv")))
+    assert getattr(found, "reason", None) == reason
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [("volume = 60.0", VOLUME), ("natoms = 5", FORMULA), ("natoms = 4", None)],
+)
+def test_ase_databases(tmp_path, statement, reason):
+    path = tmp_path / "x.db"
+    with ase.db.connect(path) as database:
+        database.write(bridge.to_ase(CU3AU), e=-0.1)
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(f"UPDATE systems SET {statement}")
+    connection.close()
+    (found,) = parse(ase_db.AseDb(str(path), "e"))
+    assert getattr(found, "reason", None) == reason
+
+
+@pytest.mark.parametrize(
+    ("attributes", "match"),
+    [
+        ({"nsites": 4, "chemical_formula_reduced": "AuCu3"}, None),
+        ({"nsites": 5}, "the cell has 4 sites, the file says 5"),
+        ({"chemical_formula_reduced": "AgCu3"}, "the sites make Au1Cu3"),
+    ],
+)
+def test_optimade(attributes, match):
+    attributes |= {
+        "lattice_vectors": CU3AU.lattice.tolist(),
+        "cartesian_site_positions": (CU3AU.frac_coords @ CU3AU.lattice).tolist(),
+        "species_at_sites": ["Au", "Cu", "Cu", "Cu"],
+    }
+    if match is None:
+        assert optimade.parse_crystal(attributes).num_sites == 4
+        return
+    with pytest.raises(ValueError, match=match):
+        optimade.parse_crystal(attributes)
+
+
+def frame(formula="Au1Cu3", last="Cu 1.85 1.85 0.0\n"):
+    return (
+        f'4\nLattice="3.7 0 0 0 3.7 0 0 0 3.7" formula={formula} pbc="T T T" '
+        "Properties=species:S:1:pos:R:3\n"
+        f"Au 0.0 0.0 0.0\nCu 0.0 1.85 1.85\nCu 1.85 0.0 1.85\n{last}"
+    )
+
+
+def test_extxyz_with_another_formula(tmp_path):
+    path = tmp_path / "x.extxyz"
+    path.write_text(frame() + frame("Ag1Cu3") + frame("Cu6Au2"))
+    found = parse(extxyz.ExtXyz(str(path)))
+    assert [isinstance(each, record.Record) for each in found] == [True, False, True]
+    problems = screening_inputs.read_candidates(path).problems
+    assert [bool(each) for each in problems] == [False, True, False]
+    assert "the sites make Au1Cu3, the file says the formula 'Ag1Cu3'" in problems[1]
+    _, unreadable = inputs.read_inputs(path)
+    assert "'Ag1Cu3'" in unreadable[0].reason
+
+
+def test_extxyz_with_a_line_too_many(tmp_path):
+    """The frame's own atoms are in doubt: one of them may be there twice."""
+    path = tmp_path / "x.extxyz"
+    path.write_text(frame() + frame(last="Cu 1.85 0.0 1.85\nCu 1.85 1.85 0.0\n"))
+    found = screening_inputs.read_candidates(path)
+    assert [bool(each) for each in found.problems] == [False, True]
+    assert "frame 1 has 4 atoms, and then comes 'Cu 1.85 1.85 0.0'" in found.problems[1]
+
+
+def write_samples(folder, **changes):
+    folder.mkdir()
+    columns = {"name": ["a"], "formula": ["Au1Cu3"], "num_sites": [4]}
+    columns |= {"volume": [50.653], "written": [True]} | changes
+    structure_files.write_table(folder / "samples.parquet", columns)
+    info = {"name": "a"}
+    structure_files.write_extxyz(folder / "samples.extxyz", [CU3AU], [info])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, ""),
+        ({"formula": ["Ag1Cu3"]}, "the sites make Au1Cu3"),
+        ({"num_sites": [5]}, "the file says 5"),
+        ({"volume": [60.0]}, "the file says 60.0"),
+    ],
+)
+def test_samples(tmp_path, changes, problem):
+    found = screening_inputs.read_candidates(write_samples(tmp_path / "x", **changes))
+    assert problem in found.problems[0] and bool(problem) == bool(found.problems[0])
+
+
+def test_damaged_tables_are_named(tmp_path):
+    folder = write_samples(tmp_path / "x")
+    content = (folder / "samples.parquet").read_bytes()
+    for damaged in (b"", content[:-20], content[:4] + b"\0" * 40 + content[44:]):
+        (folder / "samples.parquet").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"samples\.parquet is damaged"):
+            screening_inputs.read_candidates(folder)
+    (folder / "screening.parquet").write_bytes(b"PAR1")
+    (folder / "screening.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"screening\.parquet is damaged"):
+        html_report.write_report(folder)
+    structure_files.write_table(folder / "samples.parquet", {"x": [1]}, overwrite=True)
+    with pytest.raises(ValueError, match="no column 'name'"):
+        screening_inputs.read_candidates(folder)
+
+
+def test_a_screening_against_its_table(tmp_path):
+    names = ["a", "b"]
+    table = {"name": names, "formula": ["Au1Cu3", "Ag1Cu3"], "rank": [1, 2]}
+    structure_files.write_table(tmp_path / "screening.parquet", table)
+    infos = [{"name": name} for name in names]
+    structure_files.write_extxyz(tmp_path / "candidates.extxyz", [CU3AU] * 2, infos)
+    items = handover.read_items(tmp_path)
+    assert [each.name for each in items] == names
+    assert not items[0].problem and "the sites make Au1Cu3" in items[1].problem
+
+
+def test_data_sets_described_in_no_text(tmp_path):
+    for content in (b'{"version": \xff}', b"[" * 100_000, b'{"table": 3}'):
+        (tmp_path / "dataset.json").write_bytes(content)
+        with pytest.raises(ValueError, match="dataset"):
+            datasets.open_dataset(tmp_path)
+
+
+def test_runs_of_vasp(tmp_path):
+    path = vasprun_xml.write_run(tmp_path, CU3AU, [-15.8, -15.81])
+    text = path.read_text()
+    assert vasp_runs.read_run((".", path)).crystal.num_sites == 4
+    for old, new, problem in (
+        ("50.65300000", "55.65300000", "the file says"),
+        ("<atoms> 4", "<atoms> 5", "lists 4 atoms, and says that there are 5"),
+        ("<rc><c>Cu</c>", "<rc><c>Ag</c>", "the types"),
+        ("<c> 3</c><c>Cu</c>", "<c> 2</c><c>Cu</c>", "the types"),
+    ):
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        run = vasp_runs.read_run((".", path))
+        assert problem in run.problem and not run.crystal.num_sites
+
+
+@pytest.mark.parametrize("coordinate", ["1e7", "-1e15", "1e300"])
+def test_references_far_outside(tmp_path, coordinate):
+    text = f"Cu\n1\n2 2 0\n0 2 2\n2 0 2\nCu\n1\nDirect\n{coordinate} 0 0\n"
+    (tmp_path / "Cu.vasp").write_text(text)
+    with pytest.raises(ValueError, match=r"Cu\.vasp: a fractional coordinate of"):
+        references.load_references(tmp_path / "Cu.vasp")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_one"),
+    [
+        ({"data": {"functional": "PBE"}}, {"data": {"functional": "SCAN"}}, False),
+        ({"functional": "pbe"}, {"parameters": {"functional": "PBE"}}, True),
+        ({"data": {"dft_type": ["PAW_PBE"]}}, {"dft_type": ["PAW_LDA"]}, False),
+        ({"parameters": {"calculator": "a"}}, {"data": {"calculator": "b"}}, False),
+        ({"data": {"thermo_type": "R2SCAN"}}, {}, True),
+        (
+            {"parameters": {"potcar_symbols": ["PBE Cu", "PBE Au"]}},
+            {"parameters": {"potcar_symbols": ["LDA Cu", "LDA Au"]}},
+            False,
+        ),
+        (
+            {"parameters": {"potcar_spec": [{"titel": "PAW_PBE Cu 05Jan2001"}]}},
+            {"parameters": {"potcar_symbols": ["PBE Cu"]}},
+            True,
+        ),
+        (
+            {"parameters": {"pseudo_potential": {"functional": "PBE"}}},
+            {"parameters": {"potcar_spec": [{"titel": "PAW Cu 05Jan2001"}]}},
+            False,
+        ),
+    ],
+)
+def test_hulls_of_one_kind(tmp_path, one, other, is_one):
+    entries = []
+    for changes, shift in ((one, 0), (other, -9)):
+        for formula, energy in (("Cu", -4), ("Au", -3), ("Cu3Au", -15.5)):
+            made = {"composition": formula, "energy": energy + shift}
+            entries.append(made | {"entry_id": f"e{len(entries)}"} | changes)
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(entries))
+    if is_one:
+        assert len(hull_entries.read_entries(str(path), energy_model="x").entries) == 6
+        return
+    with pytest.raises(ValueError, match="one hull has one: split the file"):
+        hull_entries.read_entries(str(path), energy_model="x")
+
+
+def test_ranges_are_plain_numbers():
+    assert building.parse_range("4:60") == (4, 60)
+    assert building.parse_range(" 8 ") == (8, 8)
+    for text in ("4_0", "4:6_0", "٤", "4:", "-1", "1e1", "4:6:8", "9" * 5000):
+        with pytest.raises(ValueError, match="is no range"):
+            building.parse_range(text)
