@@ -74,7 +74,8 @@ def test_entries(tmp_path, changes, reason):
     ("column", "formula", "reason"),
     [
         ("pretty_formula", "Cu3Au", None),
-        ("formula", "Cu6Au2", None),
+        # More than the cell holds: sites are missing.
+        ("formula", "Cu6Au2", FORMULA),
         ("formula", "a name", None),
         ("formula", "", None),
         ("formula", "Cu3Ag", FORMULA),
@@ -153,14 +154,22 @@ def frame(formula="Au1Cu3", last="Cu 1.85 1.85 0.0\n"):
 
 def test_extxyz_with_another_formula(tmp_path):
     path = tmp_path / "x.extxyz"
-    path.write_text(frame() + frame("Ag1Cu3") + frame("Cu6Au2"))
+    path.write_text(frame() + frame("Ag1Cu3") + frame("CuAu") + frame("Cu3Au"))
     found = parse(extxyz.ExtXyz(str(path)))
-    assert [isinstance(each, record.Record) for each in found] == [True, False, True]
+    assert [isinstance(each, record.Record) for each in found] == [
+        True,
+        False,
+        False,
+        True,
+    ]
     problems = screening_inputs.read_candidates(path).problems
-    assert [bool(each) for each in problems] == [False, True, False]
+    assert [bool(each) for each in problems] == [False, True, True, False]
     assert "the sites make Au1Cu3, the file says the formula 'Ag1Cu3'" in problems[1]
-    _, unreadable = inputs.read_inputs(path)
-    assert "'Ag1Cu3'" in unreadable[0].reason
+    crystals, unreadable = inputs.read_inputs(path)
+    assert [each.name for each in crystals] == ["x-0", "x-3"]
+    assert [each.reason[:9] for each in unreadable] == ["frame 1: ", "frame 2: "]
+    in_folder = screening_inputs.read_candidates(tmp_path)
+    assert sorted(map(bool, in_folder.problems)) == [False, False, True, True]
 
 
 def test_extxyz_with_a_line_too_many(tmp_path):
@@ -226,7 +235,7 @@ def test_a_screening_against_its_table(tmp_path):
 def test_data_sets_described_in_no_text(tmp_path):
     for content in (b'{"version": \xff}', b"[" * 100_000, b'{"table": 3}'):
         (tmp_path / "dataset.json").write_bytes(content)
-        with pytest.raises(ValueError, match="dataset"):
+        with pytest.raises(ValueError, match=r"data set|dataset"):
             datasets.open_dataset(tmp_path)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Iterator
 
 from crystaljax.crystals import cif, names, poscar, structure
 from crystaljax.system import errors, text_files
@@ -71,23 +72,18 @@ def read_inputs(
         try:
             found = _read(file)
         except Exception as error:
-            # Parsers of others raise whatever a malformed file leads to.
-            reason = str(error)
-            if not isinstance(error, errors.UserError):
-                reason = f"{type(error).__name__}: {reason}"
-            unreadable.append(Unreadable(str(file), " ".join(reason.split())))
+            unreadable.append(Unreadable(str(file), _reason_of(error)))
             continue
         if not found:
             unreadable.append(Unreadable(str(file), "no crystal in it"))
         digits = len(str(max(len(found) - 1, 0)))
-        crystals += [
-            Input(
-                file.stem if len(found) == 1 else f"{file.stem}-{i:0{digits}d}",
-                file,
-                crystal,
-            )
-            for i, crystal in enumerate(found)
-        ]
+        for i, each in enumerate(found):
+            if isinstance(each, structure.Crystal):
+                number = "" if len(found) == 1 else f"-{i:0{digits}d}"
+                crystals.append(Input(f"{file.stem}{number}", file, each))
+            else:
+                reason = each if len(found) == 1 else f"frame {i}: {each}"
+                unreadable.append(Unreadable(str(file), reason))
     # a.cif and a.vasp are two crystals.
     unique = names.make_unique(names.encodable(each.name) for each in crystals)
     crystals = [
@@ -105,14 +101,44 @@ def _format(path: pathlib.Path) -> str | None:
     return find_format(path.name)
 
 
-def _read(path: pathlib.Path) -> list[structure.Crystal]:
+def _read(path: pathlib.Path) -> list[structure.Crystal | str]:
+    """The crystals of a file, or why one of its frames cannot be used."""
     file_format = _format(path)
     if file_format == "extxyz":
-        from crystaljax.crystals import structure_files
-
-        return structure_files.read_extxyz(path)[0]
+        return list(_read_frames(path))
     assert file_format is not None
     return [parse_crystal(text_files.read_text(path), file_format)]
+
+
+def _read_frames(path: pathlib.Path) -> Iterator[structure.Crystal | str]:
+    # ASE takes a while to import, and the other formats do without.
+    from crystaljax.crystals import bridge, extxyz
+
+    with text_files.open_text(path.open("rb")) as file:
+        frames = extxyz.split_frames(file)
+        while True:
+            try:
+                text = next(frames)
+            except StopIteration:
+                return
+            except ValueError as error:
+                # Where a frame begins is known only as long as all before were whole.
+                reason = _reason_of(error)
+                yield f"neither this frame nor those after it can be read: {reason}"
+                return
+            try:
+                atoms = extxyz.parse_frame(text).atoms
+                yield structure.wrapped(bridge.from_ase(atoms))
+            except Exception as error:
+                yield _reason_of(error)
+
+
+def _reason_of(error: Exception) -> str:
+    """One line; parsers of others raise whatever a malformed file leads to."""
+    reason = str(error)
+    if not isinstance(error, errors.UserError):
+        reason = f"{type(error).__name__}: {reason}"
+    return " ".join(reason.split())
 
 
 def find_format(name: str) -> str | None:

@@ -124,6 +124,10 @@ def _single(name: str, text: str, say: Any) -> Kind:
     return Kind({name: text.encode()}, [name], functools.partial(_routes, name), find)
 
 
+def _is_crystal(value: Value) -> bool:
+    return isinstance(value, structure.Crystal)
+
+
 def _decoded(content: bytes) -> str | None:
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
@@ -184,7 +188,12 @@ def _add_extxyz(kinds: list[Kind]) -> None:
         path = place / "four.extxyz"
         screened = _candidates(screening_inputs.read_candidates(path))
         prepared = _source_items(extxyz.ExtXyz(str(path), "e_form"))
-        inputs.read_inputs(path)
+        found, problems = inputs.read_inputs(path)
+        for each in problems:
+            Refused(each.reason)
+        good = [(name, value) for name, value in screened if _is_crystal(value)]
+        if not same_items(good, [(each.name, each.crystal) for each in found]):
+            raise RoutesDifferError(f"{screened} and {found}")
         if len(screened) != len(prepared):
             raise RoutesDifferError(f"{screened} and {prepared}")
         for (_, one), (_, other) in zip(screened, prepared, strict=True):
