@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from crystaljax.crystals import bridge, structure, structure_files
+from crystaljax.crystals import bridge, elements, structure, structure_files
 
 
 def triclinic(seed=0, num_sites=4):
@@ -73,7 +73,8 @@ def test_extxyz_round_trips_triclinic_crystals_and_infos(tmp_path):
     path = tmp_path / "new" / "samples.extxyz"
     crystals = [triclinic(seed, seed + 1) for seed in range(5)]
     infos = [
-        {"formula": "Au1Cu3", "space_group": 221, "formation_energy": -0.05 * index}
+        {"formula": elements.cell_formula(crystals[index].atomic_numbers)}
+        | {"space_group": 221, "formation_energy": -0.05 * index}
         | {"sample_index": index, "seed": 0, "valid": index > 2, "note": 'a "b" = c'}
         for index in range(5)
     ]
