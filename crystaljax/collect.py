@@ -140,31 +140,37 @@ def write(collection: Collection, options: CollectOptions) -> None:
     from crystaljax.hull import convex_hull
     from crystaljax.system import atomic_files
 
-    output = pathlib.Path(options.output)
-    tables = [output / "collected.csv", output / "collected.parquet"]
-    frames, hull_path = output / "collected.extxyz", output / "hull.json"
-    for path in (*tables, frames, hull_path):
-        atomic_files.require_absent(path, options.overwrite)
-    for path in tables:
-        structure_files.write_table(path, collection.table, overwrite=options.overwrite)
-    infos = [
-        {
-            # extxyz has no dots in the names of what stands beside a lattice.
-            key.replace(".", "_"): value
-            for key, value in row.items()
-            # NaN is not equal to itself.
-            if value == value and (value != "" or key == "name")
-        }
-        for row in collection.rows()
-    ]
-    # Those without a crystal are left out.
-    structure_files.write_extxyz(
-        frames, collection.crystals, infos, overwrite=options.overwrite
-    )
-    if collection.hull is not None:
-        text = json.dumps(convex_hull.to_dict(collection.hull), indent=1)
-        with atomic_files.file(hull_path, options.overwrite) as temporary:
-            temporary.write_text(f"{text}\n", encoding="utf-8")
+    require_absent(options)
+    with atomic_files.group(pathlib.Path(options.output)) as folder:
+        for name in ("collected.csv", "collected.parquet"):
+            structure_files.write_table(folder / name, collection.table)
+        infos = [
+            {
+                # extxyz has no dots in the names of what stands beside a lattice.
+                key.replace(".", "_"): value
+                for key, value in row.items()
+                # NaN is not equal to itself.
+                if value == value and (value != "" or key == "name")
+            }
+            for row in collection.rows()
+        ]
+        # Those without a crystal are left out.
+        structure_files.write_extxyz(
+            folder / "collected.extxyz", collection.crystals, infos
+        )
+        if collection.hull is not None:
+            text = json.dumps(convex_hull.to_dict(collection.hull), indent=1)
+            (folder / "hull.json").write_text(f"{text}\n", encoding="utf-8")
+
+
+def require_absent(options: CollectOptions) -> None:
+    """Raises FileExistsError if there are results that are not to be replaced."""
+    from crystaljax.system import atomic_files
+
+    for name in ("collected.csv", "collected.parquet", "collected.extxyz", "hull.json"):
+        atomic_files.require_absent(
+            pathlib.Path(options.output) / name, options.overwrite
+        )
 
 
 def report(collection: Collection, options: CollectOptions) -> str:
@@ -232,8 +238,15 @@ def _format_row(row: Mapping[str, Any]) -> str:
 
 
 def _run(chosen: CollectOptions) -> None:
-    collection = collect(chosen, show_progress=True)
-    write(collection, chosen)
+    from crystaljax.system import atomic_files, folder_locks
+
+    output = pathlib.Path(chosen.output)
+    with folder_locks.hold(output, "choose another --output"):
+        atomic_files.remove_leftovers(output)
+        # Before runs are read for minutes.
+        require_absent(chosen)
+        collection = collect(chosen, show_progress=True)
+        write(collection, chosen)
     print(report(collection, chosen))
     print(f"written to {chosen.output}")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from crystaljax.system import errors, options
+from crystaljax.system import errors, interruption, options
 
 # What the package raises for bad input; anything else is a bug and keeps its traceback.
 USER_ERRORS = (
@@ -46,6 +46,7 @@ class Command:
         uses_devices: whether it computes with JAX; if so, other processes are joined
             and programs compiled before are found.
         renamed: flags of older versions → what they are called now.
+        goes_on: how it goes on after it was stopped; "" if it starts again.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Command:
     run: Callable[..., None]
     uses_devices: bool = True
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    goes_on: str = ""
 
 
 def run(command: Command, arguments: Sequence[str] | None = None) -> None:
@@ -64,8 +66,19 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> None:
         arguments: without the name of the program; those of this process if None.
 
     Raises:
-        SystemExit: with one line, where the flags or what they name cannot be used.
+        SystemExit: with one line, where the flags or what they name cannot be used;
+            with `interruption.EXIT_STATUS` where a signal asked it to stop.
     """
+    try:
+        with interruption.handled():
+            _run(command, arguments)
+    except interruption.Stopped as stopped:
+        goes_on = f"; {command.goes_on}" if command.goes_on else ""
+        print(f"{stopped}{goes_on}", file=sys.stderr)
+        raise SystemExit(interruption.EXIT_STATUS) from None
+
+
+def _run(command: Command, arguments: Sequence[str] | None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     if not debug:

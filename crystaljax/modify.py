@@ -262,7 +262,12 @@ def _run(chosen: ModifyOptions, output: _Output) -> None:
 
 
 COMMAND = command_line.Command(
-    "modify", __doc__, (ModifyOptions, _Output), _run, renamed={"candidates": "draws"}
+    "modify",
+    __doc__,
+    (ModifyOptions, _Output),
+    _run,
+    renamed={"candidates": "draws"},
+    goes_on="the same command goes on from here",
 )
 
 

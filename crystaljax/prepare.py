@@ -12,7 +12,6 @@ goes on where it was when the same command is given again.
 """
 
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from crystaljax.data import dataset as datasets
 from crystaljax.data import report as reports
 from crystaljax.data import split as splits
 from crystaljax.data.sources import building
-from crystaljax.system import errors
+from crystaljax.system import atomic_files, errors, saved_requests
 from crystaljax.system import options as options_lib
 
 
@@ -93,18 +92,25 @@ def prepare(options: PrepareOptions, *, show_progress: bool = False) -> dict[str
         FileExistsError: the output exists.
         ValueError: an option or the input as a whole is wrong, or nothing is left.
     """
-    datasets.check_can_write(options.output, overwrite=options.overwrite)
-    fractions = {"val": options.val_fraction, "test": options.test_fraction}
-    splits.require_fractions(fractions)
-    options = _with_cache(options)
-    source = building.build_source(options, show_progress=show_progress)
-    form = reading.CanonicalForm(options.origin, options.primitive, options.symprec)
     output = pathlib.Path(options.output)
     # Beside the output, so that an interrupted run leaves nothing under its name.
     partial = output.parent / f".{output.name}.partial"
+    options = _with_cache(options)
+    finished = _find_finished(options, output, partial)
+    if finished is not None:
+        return finished
+    datasets.check_can_write(output, overwrite=options.overwrite)
+    fractions = {"val": options.val_fraction, "test": options.test_fraction}
+    splits.require_fractions(fractions)
+    source = building.build_source(options, show_progress=show_progress)
+    form = reading.CanonicalForm(options.origin, options.primitive, options.symprec)
     with staging.open_stage(
-        partial, _reading_options(options), restart=options.overwrite
+        partial,
+        _reading_options(options),
+        restart=options.overwrite,
+        replaces=options.overwrite,
     ) as stage:
+        atomic_files.restore(output)
         read = reading.read_source(
             source,
             form,
@@ -115,10 +121,22 @@ def prepare(options: PrepareOptions, *, show_progress: bool = False) -> dict[str
         report = _select_and_write(
             options, source.describe(), read, partial, show_progress=show_progress
         )
-    staging.remove_stage(partial)
-    if options.figures:
-        figures.draw(report, output / "figures")
+        staging.remove_stage(partial)
     return report
+
+
+def _find_finished(
+    options: PrepareOptions, output: pathlib.Path, partial: pathlib.Path
+) -> dict[str, Any] | None:
+    """The report, where a process wrote the data set and was killed right after."""
+    has_both = (output / datasets.INFO_NAME).exists() and partial.exists()
+    if options.overwrite or not has_both:
+        return None
+    info = datasets.read_info(output)
+    made_by = info.get("options", {})
+    if saved_requests.find_differences(_plain(options), made_by):
+        return None
+    return info["report"] if staging.remove_finished(partial) else None
 
 
 def _with_cache(options: PrepareOptions) -> PrepareOptions:
@@ -153,19 +171,27 @@ def _select_and_write(
         _reduced_formulas(columns.formula), fractions, options.seed
     )
     report |= reports.describe(columns, split)
-    write_more_fn = None
+    tables = None
     if options.setting == "standard":
         # It brings JAX.
         from crystaljax.data import orbit_table
 
-        table, report["standard_setting"] = orbit_table.find_orbits(
+        tables, report["standard_setting"] = orbit_table.find_orbits(
             columns,
             symprec=options.symprec,
             workspace=partial / "orbits",
             num_workers=options.num_workers,
             description="standard setting" if show_progress else None,
         )
-        write_more_fn = functools.partial(orbit_table.write_table, table=table)
+
+    def write_more(folder: pathlib.Path) -> None:
+        if tables is not None:
+            from crystaljax.data import orbit_table
+
+            orbit_table.write_table(folder, table=tables)
+        if options.figures:
+            figures.draw(report, folder / "figures")
+
     info = {
         "report": report,
         "energy_model": options.energy_model or provenance.get("energy_model"),
@@ -185,7 +211,7 @@ def _select_and_write(
         info,
         workspace=partial,
         overwrite=options.overwrite,
-        write_more_fn=write_more_fn,
+        write_more_fn=write_more,
     )
     return report
 
@@ -262,7 +288,12 @@ def _run(chosen: PrepareOptions) -> None:
 
 
 COMMAND = command_line.Command(
-    "prepare", __doc__, (PrepareOptions,), _run, uses_devices=False
+    "prepare",
+    __doc__,
+    (PrepareOptions,),
+    _run,
+    uses_devices=False,
+    goes_on="the same command goes on from here",
 )
 
 

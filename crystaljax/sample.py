@@ -221,7 +221,12 @@ def _run(chosen: SampleOptions, output: _Output) -> None:
 
 
 COMMAND = command_line.Command(
-    "sample", __doc__, (SampleOptions, _Output), _run, renamed={"candidates": "draws"}
+    "sample",
+    __doc__,
+    (SampleOptions, _Output),
+    _run,
+    renamed={"candidates": "draws"},
+    goes_on="the same command goes on from here",
 )
 
 

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from crystaljax import command_line
-from crystaljax.system import errors
+from crystaljax.system import atomic_files, errors, folder_locks
 from crystaljax.system import options as options_lib
 
 # These bring pymatgen, ASE and JAX, and --help does without.
@@ -147,7 +147,8 @@ def screen(
 
     Raises:
         FileNotFoundError: no crystals, hull, references or data set.
-        FileExistsError: the folder holds another screening.
+        FileExistsError: the folder holds another screening, or another process writes
+            there.
         ValueError: see `inputs.read_candidates`, `funnel.screen`,
             `convex_hull.load_hull` and `references.load_references`.
         ImportError: what the calculator or the cluster needs is not installed.
@@ -168,39 +169,41 @@ def screen(
     known_path = _find_known(options.known, rows)
     known = screening_inputs.read_known(known_path, rows.crystals) if known_path else []
     output = pathlib.Path(options.output)
-    work = screening_work.open_work(
-        output,
-        _request(options, chosen, rows, known_path),
-        overwrite=options.overwrite,
-    )
-    result = funnel.screen(
-        rows.crystals,
-        options.calculator,
-        known_hull,
-        known,
-        chosen,
-        names=rows.names,
-        problems=rows.problems,
-        work=work,
-    )
-    table = screening_files.full_table(rows, result)
-    screening_files.write_results(
-        output,
-        result,
-        table,
-        known_hull,
-        {
-            "request": {**dataclasses.asdict(options), "known": known_path or NONE},
-            "calculator": options.calculator,
-            "hull": options.hull,
-            "seconds": {**result.seconds, "all": time.perf_counter() - start},
-        },
-    )
-    if options.report:
-        from crystaljax.screening import html_report
+    with folder_locks.hold(output, "choose another --output"):
+        atomic_files.remove_leftovers(output)
+        work = screening_work.open_work(
+            output,
+            _request(options, chosen, rows, known_path),
+            overwrite=options.overwrite,
+        )
+        result = funnel.screen(
+            rows.crystals,
+            options.calculator,
+            known_hull,
+            known,
+            chosen,
+            names=rows.names,
+            problems=rows.problems,
+            work=work,
+        )
+        table = screening_files.full_table(rows, result)
+        screening_files.write_results(
+            output,
+            result,
+            table,
+            known_hull,
+            {
+                "request": {**dataclasses.asdict(options), "known": known_path or NONE},
+                "calculator": options.calculator,
+                "hull": options.hull,
+                "seconds": {**result.seconds, "all": time.perf_counter() - start},
+            },
+        )
+        if options.report:
+            from crystaljax.screening import html_report
 
-        html_report.write_report(output)
-    return result, table
+            html_report.write_report(output)
+        return result, table
 
 
 def report(
@@ -361,10 +364,7 @@ def _run(chosen: ScreenOptions) -> None:
 
     startup.enable_compilation_cache()
     start = time.perf_counter()
-    try:
-        result, table = screen(chosen, show_progress=True)
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; the same command goes on from here") from None
+    result, table = screen(chosen, show_progress=True)
     counts = json.loads((pathlib.Path(chosen.output) / "sun.json").read_text("utf-8"))
     print(report(result, table, counts=counts))
     print(f"\n{chosen.output}/ after {time.perf_counter() - start:.0f} s")
@@ -372,7 +372,12 @@ def _run(chosen: ScreenOptions) -> None:
 
 # One process: those of the relaxations are its own.
 COMMAND = command_line.Command(
-    "screen", __doc__, (ScreenOptions,), _run, uses_devices=False
+    "screen",
+    __doc__,
+    (ScreenOptions,),
+    _run,
+    uses_devices=False,
+    goes_on="the same command goes on from here",
 )
 
 

@@ -4,9 +4,11 @@
 
 Any value of the config can be set by flag (``--config.train.batch_size=64``). A run
 that was killed goes on with ``--resume`` and ends with the same parameters, bit for
-bit.
+bit. Asked to stop (SIGTERM, as Slurm sends it, or Ctrl-C), it writes a checkpoint after
+the steps under way and ends with status 75.
 """
 
+import contextlib
 import pathlib
 import sys
 import time
@@ -24,7 +26,14 @@ from crystaljax.data import pairs, pipeline
 from crystaljax.models import build
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import estimation, generation
-from crystaljax.system import errors, saved_requests, sharding
+from crystaljax.system import (
+    atomic_files,
+    errors,
+    folder_locks,
+    interruption,
+    saved_requests,
+    sharding,
+)
 from crystaljax.system import options as options_lib
 from crystaljax.training import batches as batches_lib
 from crystaljax.training import build as build_training
@@ -51,12 +60,24 @@ def train(
         show_progress: print a progress bar.
 
     Raises:
-        FileExistsError: ``workdir`` holds a run and ``resume`` is False.
+        FileExistsError: ``workdir`` holds a run and ``resume`` is False, or another
+            process trains there.
         ValueError: the config does not fit the data, the devices, or the resumed run.
         FloatingPointError: a metric became NaN or infinite.
+        interruption.Stopped: a signal asked to stop; a checkpoint has been written.
     """
     workdir = pathlib.Path(workdir)
+    with contextlib.ExitStack() as stack:
+        if sharding.is_first_process():
+            remedy = "choose another --workdir"
+            stack.enter_context(folder_locks.hold(workdir, remedy))
+            atomic_files.remove_leftovers(workdir)
+        return _train(config, workdir, resume=resume, show_progress=show_progress)
 
+
+def _train(
+    config: Any, workdir: pathlib.Path, *, resume: bool, show_progress: bool
+) -> train_step.TrainState:
     # ---------------------------------------------------------------- devices and data
     mesh = sharding.build_mesh()
     sharding.require_divisible(
@@ -88,11 +109,13 @@ def train(
         runs.create_run(workdir, config, scale, vocabulary)
     sharding.wait_for_all("run directory")
     manager = checkpoints.open_manager(workdir, config.train.keep_checkpoints)
+    # Metrics stay on the device until they are logged: fetching one waits for it.
+    pending: list[Any] = []
     if manager.latest_step() is None:
         state = train_step.init_state(trainee, config.train.seed, mesh)
     else:
         like = train_step.state_shapes(trainee)
-        state, position = checkpoints.restore_state(manager, like, mesh)
+        state, position, pending = checkpoints.restore_state(manager, like, mesh)
         iterator.set_state(position)
     step = int(state.step)
     log = metrics_lib.MetricsLog(workdir, step)
@@ -100,6 +123,39 @@ def train(
     # -------------------------------------------------------------------- training loop
     def is_due(interval: int) -> bool:
         return step == num_steps or bool(interval and step % interval == 0)
+
+    def save() -> None:
+        # What is logged up to here is on the disk before the checkpoint is.
+        log.flush()
+        position = iterator.get_state()
+        checkpoints.save_state(manager, state, position, jax.device_get(pending))
+
+    def measure() -> generation.Generator:
+        """The sampler as it is now, and the error of its energies."""
+        params = sharding.localize(state.sampling_params, sampling_mesh)
+        error = estimation.measure_error(
+            generator.with_params(params, None).estimate_energies, dataset
+        )
+        if error is not None and sharding.is_first_process():
+            runs.save_energy_error(workdir, error)
+        return generator.with_params(params, error)
+
+    def save_at_last() -> None:
+        if manager.latest_step() != step:
+            save()
+        manager.wait_until_finished()
+
+    is_alone = jax.process_count() == 1
+
+    def stop_if_requested() -> None:
+        """Between two dispatches; several processes agree where they log."""
+        requested = interruption.is_requested()
+        if not is_alone:
+            is_time = is_due(config.train.log_every)
+            requested = is_time and sharding.is_any(requested)
+        if requested:
+            save_at_last()
+            interruption.stop()
 
     progress = tqdm.tqdm(
         total=num_steps,
@@ -109,15 +165,36 @@ def train(
         smoothing=0.02,
         disable=not (show_progress and sharding.is_first_process()),
     )
-    # Metrics stay on the device until they are logged: fetching one waits for it.
-    pending: list[Any] = []
     interval_start, interval_step = time.perf_counter(), step
-    with checkpoints.explain_disk_errors(workdir), progress, manager:
-        while step < num_steps:
+    with (
+        checkpoints.explain_disk_errors(workdir),
+        progress,
+        contextlib.closing(log),
+        manager,
+        # A signal waits for the steps under way, and for a checkpoint.
+        interruption.deferred(),
+    ):
+        # A process that was killed after the checkpoint did not come to it.
+        is_validated = step == 0 or log.is_validated
+        current = None
+        while True:
+            if is_due(config.train.validate_every) and not is_validated:
+                try:
+                    with interruption.at_once(is_alone):
+                        results = validate(config, current or measure(), dataset)
+                except interruption.Stopped:
+                    save_at_last()
+                    raise
+                log.write(step, results)
+                interval_start, interval_step = time.perf_counter(), step
+            if step == num_steps:
+                break
+            stop_if_requested()
             dispatched = sharding.shard_batch(next(iterator), mesh, axis=1)
             with jax.transfer_guard("disallow"):
                 state, metrics = dispatch_fn(state, dispatched, train_key)
             step += steps_per_dispatch
+            is_validated, current = False, None
             pending.append(metrics)
             if is_due(config.train.log_every):
                 metrics = metrics_lib.mean_metrics(jax.device_get(pending), step)
@@ -128,26 +205,11 @@ def train(
                 progress.update(step - progress.n)
                 pending = []
                 interval_start, interval_step = time.perf_counter(), step
-            if is_due(config.train.checkpoint_every) or is_due(
-                config.train.validate_every
-            ):
-                # Before the checkpoint, so that none is without it after a kill.
-                params = sharding.localize(state.sampling_params, sampling_mesh)
-                error = estimation.measure_error(
-                    generator.with_params(params, None).estimate_energies, dataset
-                )
-                if error is not None and sharding.is_first_process():
-                    runs.save_energy_error(workdir, error)
             if is_due(config.train.checkpoint_every):
-                checkpoints.save_state(manager, state, iterator.get_state())
-            if is_due(config.train.validate_every):
-                results = validate(
-                    config, generator.with_params(params, error), dataset
-                )
-                log.write(step, results)
-                interval_start, interval_step = time.perf_counter(), step
+                # Before the checkpoint, so that none is without it after a kill.
+                current = measure()
+                save()
         manager.wait_until_finished()
-    log.close()
     return state
 
 
@@ -230,7 +292,10 @@ def _open_dataset(config: Any, workdir: pathlib.Path) -> datasets.Dataset:
 
 def _prepare_builtin(path: pathlib.Path) -> datasets.Dataset:
     """The packaged alloys as a data set, prepared the first time."""
-    if sharding.is_first_process() and not path.exists():
+    # Not to be asked for the data set alone: a process may have been killed right after
+    # it had written it.
+    unfinished = path.with_name(f".{path.name}.partial").exists()
+    if sharding.is_first_process() and (unfinished or not path.exists()):
         # Preparing brings pymatgen and spglib, which training itself does without.
         from crystaljax import prepare
 
@@ -300,7 +365,13 @@ def _run(chosen: TrainOptions) -> None:
     train(chosen.config, chosen.workdir, resume=chosen.resume)
 
 
-COMMAND = command_line.Command("train", __doc__, (TrainOptions,), _run)
+COMMAND = command_line.Command(
+    "train",
+    __doc__,
+    (TrainOptions,),
+    _run,
+    goes_on="the same command with --resume goes on from here",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -147,7 +147,7 @@ def states(tmp_path_factory):
 
 def restore(path):
     with checkpoints.open_manager(path, keep=9) as manager:
-        restored, position = checkpoints.restore_state(
+        restored, position, _ = checkpoints.restore_state(
             manager, state(0), sharding.build_mesh()
         )
         step = int(restored.step)

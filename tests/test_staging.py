@@ -117,7 +117,8 @@ def test_two_processes_cannot_write_one_stage(tmp_path):
         # Another process: locks belong to processes.
         context = multiprocessing.get_context("spawn")
         with context.Pool(1) as pool:
-            assert "another process" in pool.apply(try_to_open, (path,))
+            found = pool.apply(try_to_open, (path,))
+            assert f"is being written by process {os.getpid()} on " in found
 
 
 def try_to_open(path: pathlib.Path) -> str:

@@ -19,7 +19,7 @@ from crystaljax.crystals import (
 )
 from crystaljax.data import columnar, staging
 from crystaljax.data.sources import record
-from crystaljax.system import errors, workers
+from crystaljax.system import errors, interruption, workers
 
 # Rows that a worker takes at a time: few at first, so that a short file keeps all
 # workers busy, then enough to hide what sending them costs.
@@ -131,8 +131,10 @@ def _read_rest(
             if bar is None:
                 # Not before: a source that downloads shows the progress of that first.
                 bar = stack.enter_context(_progress_bar(progress, show_progress))
-            stage.files.append(chunk.columns)
-            _count(progress, chunk)
+            # Both or neither: structures that were not counted would be read again.
+            with interruption.deferred():
+                stage.files.append(chunk.columns)
+                _count(progress, chunk)
             bar.update(chunk.num_rows)
             if time.monotonic() - committed > _SECONDS_BETWEEN_COMMITS:
                 stage.commit()

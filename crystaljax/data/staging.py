@@ -13,15 +13,13 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import filelock
 import numpy as np
 import pyarrow as pa
 
 from crystaljax.data import columnar
-from crystaljax.system import atomic_files, errors, saved_requests
+from crystaljax.system import atomic_files, errors, folder_locks, saved_requests
 
 _JOURNAL_NAME = "journal.json"
-_LOCK_NAME = "lock"
 _STRINGS = ("id", "formula")
 # The files, with what one entry of each is.
 _FILES: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -72,22 +70,28 @@ class ColumnFiles:
             lengths, characters = _split_strings(getattr(columns, name))
             parts[f"{name}_lengths"] = lengths
             parts[f"{name}_characters"] = characters
-        for name, values in parts.items():
-            self._files[name].write(np.ascontiguousarray(values, _FILES[name][0]).data)
+        with errors.explain_disk_errors(self._path):
+            for name, values in parts.items():
+                content = np.ascontiguousarray(values, _FILES[name][0]).data
+                self._files[name].write(content)
         # Counted after all of them are written: half a chunk does not count.
-        for name, values in parts.items():
-            self.counts[name] += len(values)
+        self.counts = {
+            name: count + len(parts[name]) for name, count in self.counts.items()
+        }
 
     def flush(self) -> None:
         """Makes what was appended survive the end of the process."""
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
+        with errors.explain_disk_errors(self._path):
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
 
     def close(self) -> None:
         """Closes the files; what they hold can be read on."""
         for file in self._files.values():
-            file.close()
+            # What a full disk does not take has been reported, and does not count.
+            with contextlib.suppress(OSError):
+                file.close()
 
     def columns(self) -> columnar.Columns:
         """All structures as views of memory maps."""
@@ -127,6 +131,7 @@ class Stage:
         """Opens the stage as the journal has it."""
         self.path = path
         self._origin = journal["origin"]
+        self._replaces = journal.get("replaces", False)
         self.progress: dict[str, Any] = journal["progress"]
         self.files = ColumnFiles(path / "columns", journal["counts"])
 
@@ -142,6 +147,7 @@ class Stage:
             self.path / _JOURNAL_NAME,
             {
                 "origin": self._origin,
+                "replaces": self._replaces,
                 "counts": self.files.counts,
                 "progress": self.progress,
             },
@@ -150,7 +156,11 @@ class Stage:
 
 @contextlib.contextmanager
 def open_stage(
-    path: pathlib.Path, origin: Mapping[str, Any], *, restart: bool = False
+    path: pathlib.Path,
+    origin: Mapping[str, Any],
+    *,
+    restart: bool = False,
+    replaces: bool = False,
 ) -> Iterator[Stage]:
     """The stage in a directory, as it was left or new; one process at a time has it.
 
@@ -159,25 +169,19 @@ def open_stage(
         origin: what is read, and how: JSON values. A stage of another origin is not
             gone on with.
         restart: forget what was read before.
+        replaces: whether the result may replace one that is there; see
+            `remove_finished`.
 
     Raises:
         ValueError: the stage is of another origin, or damaged.
         FileExistsError: another process has it open.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path / _LOCK_NAME)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise FileExistsError(
-            f"another process is writing {path}; wait for it to end, or choose another "
-            "--output"
-        ) from error
-    with contextlib.ExitStack() as stack:
-        stack.callback(lock.release)
+    with _hold(path), contextlib.ExitStack() as stack:
+        atomic_files.remove_leftovers(path)
         journal = None if restart else _read_journal(path)
         if journal is None:
             journal = {"origin": dict(origin), "counts": {}, "progress": {}}
+            journal["replaces"] = replaces
         saved_requests.require_same(
             origin,
             journal["origin"],
@@ -197,9 +201,43 @@ def _close(stage: Stage) -> None:
         remove_stage(stage.path)
 
 
+@contextlib.contextmanager
+def _hold(path: pathlib.Path) -> Iterator[None]:
+    with folder_locks.hold(path, "choose another --output"):
+        yield
+    # Where nothing is in it; it may be somebody else's by now.
+    with contextlib.suppress(OSError):
+        path.rmdir()
+
+
 def remove_stage(path: pathlib.Path) -> None:
-    """Removes a stage, finished or not."""
-    shutil.rmtree(path, ignore_errors=True)
+    """Removes all of a stage that is open, finished or not."""
+    for each in path.iterdir():
+        if each.is_dir():
+            shutil.rmtree(each, ignore_errors=True)
+        # The lock goes when it is released.
+        elif each.name != folder_locks.NAME:
+            each.unlink(missing_ok=True)
+
+
+def remove_finished(path: pathlib.Path) -> bool:
+    """Removes a stage whose result was written by a process that was killed then.
+
+    Call it where there is a result: it was made from the stage, unless the stage was
+    opened to replace it.
+
+    Returns:
+        Whether it was made from the stage, which is removed then.
+
+    Raises:
+        InUseError: another process has the stage open.
+    """
+    with _hold(path):
+        journal = _read_journal(path) or {}
+        if not journal.get("replaces"):
+            remove_stage(path)
+            return True
+    return False
 
 
 def _read_journal(path: pathlib.Path) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """From checked conditions to files: what `sample` and `modify` share."""
 
 import collections
+import contextlib
 import dataclasses
 import pathlib
 import sys
@@ -16,7 +17,7 @@ from crystaljax.crystals import elements, structure
 from crystaljax.sampling import batch_sizes, estimation, generation, shards
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import conditions as conditions_lib
-from crystaljax.system import sharding
+from crystaljax.system import folder_locks, sharding
 from crystaljax.training import checkpoints
 
 
@@ -351,12 +352,27 @@ def write_request(
         overwrite: remove the samples of another request.
 
     Raises:
-        FileExistsError: the folder holds samples of another request.
+        FileExistsError: the folder holds samples of another request, or another process
+            writes there.
         FileNotFoundError: no such checkpoint.
         ValueError: see `Request.load_run`.
     """
-    start = time.perf_counter()
     output = pathlib.Path(output)
+    with contextlib.ExitStack() as stack:
+        if sharding.is_first_process():
+            remedy = "choose another --output"
+            stack.enter_context(folder_locks.hold(output, remedy))
+        _write_request(request, output, cifs, shard_size, overwrite)
+
+
+def _write_request(
+    request: Request,
+    output: pathlib.Path,
+    cifs: str,
+    shard_size: int | None,
+    overwrite: bool,
+) -> None:
+    start = time.perf_counter()
     if not (output / shards.REQUEST_FILE).exists():
         # Nothing that could be gone on with: say so before long work.
         shards.require_new(output, overwrite)

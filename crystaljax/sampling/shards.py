@@ -32,7 +32,8 @@ DEFAULT_SIZE = 10_000
 REQUEST_FILE = "request.json"
 _PART = r"(-\d{5,}-of-\d{5,})?"
 _OUTPUT = re.compile(rf"samples{_PART}\.(extxyz|csv|parquet)|cifs{_PART}(\.zip)?")
-# Where the writers write before they rename: left by a process that was killed.
+# Where the writers of older versions write before they rename: left by a process that
+# was killed.
 _TEMPORARY = re.compile(rf"\.(samples|cifs){_PART}(\.(extxyz|csv|parquet|zip))?\.\w+.*")
 # Shards that may wait to be written: memory holds no more than these.
 _MAX_PENDING = 2
@@ -205,6 +206,7 @@ def _remove_samples(output: pathlib.Path) -> None:
 
 
 def _remove_temporaries(output: pathlib.Path) -> None:
+    atomic_files.remove_leftovers(output)
     if output.is_dir():
         for path in output.iterdir():
             if _TEMPORARY.fullmatch(path.name):

@@ -16,7 +16,7 @@ import numpy as np
 
 from crystaljax.crystals import structure
 from crystaljax.relaxation import ase_relaxation
-from crystaljax.system import atomic_files, saved_requests
+from crystaljax.system import atomic_files, errors, saved_requests
 
 _REQUEST = "request.json"
 _RELAXATIONS = "relaxations.jsonl"
@@ -47,6 +47,7 @@ def open_work(
             saved_requests.require_same(
                 request, saved, path=output, contents="a screening", remedy=remedy
             )
+            atomic_files.remove_leftovers(work)
             return work
         if (output / "screening.csv").exists():
             raise FileExistsError(
@@ -119,5 +120,6 @@ def append_relaxation(
         entry[field.name] = None if is_nan else value
     for name in ("atomic_numbers", "frac_coords", "lattice"):
         entry[name] = np.asarray(getattr(relaxed.crystal, name)).tolist()
-    with (work / _RELAXATIONS).open("a") as file:
+    path = work / _RELAXATIONS
+    with errors.explain_disk_errors(path), path.open("a") as file:
         file.write(json.dumps(entry) + "\n")

@@ -6,15 +6,23 @@ raised as `errors.DiskError`, which names the target.
 """
 
 import contextlib
+import glob
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from crystaljax.system import errors
+
+# Names that a process which was killed leaves behind: what it was writing, what was to
+# be replaced, and a group of whole files that were to be moved to their places.
+_UNFINISHED = re.compile(r"\..+\.\d+(\.\w+)?\.tmp")
+_REPLACED = re.compile(r"\.(.+)\.old-\d+")
+_GROUP = ".whole"
 
 
 def require_absent(path: pathlib.Path, overwrite: bool) -> None:
@@ -85,7 +93,7 @@ def folder(
     with errors.explain_disk_errors(path):
         workspace.mkdir(parents=True, exist_ok=True)
         temporary = pathlib.Path(
-            tempfile.mkdtemp(prefix=f".{path.name}.", dir=workspace)
+            tempfile.mkdtemp(".tmp", f".{path.name}.{os.getpid()}.", workspace)
         )
         try:
             # mkdtemp's folders are closed to others, as no result should be.
@@ -94,6 +102,64 @@ def folder(
             _move_into_place(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def group(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder whose files all appear in ``path`` if all goes well, or none does.
+
+    Files of the same names are replaced. What a killed process has not moved there is
+    moved by the next `remove_leftovers`.
+
+    Raises:
+        DiskError: one cannot be written; what was there stays.
+    """
+    with errors.explain_disk_errors(path):
+        with folder(path / _GROUP) as temporary:
+            yield temporary
+        _move_group(path)
+
+
+def _move_group(path: pathlib.Path) -> None:
+    for each in sorted((path / _GROUP).iterdir()):
+        os.replace(each, path / each.name)
+    (path / _GROUP).rmdir()
+
+
+def remove_leftovers(folder: pathlib.Path) -> None:
+    """Removes what a killed process was writing into a folder, and had not finished.
+
+    What it was about to replace comes back, if nothing has taken its place; files of a
+    `group` that were whole take theirs. Nobody else may be writing there: hold
+    `folder_locks.hold`.
+
+    Raises:
+        DiskError: the folder cannot be read or written.
+    """
+    with errors.explain_disk_errors(folder / "…"):
+        if (folder / _GROUP).is_dir():
+            _move_group(folder)
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if replaced := _REPLACED.fullmatch(path.name):
+                restore(folder / replaced.group(1))
+            elif _UNFINISHED.fullmatch(path.name):
+                _remove(path)
+
+
+def restore(path: pathlib.Path) -> None:
+    """Brings back a folder that a killed process was about to replace; see `folder`."""
+    for old in sorted(path.parent.glob(f".{glob.escape(path.name)}.old-*")):
+        if path.exists():
+            _remove(old)
+        else:
+            old.rename(path)
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _move_into_place(temporary: pathlib.Path, path: pathlib.Path) -> None:

@@ -276,6 +276,10 @@ class _Process:
 
 def serve(file_descriptor: int, parent: int) -> None:
     """What a process of `map_isolated` does: takes items from a pipe, until it ends."""
+    # Slurm sends it to all processes of a job: the one that asked says when to end, and
+    # no item counts as the cause of it. Unlike one that is ignored, a signal that is
+    # handled means to programs that are started here what it did.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     connection = connections.Connection(file_descriptor)
     fn = connection.recv()

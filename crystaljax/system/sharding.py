@@ -23,6 +23,13 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def is_any(value: bool) -> bool:
+    """Whether it is true in any of the processes; all must ask."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(np.array(value)).any())
+
+
 def build_mesh() -> Mesh:
     """Mesh with the single axis "data" over all devices of all processes."""
     return Mesh(np.array(jax.devices()), (DATA_AXIS,))

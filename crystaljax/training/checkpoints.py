@@ -13,10 +13,11 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
@@ -28,6 +29,9 @@ from crystaljax.training import runs, train_step
 # Orbax and TensorStore raise all kinds of errors for files that are missing, empty or
 # cut short, a bare Exception among them. These are of something else.
 _NO_DAMAGE = (RuntimeError, MemoryError, errors.UserError)
+
+# Entry beside the data position.
+_PENDING = "pending_metrics"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,14 +91,29 @@ def save_state(
     manager: ocp.CheckpointManager,
     state: train_step.TrainState,
     data_position: dict[str, Any],
+    pending: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Starts saving the state, the parameters for sampling, and the data position."""
+    """Starts saving the state, the parameters for sampling, and the data position.
+
+    Args:
+        manager: of the run's checkpoints.
+        state: to be saved.
+        data_position: of the iterator.
+        pending: metrics of the dispatches since the last line of the log; without them
+            the next line would say something else after a resume.
+    """
+    data = dict(data_position)
+    if pending:
+        data[_PENDING] = [
+            {name: np.asarray(value).tolist() for name, value in each.items()}
+            for each in pending
+        ]
     manager.save(
         int(state.step),
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             params=ocp.args.StandardSave(state.sampling_params),
-            data=ocp.args.JsonSave(data_position),
+            data=ocp.args.JsonSave(data),
         ),
     )
 
@@ -123,8 +142,8 @@ def explain_disk_errors(workdir: pathlib.Path) -> Iterator[None]:
 
 def restore_state(
     manager: ocp.CheckpointManager, like: train_step.TrainState, mesh: Mesh
-) -> tuple[train_step.TrainState, dict[str, Any]]:
-    """The newest state that is whole, and its data position.
+) -> tuple[train_step.TrainState, dict[str, Any], list[dict[str, Any]]]:
+    """The newest state that is whole, its data position, and pending metrics.
 
     Damaged newer checkpoints move to the folder damaged_checkpoints of the run: they
     would keep the run from saving the same steps again.
@@ -156,7 +175,12 @@ def restore_state(
             _set_aside(folder, damaged)
         sharding.wait_for_all("damaged checkpoints")
         manager.reload()
-    return restored["state"], restored["data"]
+    position = dict(restored["data"])
+    pending = [
+        {name: np.float32(value) for name, value in each.items()}
+        for each in position.pop(_PENDING, [])
+    ]
+    return restored["state"], position, pending
 
 
 def _set_aside(folder: pathlib.Path, steps: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pathlib
 import time
 from typing import Any
@@ -30,18 +31,25 @@ def mean_metrics(dispatches: list[dict[str, Any]], step: int) -> dict[str, float
 
 
 class MetricsLog:
-    """metrics.jsonl and TensorBoard files of a run."""
+    """metrics.jsonl and TensorBoard files of a run.
+
+    Attributes:
+        is_validated: whether the log had a validation of the step that it was opened
+            at.
+    """
 
     def __init__(self, workdir: pathlib.Path, step: int):
         """Opens the log; lines after ``step``, which will come again, are dropped."""
         self._path = workdir / "metrics.jsonl"
+        self.is_validated = False
         if not sharding.is_first_process():
             return
         if self._path.exists():
             text = self._path.read_text(encoding="utf-8", errors="replace")
             lines = text.splitlines(keepends=True)
-            kept = "".join(line for line in lines if _upto(line, step))
-            atomic_files.write_bytes(self._path, kept.encode())
+            kept = [line for line in lines if _upto(line, step)]
+            atomic_files.write_bytes(self._path, "".join(kept).encode())
+            self.is_validated = any(_is_validation(line, step) for line in kept)
         # TensorBoard's own writer: others bring TensorFlow or PyTorch.
         self._tensorboard = event_file_writer.EventFileWriter(
             str(workdir / "tensorboard")
@@ -65,6 +73,15 @@ class MetricsLog:
             )
         )
 
+    def flush(self) -> None:
+        """Makes all lines so far survive the end of the process and of the machine."""
+        if not sharding.is_first_process():
+            return
+        self._tensorboard.flush()
+        if self._path.exists():
+            with self._path.open("a") as file:
+                os.fsync(file.fileno())
+
     def close(self) -> None:
         """Flushes TensorBoard."""
         if sharding.is_first_process():
@@ -77,3 +94,8 @@ def _upto(line: str, step: int) -> bool:
     except (ValueError, KeyError, TypeError):
         # The line that was being written when the run was killed.
         return False
+
+
+def _is_validation(line: str, step: int) -> bool:
+    entry = json.loads(line)
+    return entry["step"] == step and any("validation/" in name for name in entry)

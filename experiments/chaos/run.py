@@ -1,0 +1,243 @@
+"""Kills the commands at random moments, goes on, and compares with an undisturbed end.
+
+    nice -n 19 python experiments/chaos/run.py kill --kills=50 \
+        --output=experiments/chaos/kills.json
+
+A chain is a command that is killed (SIGKILL) at a random moment, started again, killed
+again, … up to five times, and then left to end. What was finished at a kill (lines of
+the log up to the last checkpoint, shards, relaxations) must be there at the end as it
+was; the end must equal that of an uninterrupted run. The JSON is written after every
+chain, and the same command goes on with it.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import sys
+import tempfile
+import time
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+# JAX reads these when it is imported.
+_CACHE = pathlib.Path(tempfile.gettempdir()) / "crystaljax-chaos-programs"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**30))
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from chaos import commands, processes  # noqa: E402
+
+KILLS_OF_A_CHAIN = 5
+# How often a command that saves every 10 s saves here, where it takes 3 s in all.
+SECONDS_BETWEEN_COMMITS = 0.05
+
+
+def main() -> None:
+    """Runs what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50, help="of each command")
+    parser.add_argument("--commands", default="", help="names, with commas between")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--small", action="store_true", help="smaller yet: a test")
+    parser.add_argument("--folder", type=pathlib.Path, default=None)
+    parser.add_argument("--output", type=pathlib.Path, required=True)
+    args = parser.parse_args()
+    names = [each for each in args.commands.split(",") if each]
+    with contextlib.ExitStack() as stack:
+        folder = args.folder or pathlib.Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-"))
+        )
+        workshop = Workshop(folder, args.seed, is_small=args.small)
+        results = {}
+        if args.output.exists():
+            results = json.loads(args.output.read_text())
+        for case in workshop.cases:
+            if names and case.name not in names:
+                continue
+            kill_many(case, args.kills, workshop, results, args.output)
+    print(json.dumps(summarize(results), indent=1))
+
+
+class Workshop:
+    """Inputs, the uninterrupted run of each command, and folders for the others."""
+
+    def __init__(self, folder: pathlib.Path, seed: int = 0, *, is_small: bool = False):
+        """Imports what the commands import, and writes the inputs."""
+        self.folder = folder.absolute()
+        self.inputs = self.folder / "inputs"
+        self.seed = seed
+        self.is_small = is_small
+        self.cases = commands.build_cases(self.inputs, is_small=is_small)
+        for each in self.cases:
+            for name in (f"crystaljax.{each.verb}", *each.preload):
+                importlib.import_module(name)
+        if not self.inputs.exists():
+            writing = self.folder / "writing"
+            shutil.rmtree(writing, ignore_errors=True)
+            processes.call(
+                functools.partial(commands.write_inputs, writing, is_small=is_small)
+            )
+            writing.rename(self.inputs)
+
+    def flags(self, case: commands.Case, *, again: bool = False) -> list[str]:
+        """Flags of a command, the first time or when it goes on."""
+        if case.verb == "sample" and not (self.inputs / "run").exists():
+            train = next(each for each in self.cases if each.verb == "train")
+            done = self.undisturbed(train)
+            shutil.copytree(done / commands.OUTPUT, self.inputs / "run")
+        return [*case.flags, *(case.again if again else ())]
+
+    def undisturbed(self, case: commands.Case) -> pathlib.Path:
+        """Folder of a run that nothing interrupts, which is made at the first call."""
+        here = self.folder / f"{case.name.replace(' ', '_')}-whole"
+        if not (here / commands.OUTPUT).exists():
+            flags = self.flags(case)
+            # The first one compiles.
+            for _ in range(1 if self.is_small else 2):
+                shutil.rmtree(here, ignore_errors=True)
+                ended = processes.Forked(case.verb, flags, here, hurry).wait()
+                if ended.status != 0:
+                    raise RuntimeError(f"{case.name}: {ended.text}")
+            here.with_suffix(".cpu").write_text(json.dumps(ended.cpu_seconds))
+        return here
+
+    def cpu_seconds(self, case: commands.Case) -> float:
+        """What an uninterrupted run takes from its first line."""
+        return json.loads(self.undisturbed(case).with_suffix(".cpu").read_text())
+
+    def place(self, name: str) -> pathlib.Path:
+        """A folder that is not there yet."""
+        here = self.folder / name
+        shutil.rmtree(here, ignore_errors=True)
+        return here
+
+
+def hurry() -> None:
+    """Commits as often in seconds as otherwise in minutes; called in the command."""
+    from crystaljax.data import reading
+
+    reading._SECONDS_BETWEEN_COMMITS = SECONDS_BETWEEN_COMMITS
+    reading._LAST_CHUNK_ROWS = 32
+
+
+def kill_many(
+    case: commands.Case,
+    kills: int,
+    workshop: Workshop,
+    results: dict[str, Any],
+    output: pathlib.Path,
+) -> None:
+    """Chains until a command has been killed so often; keeps ``results`` in a file."""
+    found = results.setdefault(case.name, {"chains": []})
+    found["cpu_seconds"] = round(workshop.cpu_seconds(case), 2)
+    while (done := sum(len(each["kills"]) for each in found["chains"])) < kills:
+        number = len(found["chains"])
+        most = min(KILLS_OF_A_CHAIN, kills - done)
+        chain = run_chain(case, number, most, workshop)
+        found["chains"].append(chain)
+        temporary = output.with_suffix(".tmp")
+        temporary.write_text(json.dumps(results, indent=1) + "\n")
+        temporary.replace(output)
+        print(f"{time.strftime('%H:%M:%S')} {case.name} {number}: {chain}", flush=True)
+
+
+def run_chain(
+    case: commands.Case, number: int, kills: int, workshop: Workshop
+) -> dict[str, Any]:
+    """Kills a command, goes on, …, and compares the end.
+
+    Returns:
+        ``kills``: share of an uninterrupted run's CPU time at each; ``lost``: what was
+        finished at one and is not there at the end; ``different``: what the end has
+        otherwise; ``hanging``: commands that did not end, and processes that outlived
+        theirs; ``failed``: what was printed if it did not end well.
+    """
+    draw = random.Random(f"{workshop.seed} {case.name} {number}")
+    here = workshop.place(f"{case.name.replace(' ', '_')}-{number}")
+    budget = workshop.cpu_seconds(case)
+    chain: dict[str, Any] = {"kills": [], "lost": [], "different": [], "hanging": 0}
+    finished: dict[str, Any] = {}
+    ended = None
+    for _ in range(kills):
+        moment = draw.random()
+        again = bool(chain["kills"])
+        flags = workshop.flags(case, again=again)
+        process = processes.Forked(case.verb, flags, here, hurry)
+        is_killed = process.kill_after(moment * budget)
+        ended = process.wait()
+        chain["hanging"] += ended.num_left + (ended.status is None)
+        if not is_killed:
+            break
+        chain["kills"].append(round(moment, 3))
+        finished |= processes.call(case.read_finished, here)
+        ended = None
+    if ended is None:
+        flags = workshop.flags(case, again=True)
+        ended = processes.Forked(case.verb, flags, here, hurry).wait()
+        chain["hanging"] += ended.num_left + (ended.status is None)
+    # A command that was killed after its last line finds its result.
+    if ended.status != 0 and not _is_finished(ended.text):
+        chain["failed"] = ended.text[-2000:]
+        return chain
+    compare(case, here, finished, workshop, chain)
+    shutil.rmtree(here)
+    return chain
+
+
+def compare(
+    case: commands.Case,
+    here: pathlib.Path,
+    finished: dict[str, Any],
+    workshop: Workshop,
+    chain: dict[str, Any],
+) -> None:
+    """Adds to a chain what is lost of what was finished, and what ends otherwise."""
+    try:
+        at_end = processes.call(case.read_finished, here)
+        result = processes.call(case.read_result, here)
+    except RuntimeError as error:
+        chain["failed"] = str(error)[-2000:]
+        return
+    expected = processes.call(case.read_result, workshop.undisturbed(case))
+    chain["lost"] = [
+        name for name, value in finished.items() if at_end.get(name) != value
+    ]
+    chain["different"] = [
+        name
+        for name in sorted(result.keys() | expected.keys())
+        if result.get(name, "-") != expected.get(name, "-")
+    ]
+
+
+def _is_finished(text: str) -> bool:
+    return "is there already" in text or f"{commands.OUTPUT} exists" in text
+
+
+def summarize(results: dict[str, Any]) -> dict[str, Any]:
+    """Counts of all chains, by command."""
+    table = {}
+    for name, found in results.items():
+        chains = found["chains"]
+        table[name] = {
+            "kills": sum(len(each["kills"]) for each in chains),
+            "chains": len(chains),
+            **{
+                what: sum(bool(each[what]) for each in chains)
+                for what in ("lost", "different", "hanging")
+            },
+            "failed": sum("failed" in each for each in chains),
+        }
+    return table
+
+
+if __name__ == "__main__":
+    main()
