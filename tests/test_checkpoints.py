@@ -319,3 +319,46 @@ def test_a_cache_that_cannot_be_written_is_done_without(cache, monkeypatch, caps
     note = capsys.readouterr().err
     assert "programs are not kept" in note and "part of the path is a file" in note
     assert note.count("\n") == 1
+
+
+def test_a_cut_entry_of_the_cache_is_compiled_again_with_one_line(tmp_path):
+    script = """
+        import jax, pathlib, sys
+        from crystaljax.system import startup
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_compilation_cache_dir", None)
+        startup.enable_compilation_cache()
+        def triple(x):
+            return 3 * x
+        print(jax.jit(triple)(2.0))
+    """
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": "cache"}
+    for is_damaged in (False, True):
+        entries = list(tmp_path.glob("cache/**/jit_triple-*-cache"))
+        if is_damaged:
+            whole = entries[0].read_bytes()
+            damage(entries[0], "cut")
+        found = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert found.stdout == "6.0\n", found.stderr
+        lines = found.stderr.splitlines()
+        assert len(lines) == is_damaged
+        if is_damaged:
+            assert "damaged and is compiled again" in lines[0]
+            # It is kept again.
+            assert len(entries[0].read_bytes()) == len(whole)
+
+
+def test_an_orphan_of_the_future_is_removed(cache):
+    # By a clock that has been set back.
+    (cache / "orphan-cache").write_bytes(b"1")
+    later = time.time() + 3600
+    os.utime(cache / "orphan-cache", (later, later))
+    jax.config.update("jax_compilation_cache_dir", None)
+    startup.enable_compilation_cache()
+    assert not (cache / "orphan-cache").exists()

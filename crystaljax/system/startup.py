@@ -2,12 +2,16 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import pathlib
 import platform
+import re
 import sys
 import time
+import warnings
+from typing import Any
 
 import jax
 
@@ -18,6 +22,11 @@ _NUM_TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 # An entry of the cache of programs takes less to write.
 _UNFINISHED_SECONDS = 60
+# JAX's warning of an entry that it cannot read or write.
+_CACHE_PROBLEM = re.compile(
+    r"Error (reading|writing) persistent compilation cache entry for '(.*?)': (.*)",
+    re.DOTALL,
+)
 
 
 def initialize_processes() -> None:
@@ -72,6 +81,7 @@ def enable_compilation_cache() -> None:
         text = errors.describe_disk_error(error, folder / "entry") or str(error)
         print(f"note: compiled programs are not kept: {text}", file=sys.stderr)
         return
+    _explain_damaged_entries(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", 4 * 2**30)
 
@@ -87,10 +97,53 @@ def _remove_orphans(folder: pathlib.Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             status = entry.stat()
             is_unfinished = status.st_size == 0 or not written.exists()
-            # Another process may be at it.
-            if is_unfinished and time.time() - status.st_mtime > _UNFINISHED_SECONDS:
+            # Another process may be at it; not if it is of the future, by a clock that
+            # has been set back since.
+            age = abs(time.time() - status.st_mtime)
+            if is_unfinished and age > _UNFINISHED_SECONDS:
                 entry.unlink()
                 written.unlink(missing_ok=True)
+
+
+def _explain_damaged_entries(folder: pathlib.Path) -> None:
+    """Says in one line, not with JAX's warning, that a program is compiled again.
+
+    JAX never replaces what it cannot read, so it is removed.
+    """
+    before = warnings.showwarning
+
+    def show(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+        found = _CACHE_PROBLEM.match(str(message))
+        if found is None:
+            before(message, *args, **kwargs)
+            return
+        doing, module, reason = found.groups()
+        if doing == "reading":
+            with contextlib.suppress(OSError):
+                _remove_damaged(folder, module)
+            text = f"a compiled program in {folder} is damaged and is compiled again"
+        else:
+            text = f"a compiled program is not kept in {folder}"
+        print(f"note: {text} ({' '.join(reason.split())[:160]})", file=sys.stderr)
+
+    warnings.showwarning = show
+
+
+def _remove_damaged(folder: pathlib.Path, module: str) -> None:
+    for entry in folder.glob(f"{glob.escape(module)}-*-cache"):
+        try:
+            _decompress(entry.read_bytes())
+        except Exception:
+            # zstandard, which JAX uses where it is installed, has errors of its own.
+            entry.unlink(missing_ok=True)
+            name = entry.name.removesuffix("-cache") + "-atime"
+            entry.with_name(name).unlink(missing_ok=True)
+
+
+def _decompress(content: bytes) -> None:
+    from jax._src import compilation_cache
+
+    compilation_cache.decompress_executable(content)
 
 
 def _cpu_fingerprint() -> str:

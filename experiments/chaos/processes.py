@@ -49,17 +49,19 @@ class Forked:
         flags: Sequence[str],
         here: pathlib.Path,
         before: Callable[[], None] | None = None,
+        log: pathlib.Path | None = None,
     ):
         """Starts it.
 
         Args:
             verb: of the command.
             flags: of the command.
-            here: current directory; what it prints goes to the file ``{here}.log``.
+            here: current directory.
             before: called in the process before the command.
+            log: file for what it prints; ``{here}.log`` if None.
         """
         here.mkdir(parents=True, exist_ok=True)
-        self._log = here.with_name(f"{here.name}.log")
+        self._log = log or here.with_name(f"{here.name}.log")
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
@@ -67,18 +69,24 @@ class Forked:
             _be_command(verb, flags, here, self._log, before)
 
     def kill_after(self, cpu_seconds: float) -> bool:
-        """Kills it when it and what it started have used so much time of a CPU.
+        """Kills it `after` so much time; returns whether it had not ended before."""
+        is_running = self.after(cpu_seconds)
+        if is_running:
+            self.kill()
+        return is_running
+
+    def after(self, cpu_seconds: float) -> bool:
+        """Waits until it and what it started have used so much time of a CPU.
 
         Moments would otherwise depend on what else the machine does. Returns whether
-        it had not ended before.
+        it is still running.
         """
         while (
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         ):
             if _cpu_seconds(self.pid) >= cpu_seconds:
-                self.kill()
                 return True
-            time.sleep(0.002)
+            time.sleep(0.01)
         return False
 
     def kill(self, which: int = signal.SIGKILL) -> None:

@@ -60,10 +60,10 @@ def main() -> None:
         results = {}
         if args.output.exists():
             results = json.loads(args.output.read_text())
-        for case in workshop.cases:
-            if names and case.name not in names:
-                continue
-            kill_many(case, args.kills, workshop, results, args.output)
+        chosen = [each for each in workshop.cases if not names or each.name in names]
+        # In turns, so that all have been killed about as often wherever it ends.
+        while any([kill_some(each, args, workshop, results) for each in chosen]):
+            pass
     print(json.dumps(summarize(results), indent=1))
 
 
@@ -129,25 +129,27 @@ def hurry() -> None:
     reading._LAST_CHUNK_ROWS = 32
 
 
-def kill_many(
+def kill_some(
     case: commands.Case,
-    kills: int,
+    args: argparse.Namespace,
     workshop: Workshop,
     results: dict[str, Any],
-    output: pathlib.Path,
-) -> None:
-    """Chains until a command has been killed so often; keeps ``results`` in a file."""
+) -> bool:
+    """One chain more, if a command has not been killed often enough; keeps a file."""
     found = results.setdefault(case.name, {"chains": []})
+    done = sum(len(each["kills"]) for each in found["chains"])
+    if done >= args.kills:
+        return False
     found["cpu_seconds"] = round(workshop.cpu_seconds(case), 2)
-    while (done := sum(len(each["kills"]) for each in found["chains"])) < kills:
-        number = len(found["chains"])
-        most = min(KILLS_OF_A_CHAIN, kills - done)
-        chain = run_chain(case, number, most, workshop)
-        found["chains"].append(chain)
-        temporary = output.with_suffix(".tmp")
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
-        temporary.replace(output)
-        print(f"{time.strftime('%H:%M:%S')} {case.name} {number}: {chain}", flush=True)
+    number = len(found["chains"])
+    most = min(KILLS_OF_A_CHAIN, args.kills - done)
+    chain = run_chain(case, number, most, workshop)
+    found["chains"].append(chain)
+    temporary = args.output.with_suffix(".tmp")
+    temporary.write_text(json.dumps(results, indent=1) + "\n")
+    temporary.replace(args.output)
+    print(f"{time.strftime('%H:%M:%S')} {case.name} {number}: {chain}", flush=True)
+    return True
 
 
 def run_chain(
@@ -185,7 +187,7 @@ def run_chain(
         ended = processes.Forked(case.verb, flags, here, hurry).wait()
         chain["hanging"] += ended.num_left + (ended.status is None)
     # A command that was killed after its last line finds its result.
-    if ended.status != 0 and not _is_finished(ended.text):
+    if ended.status != 0 and not is_finished(ended.text):
         chain["failed"] = ended.text[-2000:]
         return chain
     compare(case, here, finished, workshop, chain)
@@ -218,7 +220,8 @@ def compare(
     ]
 
 
-def _is_finished(text: str) -> bool:
+def is_finished(text: str) -> bool:
+    """Whether a command says that all is there: it was killed after its last line."""
     return "is there already" in text or f"{commands.OUTPUT} exists" in text
 
 
