@@ -1,7 +1,5 @@
 import json
-import multiprocessing
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -113,20 +111,13 @@ def test_other_origin_is_refused_and_named(tmp_path, columns):
 
 def test_two_processes_cannot_write_one_stage(tmp_path):
     path = tmp_path / "stage"
-    with staging.open_stage(path, ORIGIN):
-        # Another process: locks belong to processes.
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(1) as pool:
-            found = pool.apply(try_to_open, (path,))
-            assert f"is being written by process {os.getpid()} on " in found
-
-
-def try_to_open(path: pathlib.Path) -> str:
-    try:
-        with staging.open_stage(path, ORIGIN):
-            return "opened"
-    except FileExistsError as error:
-        return str(error)
+    # The lock is of an opened file, and so refused in the same process too.
+    with (
+        staging.open_stage(path, ORIGIN),
+        pytest.raises(FileExistsError, match=f"by process {os.getpid()} on "),
+        staging.open_stage(path, ORIGIN),
+    ):
+        pass
 
 
 # ------------------------------------------------------------ preparing, interrupted
