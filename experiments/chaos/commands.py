@@ -197,11 +197,10 @@ def _read_screening(here: pathlib.Path) -> dict[str, Any]:
             {key: value for key, value in row.items() if not key.endswith(_TIMES)}
             for row in csv.DictReader(file)
         ]
-    from crystaljax.crystals import structure_files
-
+    crystals, _ = structure_files.read_extxyz(out / "candidates.extxyz")
     result["candidates"] = [
-        (crystal.atomic_numbers.tolist(), crystal.frac_coords.tolist())
-        for crystal, *_ in structure_files.read_extxyz(out / "candidates.extxyz")
+        (each.atomic_numbers.tolist(), each.frac_coords.tolist(), each.lattice.tolist())
+        for each in crystals
     ]
     about = json.loads((out / "screening.json").read_text())
     result["about"] = {k: v for k, v in about.items() if k not in _TIMES}

@@ -102,7 +102,7 @@ class Workshop:
         if not (here / commands.OUTPUT).exists():
             flags = self.flags(case)
             # The first one compiles.
-            for _ in range(1 if self.is_small else 2):
+            for _ in range(2):
                 shutil.rmtree(here, ignore_errors=True)
                 ended = processes.Forked(case.verb, flags, here, hurry).wait()
                 if ended.status != 0:
