@@ -92,6 +92,11 @@ def paper(task: str) -> Any:
     config.data.num_templates = 0
     # Share of structures whose templates are not shown in training.
     config.data.template_dropout = 0.0
+    # Network "orbits": orbits of a primitive cell, at most; structures with more are not
+    # trained on. Smaller arrays for the crystals that fit into them: pairs of orbits
+    # and sites, such as ((3, 8), (6, 16)).
+    config.data.orbits = 20
+    config.data.orbit_buckets = ()
     # Modification: pairs drawn per polymorph group and epoch, on average.
     config.data.pairs_per_group = 5.0
     # Modification: draw cells of rare sizes as often as those of frequent ones.
@@ -133,7 +138,8 @@ def paper(task: str) -> Any:
     config.sampler.draws = 1
 
     config.model = config_dict.ConfigDict()
-    # "unet", the paper's, or "transformer" over the sites (flow matching on the torus).
+    # "unet", the paper's; or for flow matching on the torus "transformer" over the sites,
+    # or "orbits", one over the orbits in the standard setting of the space group.
     config.model.network = "unet"
     # Transformer: width of a token, blocks, heads, features of a pair of sites, and
     # harmonics of coordinates.
@@ -147,6 +153,11 @@ def paper(task: str) -> Any:
     # Transformer: blocks of an estimator of energies that is trained beside it and
     # tells which of sampler.draws is the best; 0 for none.
     config.model.estimator_depth = 0
+    # Orbits: networks that say which Wyckoff positions are filled, whose probabilities
+    # are averaged, their width, and epochs of their training.
+    config.model.position_networks = 2
+    config.model.position_width = 128
+    config.model.position_epochs = 12
     # UNet, down to rematerialize where nothing else is said.
     # Channels of the UNet's first level, and of each level in multiples of it.
     config.model.channels = 128

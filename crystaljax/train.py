@@ -37,7 +37,13 @@ from crystaljax.system import (
 from crystaljax.system import options as options_lib
 from crystaljax.training import batches as batches_lib
 from crystaljax.training import build as build_training
-from crystaljax.training import checkpoints, runs, train_step
+from crystaljax.training import (
+    checkpoints,
+    orbit_batches,
+    orbit_training,
+    runs,
+    train_step,
+)
 from crystaljax.training import metrics as metrics_lib
 
 BUILTIN = "builtin"
@@ -85,23 +91,32 @@ def _train(
     )
     _require_new_or_resumed(workdir, config, resume)
     dataset = _open_dataset(config, workdir)
-    _require_fits(dataset, config.data.rows)
-    batches = batches_lib.build_batches(config, dataset)
+    of_orbits = build.is_of_orbits(config)
+    if of_orbits:
+        batches = orbit_batches.build_batches(config, dataset)
+    else:
+        _require_fits(dataset, config.data.rows)
+        batches = batches_lib.build_batches(config, dataset)
     iterator = pipeline.build_iterator(batches.source)
     num_steps, scale = batches.num_steps, batches.scale
     steps_per_dispatch = config.train.steps_per_dispatch
 
     # -------------------------------------------------------------- model and optimiser
-    trainee = build_training.build_trainee(config, scale, num_steps)
+    build_trainee = (
+        orbit_training.build_trainee if of_orbits else build_training.build_trainee
+    )
+    trainee = build_trainee(config, scale, num_steps)
     train_key = jax.jit(
         lambda: generation.key_of_seed(config.train.seed),
         out_shardings=sharding.replicated(mesh),
     )()
     dispatch_fn = train_step.build_dispatch_fn(trainee, mesh)
     sampling_mesh = sharding.build_local_mesh()
-    generator = build_sampling.build_generator(
-        config, trainee.model, scale, sampling_mesh, dataset.path
-    )
+    generator = None
+    if not of_orbits:
+        generator = build_sampling.build_generator(
+            config, trainee.model, scale, sampling_mesh, dataset.path
+        )
 
     # ------------------------------------------------------- run directory, checkpoints
     if sharding.is_first_process() and not runs.is_run(workdir):

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from crystaljax import defaults
 from crystaljax.crystals import structure
 from crystaljax.models import processes, scaling, schedules
-from crystaljax.models.networks import crystal_unet, interface, layers, transformer
+from crystaljax.models.networks import crystal_unet, layers, orbit_transformer, transformer
 from crystaljax.system import errors
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 STARTS = ("normal", "uniform", "torus", "source")
 ANSWERS = ("velocity", "direction")
-NETWORKS = ("unet", "transformer")
+NETWORKS = ("unet", "transformer", "orbits")
 
 
 def is_modification(config: Any) -> bool:
@@ -67,7 +67,36 @@ def row_buckets(config: Any) -> tuple[int, ...]:
     return (*buckets, rows)
 
 
-def build_model(config: Any) -> interface.Network:
+def is_of_orbits(config: Any) -> bool:
+    """Whether the network works on orbits in the standard setting, not on sites."""
+    return config.model.network == "orbits"
+
+
+def orbit_shapes(config: Any) -> tuple[tuple[int, int], ...]:
+    """Orbits and sites that arrays can have, the smallest first.
+
+    Raises:
+        ValueError: a bucket is no pair of positive integers, or beyond the largest.
+    """
+    largest = (config.data.orbits, structure.max_sites(config.data.rows))
+    shapes = {largest}
+    for bucket in config.data.orbit_buckets:
+        pair = tuple(bucket) if isinstance(bucket, list | tuple) else (bucket,)
+        if (
+            len(pair) != 2
+            or not all(isinstance(n, int) and n > 0 for n in pair)
+            or pair[0] > largest[0]
+            or pair[1] > largest[1]
+        ):
+            raise errors.UserError(
+                f"data.orbit_buckets has {bucket}; expected pairs of orbits and sites, "
+                f"at most {largest} (data.orbits and what data.rows holds)"
+            )
+        shapes.add((pair[0], pair[1]))
+    return tuple(sorted(shapes, key=lambda shape: shape[0] * shape[1]))
+
+
+def build_model(config: Any) -> Any:
     """The network.
 
     Raises:
@@ -79,31 +108,66 @@ def build_model(config: Any) -> interface.Network:
             return _build_unet(config)
         case "transformer":
             return _build_transformer(config)
+        case "orbits":
+            return _build_orbit_transformer(config)
         case name:
             raise errors.UserError(
                 f"unknown model.network {name!r}; expected one of {NETWORKS}"
             )
 
 
-def _build_transformer(config: Any) -> transformer.CrystalTransformer:
+def _build_orbit_transformer(config: Any) -> orbit_transformer.OrbitTransformer:
+    _require_directions(config)
+    model = config.model
+    if config.data.num_templates or model.estimator_depth:
+        raise errors.UserError(
+            "model.network is 'orbits', but data.num_templates is "
+            f"{config.data.num_templates} and model.estimator_depth is "
+            f"{model.estimator_depth}; expected 0 for both"
+        )
+    if (config.data.lattice, config.data.coordinates) != ("relative", "unit"):
+        raise errors.UserError(
+            "model.network is 'orbits', but data.lattice and data.coordinates are "
+            f"{config.data.lattice!r} and {config.data.coordinates!r}; expected "
+            "'relative' and 'unit'"
+        )
+    return orbit_transformer.OrbitTransformer(
+        width=model.width,
+        depth=model.depth,
+        num_heads=model.num_heads,
+        pair_features=model.pair_features,
+        num_harmonics=model.num_harmonics,
+        dropout=model.dropout,
+        time_scale=model.time_scale,
+        dtype=resolve_dtype(config.train.dtype),
+    )
+
+
+def _require_directions(config: Any) -> None:
+    """Raises UserError if a transformer does not fit the process or the task."""
     model, process = config.model, config.process
     asked = (process.name, process.start, process.answer)
     if asked != ("flow_matching", "torus", "direction"):
         raise errors.UserError(
-            "model.network is 'transformer', which answers with directions, but "
+            f"model.network is {model.network!r}, which answers with directions, but "
             f"process.name, .start and .answer are {asked}; expected "
             "('flow_matching', 'torus', 'direction')"
         )
     if is_modification(config):
         raise errors.UserError(
-            "model.network is 'transformer', which looks at no source crystals; set "
-            "task='generation' or model.network='unet'"
+            f"model.network is {model.network!r}, which looks at no source crystals; "
+            "set task='generation' or model.network='unet'"
         )
     if model.width % model.num_heads:
         raise errors.UserError(
             f"model.width is {model.width}, which {model.num_heads} heads cannot "
             "share; choose model.num_heads among its divisors"
         )
+
+
+def _build_transformer(config: Any) -> transformer.CrystalTransformer:
+    _require_directions(config)
+    model = config.model
     return transformer.CrystalTransformer(
         width=model.width,
         depth=model.depth,

@@ -8,13 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from crystaljax.crystals import sample_tensors, structure
-from crystaljax.models.networks import interface, layers
+from crystaljax.models.networks import interface, layers, orbit_transformer
 
 
 @functools.lru_cache(maxsize=16)
 def param_shapes(model: interface.Network, rows: int) -> Any:
     """Shapes and dtypes of a network's parameters; not to be changed."""
-    return jax.eval_shape(model.init, jax.random.key(0), *example_inputs(model, rows))
+    if isinstance(model, orbit_transformer.OrbitTransformer):
+        inputs = orbit_transformer.example_inputs()
+    else:
+        inputs = example_inputs(model, rows)
+    return jax.eval_shape(model.init, jax.random.key(0), *inputs)
 
 
 def example_inputs(model: interface.Network, rows: int) -> tuple[Any, ...]:

@@ -6,69 +6,60 @@ from conditions to all sites and the lattice.
 
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from crystaljax.crystals import orbits, sample_tensors
-from crystaljax.models import processes, samplers
+from crystaljax.models import processes, samplers, scaling
 from crystaljax.models.networks import orbit_transformer
 
 # Of a volume's logarithm in the first strain.
 _VOLUME = 2 / 3**0.5
 
 
-@flax.struct.dataclass
-class OrbitUnits:
-    """Units of the network, measured on training structures.
+def encode(
+    scale: scaling.Scaling,
+    tables: orbits.OrbitTables,
+    conditions: orbit_transformer.OrbitConditions,
+    parameters: Float[Array | np.ndarray, "batch orbits 3"],
+    strain: Float[Array | np.ndarray, "batch 6"],
+) -> Float[Array, "batch rows 3"]:
+    """What is free in crystals as a state of the network.
 
-    Attributes:
-        atomic_volumes: (104,), Å³, `scaling.fit_atomic_volumes`.
-        energy_mean, energy_scale: of the formation energy, eV/atom.
+    Lattices are relative to the volume that the atoms would fill.
     """
+    relative = jnp.asarray(strain).at[:, 0].add(-_size(scale, tables, conditions))
+    scaled = relative / orbit_transformer.STRAIN_UNITS
+    return orbit_transformer.pack(jnp.asarray(parameters), scaled)
 
-    atomic_volumes: Any
-    energy_mean: Any
-    energy_scale: Any
 
-    def scale_energy(self, energy: Any) -> Float[Array, " batch"]:
-        """eV/atom → what the network is given."""
-        scaled = (jnp.asarray(energy) - self.energy_mean) / self.energy_scale
-        return scaled.astype(jnp.float32)
+def decode(
+    scale: scaling.Scaling,
+    tables: orbits.OrbitTables,
+    conditions: orbit_transformer.OrbitConditions,
+    x: Float[Array, "batch rows 3"],
+) -> tuple[Float[Array, "batch orbits 3"], Float[Array, "batch 6"]]:
+    """The inverse of `encode`; parameters in [0, 1)."""
+    parameters, scaled = orbit_transformer.unpack(x)
+    relative = scaled * orbit_transformer.STRAIN_UNITS
+    strain = relative.at[:, 0].add(_size(scale, tables, conditions))
+    return sample_tensors.wrap(parameters), strain
 
-    def _size(self, tables, conditions):
-        group = jnp.asarray(conditions.space_group).astype(jnp.int32)[:, None]
-        positions = jnp.asarray(conditions.positions).astype(jnp.int32)
-        multiplicity = jnp.asarray(tables.multiplicity)[group, positions]
-        numbers = jnp.asarray(conditions.atomic_numbers).astype(jnp.int32)
-        volumes = jnp.asarray(self.atomic_volumes, jnp.float32)[numbers]
-        return _VOLUME * jnp.log(jnp.sum(volumes * multiplicity, axis=-1))
 
-    def encode(
-        self,
-        tables: orbits.OrbitTables,
-        conditions: orbit_transformer.OrbitConditions,
-        parameters: Float[Array | np.ndarray, "batch orbits 3"],
-        strain: Float[Array | np.ndarray, "batch 6"],
-    ) -> Float[Array, "batch rows 3"]:
-        """What is free in crystals as a state of the network."""
-        relative = jnp.asarray(strain).at[:, 0].add(-self._size(tables, conditions))
-        scaled = relative / orbit_transformer.STRAIN_UNITS
-        return orbit_transformer.pack(jnp.asarray(parameters), scaled)
-
-    def decode(
-        self,
-        tables: orbits.OrbitTables,
-        conditions: orbit_transformer.OrbitConditions,
-        x: Float[Array, "batch rows 3"],
-    ) -> tuple[Float[Array, "batch orbits 3"], Float[Array, "batch 6"]]:
-        """The inverse of `encode`; parameters in [0, 1)."""
-        parameters, scaled = orbit_transformer.unpack(x)
-        relative = scaled * orbit_transformer.STRAIN_UNITS
-        strain = relative.at[:, 0].add(self._size(tables, conditions))
-        return sample_tensors.wrap(parameters), strain
+def _size(
+    scale: scaling.Scaling,
+    tables: orbits.OrbitTables,
+    conditions: orbit_transformer.OrbitConditions,
+) -> Float[Array, " batch"]:
+    """The first strain of cells that the atoms would fill."""
+    group = jnp.asarray(conditions.space_group).astype(jnp.int32)[:, None]
+    positions = jnp.asarray(conditions.positions).astype(jnp.int32)
+    multiplicity = jnp.asarray(tables.multiplicity)[group, positions]
+    numbers = jnp.asarray(conditions.atomic_numbers).astype(jnp.int32)
+    volumes = jnp.asarray(scale.atomic_volumes, jnp.float32)[numbers]
+    return _VOLUME * jnp.log(jnp.sum(volumes * multiplicity, axis=-1))
 
 
 def compute_loss(
@@ -80,6 +71,7 @@ def compute_loss(
     data: Float[Array, "batch rows 3"],
     keys: Array,
     *,
+    coordinate_weight: float = 1.0,
     lattice_weight: float = 0.2,
 ) -> tuple[Array, dict[str, Array]]:
     """Mean loss over a batch, and its parts: squares per free parameter and strain.
@@ -108,7 +100,7 @@ def compute_loss(
     of_lattice = sample_tensors.lattice_rows(free)
     lattice = (sample_tensors.lattice_rows(squares)[..., :3] * of_lattice).sum((1, 2))
     lattice = lattice / of_lattice.sum(axis=(1, 2))
-    loss = coordinates.mean() + lattice_weight * lattice.mean()
+    loss = coordinate_weight * coordinates.mean() + lattice_weight * lattice.mean()
     num_free = jnp.maximum(jnp.sum(total > 0), 1)
     return loss, {
         "loss_coordinates": coordinates.sum() / num_free,
@@ -121,7 +113,7 @@ def sample(
     process: processes.FlowMatching,
     params: Any,
     tables: orbits.OrbitTables,
-    units: OrbitUnits,
+    scale: scaling.Scaling,
     conditions: orbit_transformer.OrbitConditions,
     keys: Array,
     *,
@@ -152,7 +144,7 @@ def sample(
         return process.velocity(answer, x, t) * free
 
     x = samplers.sample_euler(velocity, start, num_steps=num_steps)
-    parameters, strain = units.decode(tables, conditions, x * free)
+    parameters, strain = decode(scale, tables, conditions, x * free)
     layout = encoded.layout
     coords = sample_tensors.wrap(orbits.expand_sites(layout, parameters))
     numbers = jnp.take_along_axis(

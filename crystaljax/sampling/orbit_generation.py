@@ -23,7 +23,7 @@ from crystaljax.crystals import (
     wyckoff,
     wyckoff_assignments,
 )
-from crystaljax.models import orbit_flow, processes, wyckoff_model
+from crystaljax.models import orbit_flow, processes, scaling, wyckoff_model
 from crystaljax.models.networks import orbit_transformer
 from crystaljax.system import errors
 
@@ -127,7 +127,7 @@ def choose_positions(
 
 
 def build_conditions(
-    requests: Sequence[Request], num_orbits: int
+    requests: Sequence[Request], num_orbits: int, num_sites: int
 ) -> orbit_transformer.OrbitConditions:
     """What the network is given, in one shape.
 
@@ -137,6 +137,7 @@ def build_conditions(
     shape = (len(requests), num_orbits)
     numbers, positions = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     anchors = np.zeros(len(requests), np.int32)
+    counts = np.array([sum(each.question.counts) for each in requests], int)
     for row, request in enumerate(requests):
         of_row, places = wyckoff_model.orbits_of(request.question, request.assignment)
         if len(places) > num_orbits:
@@ -158,6 +159,7 @@ def build_conditions(
         positions,
         anchors,
         np.array([each.question.energy for each in requests], np.float32),
+        np.arange(num_sites) < counts[:, None],
     )
 
 
@@ -168,29 +170,30 @@ class OrbitGenerator:
     Attributes:
         model: the network.
         params: of it.
-        units: of it.
-        num_orbits: of the arrays; the number of sites is the model's.
+        scale: units of it.
+        num_orbits, num_sites: of the arrays.
         num_steps: network evaluations.
         batch_size: crystals at a time, always as many.
     """
 
     model: orbit_transformer.OrbitTransformer
     params: Any
-    units: orbit_flow.OrbitUnits
+    scale: scaling.Scaling
     num_orbits: int = 20
+    num_sites: int = 20
     num_steps: int = 10
     batch_size: int = 128
 
     @functools.cached_property
     def _sample_fn(self) -> Any:
-        def sample(params, units, tables, conditions, key, numbers):
+        def sample(params, scale, tables, conditions, key, numbers):
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
             _, _, *crystals = orbit_flow.sample(
                 self.model,
                 PROCESS,
                 params,
                 tables,
-                units,
+                scale,
                 conditions,
                 keys,
                 num_steps=self.num_steps,
@@ -217,11 +220,11 @@ class OrbitGenerator:
             UserError: a request has more sites or orbits than the model holds.
         """
         for request in requests:
-            if sum(request.question.counts) > self.model.num_sites:
+            if sum(request.question.counts) > self.num_sites:
                 raise errors.UserError(
                     f"the primitive cell of {request.question.formula} has "
                     f"{sum(request.question.counts)} sites, but the model holds "
-                    f"{self.model.num_sites}; use fewer formula units, or a model "
+                    f"{self.num_sites}; use fewer formula units, or a model "
                     "that holds more"
                 )
         crystals: list[structure.Crystal] = []
@@ -229,11 +232,11 @@ class OrbitGenerator:
             part = requests[start : start + self.batch_size]
             padding = self.batch_size - len(part)
             conditions = build_conditions(
-                [*part, *[part[-1]] * padding], self.num_orbits
+                [*part, *[part[-1]] * padding], self.num_orbits, self.num_sites
             )
             made = self._sample_fn(
                 self.params,
-                self.units,
+                self.scale,
                 self._tables,
                 conditions,
                 key,

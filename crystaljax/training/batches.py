@@ -56,7 +56,9 @@ def build_batches(
     return Batches(
         _build_source(config, examples, num_steps),
         num_steps,
-        _measure_scaling(config, dataset, examples.energies),
+        measure_scaling(
+            config, dataset, examples.energies, dataset.indices("train")
+        ),
         examples.energies,
     )
 
@@ -184,13 +186,12 @@ def _build_source(
     )
 
 
-def _measure_scaling(
-    config: Any, dataset: datasets.Dataset, energies: np.ndarray
+def measure_scaling(
+    config: Any, dataset: datasets.Dataset, energies: np.ndarray, indices: np.ndarray
 ) -> scaling.Scaling:
-    """Units of the network, measured on training structures."""
-    indices = dataset.indices("train")
+    """Units of the network, measured on these structures."""
     indices = indices[:: -(-len(indices) // _MAX_MEASURED)]
-    sites = structure.max_sites(config.data.rows)
+    sites = int(dataset.num_sites[indices].max())
     return build_training.build_scaling(
         config,
         dataset.lattice[indices],

@@ -198,6 +198,16 @@ def _has_axes(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+def require_accumulation(config: Any) -> None:
+    """Raises UserError if a batch cannot be cut into as many parts as it shall be."""
+    batch_size, parts = config.train.batch_size, config.train.accumulation_steps
+    if parts < 1 or batch_size % parts:
+        raise errors.UserError(
+            f"train.accumulation_steps is {parts}, which does not divide "
+            f"train.batch_size, {batch_size}; use one of its divisors"
+        )
+
+
 def build_trainee(
     config: Any, scale: scaling.Scaling, num_steps: int
 ) -> train_step.Trainee:
@@ -211,12 +221,7 @@ def build_trainee(
     Raises:
         ValueError: one of the parts that the config names is unknown or does not fit.
     """
-    batch_size, parts = config.train.batch_size, config.train.accumulation_steps
-    if parts < 1 or batch_size % parts:
-        raise errors.UserError(
-            f"train.accumulation_steps is {parts}, which does not divide "
-            f"train.batch_size, {batch_size}; use one of its divisors"
-        )
+    require_accumulation(config)
     model = build.build_model(config)
     return train_step.Trainee(
         scale=scale,

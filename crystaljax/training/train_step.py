@@ -24,7 +24,7 @@ _STRUCTURES_PER_ENERGY = 4
 
 CoordinateLoss = Callable[[scaling.Scaling, Array, Array, Array], Array]
 
-_compiled_in = functools.partial(flax.struct.field, pytree_node=False)
+compiled_in = functools.partial(flax.struct.field, pytree_node=False)
 
 
 @flax.struct.dataclass
@@ -78,24 +78,36 @@ class Trainee:
     scale: Any
     learning_rate: Any
     tables: Any
-    model: interface.Network = _compiled_in()
-    process: processes.Process = _compiled_in()
-    optimizer: optax.GradientTransformationExtraArgs = _compiled_in()
-    rows: int = _compiled_in()
-    coordinate_loss: CoordinateLoss = _compiled_in()
-    coordinate_weight: float = _compiled_in()
-    lattice_weight: float = _compiled_in()
-    energy_weight: float = _compiled_in()
-    ema_decay: float = _compiled_in()
-    accumulation_steps: int = _compiled_in(default=1)
-    template_dropout: float = _compiled_in(default=0.0)
+    model: interface.Network = compiled_in()
+    process: processes.Process = compiled_in()
+    optimizer: optax.GradientTransformationExtraArgs = compiled_in()
+    rows: int = compiled_in()
+    coordinate_loss: CoordinateLoss = compiled_in()
+    coordinate_weight: float = compiled_in()
+    lattice_weight: float = compiled_in()
+    energy_weight: float = compiled_in()
+    ema_decay: float = compiled_in()
+    accumulation_steps: int = compiled_in(default=1)
+    template_dropout: float = compiled_in(default=0.0)
+
+    def init_params(self, seed: int) -> Any:
+        """Fresh parameters, on the host."""
+        return initial.init_params(self.model, self.rows, seed)
+
+    def param_shapes(self) -> Any:
+        """Shapes and dtypes of the parameters."""
+        return initial.param_shapes(self.model, self.rows)
+
+    def compute_loss(
+        self, params: Any, batch: sample_tensors.CrystalBatch, keys: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        """See `compute_loss`."""
+        return compute_loss(self, params, batch, keys)
 
 
 def init_state(trainee: Trainee, seed: int, mesh: Mesh) -> TrainState:
     """The state before the first step, on every device."""
-    params = sharding.replicate(
-        initial.init_params(trainee.model, trainee.rows, seed), mesh
-    )
+    params = sharding.replicate(trainee.init_params(seed), mesh)
     # What it needs of the trainee is compiled in.
     static = jax.tree.map(lambda _: None, trainee)
     return _compiled_state_of(mesh)(static, params)
@@ -105,7 +117,7 @@ def state_shapes(trainee: Trainee) -> TrainState:
     """Shapes and dtypes of the state."""
     return jax.eval_shape(
         lambda params: _state_of(trainee, params),
-        initial.param_shapes(trainee.model, trainee.rows),
+        trainee.param_shapes(),
     )
 
 
@@ -248,7 +260,7 @@ def compute_gradients(
 
     def gradients_of(batch, keys):
         def loss_fn(params):
-            return compute_loss(trainee, params, batch, keys)
+            return trainee.compute_loss(params, batch, keys)
 
         if state.loss_scale is None:
             gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
@@ -309,7 +321,7 @@ def _step_keys(
 ) -> Array:
     """One key per crystal of the batch."""
     key = jax.random.fold_in(key, state.step)
-    return jax.random.split(key, batch.num_sites.shape[0])
+    return jax.random.split(key, jax.tree.leaves(batch)[0].shape[0])
 
 
 def apply_gradients(
@@ -370,10 +382,16 @@ class Dispatch:
         self, state: TrainState, batches: sample_tensors.CrystalBatch, key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
         """As many steps as there are batches; the state, and mean metrics."""
-        if len(batches.num_sites) > 1:
+        if len(jax.tree.leaves(batches)[0]) > 1:
             return self.many_fn(self.trainee, state, batches, key)
         gradients = self.gradients_fn(self.trainee, state, batches, key)
         return self.apply_fn(self.trainee, state, gradients)
+
+
+def _single_precision(leaf: Any) -> np.ndarray:
+    array = np.asarray(leaf)
+    is_index = np.issubdtype(array.dtype, np.integer) and array.ndim
+    return array if is_index else array.astype(np.float32)
 
 
 def build_dispatch_fn(trainee: Trainee, mesh: Mesh) -> Dispatch:
@@ -381,7 +399,7 @@ def build_dispatch_fn(trainee: Trainee, mesh: Mesh) -> Dispatch:
 
     Steps of a network that this process has trained before are not compiled again.
     """
-    numbers_on_host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), trainee)
+    numbers_on_host = jax.tree.map(_single_precision, trainee)
     return Dispatch(sharding.replicate(numbers_on_host, mesh), *_compiled_steps(mesh))
 
 

@@ -40,6 +40,8 @@ class OrbitConditions:
         positions: (batch, orbits), Wyckoff position plus 1; 0 where there is no orbit.
         anchor: (batch,), the orbit that fixes the origin along polar directions.
         energy: (batch,), in the network's unit.
+        has_site: (batch, sites), True where the cell has a site. Its width is that of
+            all arrays of sites.
     """
 
     space_group: Any
@@ -47,6 +49,7 @@ class OrbitConditions:
     positions: Any
     anchor: Any
     energy: Any
+    has_site: Any
 
 
 @flax.struct.dataclass
@@ -114,7 +117,6 @@ class OrbitTransformer(nn.Module):
         width, depth, num_heads: of the transformer.
         pair_features: of a pair of orbits.
         num_harmonics: of coordinates and parameters.
-        num_sites: of the arrays of all sites.
         dropout: share of what a block adds that is left out in training.
         time_scale: times are multiplied by this before the sinusoids.
         dtype: of the arithmetic.
@@ -125,7 +127,6 @@ class OrbitTransformer(nn.Module):
     num_heads: int = 4
     pair_features: int = 16
     num_harmonics: int = 4
-    num_sites: int = 20
     dropout: float = 0.0
     time_scale: float = 1000.0
     dtype: Any = jnp.float32
@@ -161,7 +162,8 @@ class OrbitTransformer(nn.Module):
         positions = jnp.asarray(conditions.positions).astype(jnp.int32)
         exists = positions > 0
         multiplicity = jnp.asarray(tables.multiplicity)[group[:, None], positions]
-        layout = orbits.lay_out(tables, group, positions, self.num_sites)
+        width = conditions.has_site.shape[1]
+        layout = orbits.lay_out(tables, group, positions, width)
         member = one_hot(layout.orbit, positions.shape[1])
         first = jnp.asarray(tables.first)[group[:, None], positions]
         linear = jnp.asarray(tables.linear)[first].astype(jnp.float32)
@@ -288,6 +290,19 @@ class OrbitTransformer(nn.Module):
     ) -> Float[Array, "batch rows 6"]:
         """Encodes the conditions and predicts."""
         return self.predict(x, t, self.encode_conditions(conditions, tables))
+
+
+def example_inputs() -> tuple[Any, ...]:
+    """What a network is applied to, for one crystal of one site."""
+    conditions = OrbitConditions(
+        jnp.ones(1, jnp.uint8),
+        jnp.ones((1, 1), jnp.uint8),
+        jnp.ones((1, 1), jnp.uint8),
+        jnp.zeros(1, jnp.int32),
+        jnp.zeros(1),
+        jnp.ones((1, 1), bool),
+    )
+    return jnp.zeros((1, 5, 3)), jnp.zeros(1), conditions, orbits.load_tables()
 
 
 def _harmonics(x: Array, count: int) -> Array:
