@@ -92,8 +92,8 @@ def paper(task: str) -> Any:
     config.data.num_templates = 0
     # Share of structures whose templates are not shown in training.
     config.data.template_dropout = 0.0
-    # Network "orbits": orbits of a primitive cell, at most; structures with more are not
-    # trained on. Smaller arrays for the crystals that fit into them: pairs of orbits
+    # Network "orbits": orbits of a primitive cell, at most; structures with more are
+    # not trained on. Smaller arrays for the crystals that fit into them: pairs of orbits
     # and sites, such as ((3, 8), (6, 16)).
     config.data.orbits = 20
     config.data.orbit_buckets = ()
@@ -138,7 +138,7 @@ def paper(task: str) -> Any:
     config.sampler.draws = 1
 
     config.model = config_dict.ConfigDict()
-    # "unet", the paper's; or for flow matching on the torus "transformer" over the sites,
+    # "unet", the paper's; for flow matching on the torus "transformer" over the sites,
     # or "orbits", one over the orbits in the standard setting of the space group.
     config.model.network = "unet"
     # Transformer: width of a token, blocks, heads, features of a pair of sites, and

@@ -18,11 +18,16 @@ import jax
 import numpy as np
 
 from crystaljax import command_line
-from crystaljax.crystals import structure, structure_files, validity
+from crystaljax.crystals import structure_files, validity
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs
 from crystaljax.models import build
-from crystaljax.sampling import batch_sizes, evaluation, generation
+from crystaljax.sampling import (
+    batch_sizes,
+    evaluation,
+    generation,
+    usable_structures,
+)
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import options as sampling_options
 from crystaljax.system import atomic_files, errors, sharding
@@ -111,8 +116,7 @@ def evaluate(
 def _choose_questions(
     config: Any, dataset: datasets.Dataset, options: EvaluateOptions
 ) -> evaluation.Questions:
-    sites = structure.max_sites(config.data.rows)
-    items = dataset.indices(options.split)
+    items, sites = usable_structures.find_usable(config, dataset, options.split)
     if build.is_modification(config) and len(items):
         items = pairs.lowest_energy_pairs(
             group=dataset.group,

@@ -69,14 +69,22 @@ class SampleOptions(sampling_options.SamplingOptions):
     max_atoms: int | None = options_lib.option(
         "Atoms of the cells of chemical systems, at most.", default=None, lower=1
     )
-    space_groups: str = options_lib.option(
-        sampling_options.SPACE_GROUPS, default="seen"
+    space_groups: str | None = options_lib.option(
+        f"{sampling_options.SPACE_GROUPS} 'likely' leaves them to a model of orbits, "
+        "whose default it is; that of others is 'seen'.",
+        default=None,
     )
-    energies: str = options_lib.option(
+    energies: str | None = options_lib.option(
         "Formation energies, eV/atom: values and ranges start:stop:step (both ends "
         "included), such as -0.3,-0.05:0.05:0.01; relative to `hull=` such as "
-        "hull+0.05,hull-0.2:hull:0.01.",
-        default="0",
+        "hull+0.05,hull-0.2:hull:0.01. 'low' is what the formula is likely to have, "
+        "the default of a model of orbits; that of others is 0.",
+        default=None,
+    )
+    wyckoff: str = options_lib.option(
+        "Positions that the elements fill, such as 'Ta:a B:d' (model of orbits; one "
+        "formula type and space group).",
+        default="",
     )
     hull: str | None = options_lib.option(
         "Entries of the hull: FILE.csv (formula, formation_energy), pymatgen's "
@@ -144,6 +152,10 @@ def build_request(options: SampleOptions) -> "crystaljax.sampling.requests.Reque
             "generation task"
         )
     vocabulary = runs.load_vocabulary(workdir)
+    of_orbits = build.is_of_orbits(config)
+    options = _with_defaults(options, of_orbits)
+    if of_orbits:
+        return _request_orbits(options, workdir, config, vocabulary)
     asked, columns, notes = _ask(
         options, vocabulary, structure.max_sites(config.data.rows)
     )
@@ -157,6 +169,102 @@ def build_request(options: SampleOptions) -> "crystaljax.sampling.requests.Reque
         batch_size=options.batch_size,
         checkpoint=options.checkpoint,
         columns=columns,
+    )
+
+
+def _with_defaults(options: SampleOptions, of_orbits: bool) -> SampleOptions:
+    """What is not said depends on what the model can say itself."""
+    from crystaljax.sampling import orbit_conditions
+
+    left = {
+        "--space_groups=likely": options.space_groups == orbit_conditions.LIKELY,
+        "--energies=low": options.energies == orbit_conditions.LOW,
+        "--wyckoff": bool(options.wyckoff),
+    }
+    asked = [flag for flag, is_asked in left.items() if is_asked]
+    if asked and not of_orbits:
+        raise errors.UserError(
+            f"{' and '.join(asked)} can be asked of a model of orbits "
+            "(configs/symmetric.py), and this is another; name space groups and "
+            "energies"
+        )
+    defaults = ("likely", "low") if of_orbits else ("seen", "0")
+    groups, energies = (
+        default if value is None else value
+        for value, default in zip(
+            (options.space_groups, options.energies), defaults, strict=True
+        )
+    )
+    return dataclasses.replace(options, space_groups=groups, energies=energies)
+
+
+def _request_orbits(
+    options: SampleOptions, workdir: pathlib.Path, config: Any, vocabulary: Any
+) -> "crystaljax.sampling.requests.Request":
+    """The request to a model of orbits."""
+    from crystaljax.models import build, scaling, wyckoff_files
+    from crystaljax.sampling import (
+        conditions,
+        formulas,
+        orbit_conditions,
+        requested_energies,
+        requests,
+    )
+    from crystaljax.training import runs
+
+    shape = build.orbit_shapes(config)[-1]
+    cells = formulas.expand_formulas(
+        options.formulas,
+        options.chemical_systems,
+        formula_units=options.formula_units,
+        max_atoms=options.max_atoms,
+    )
+    for formula in cells:
+        # Larger cells may be several primitive ones.
+        conditions.check_formula(formula, vocabulary, 4 * shape[1])
+    model = wyckoff_files.load(workdir / runs.POSITIONS, runs.REMEDY)
+    scale = scaling.load_scaling(workdir / "scaling.json")
+    notes: list[str] = []
+    above_hull = None
+    if options.energies == orbit_conditions.LOW:
+        values = orbit_conditions.low_energies(model, scale, cells)
+    else:
+        resolved = requested_energies.resolve_energies(
+            options.energies,
+            cells,
+            vocabulary,
+            hull_spec=options.hull,
+            hull_energy_model=options.hull_energy_model,
+        )
+        values, above_hull = resolved.values, resolved.above_hull
+        notes += resolved.notes
+    groups = None
+    if options.space_groups != orbit_conditions.LIKELY:
+        groups = conditions.parse_space_groups(options.space_groups, vocabulary)
+    asked = orbit_conditions.ask(
+        model,
+        scale,
+        cells,
+        groups,
+        values,
+        num_samples=options.num_samples,
+        shape=shape,
+        seed=options.seed,
+        wyckoff=options.wyckoff,
+        above_hull=above_hull,
+    )
+    notes += asked.notes
+    return requests.Request(
+        workdir=workdir,
+        config=config,
+        conditions=asked.conditions,
+        wording=_wording(options),
+        notes=notes + conditions.outside_training(asked.conditions, vocabulary),
+        seed=options.seed,
+        batch_size=options.batch_size,
+        checkpoint=options.checkpoint,
+        columns=asked.columns(),
+        orbits=asked.requests,
     )
 
 

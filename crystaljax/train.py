@@ -23,7 +23,7 @@ from crystaljax import command_line
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
-from crystaljax.models import build
+from crystaljax.models import build, wyckoff_files, wyckoff_model
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import estimation, generation
 from crystaljax.system import (
@@ -43,6 +43,7 @@ from crystaljax.training import (
     orbit_training,
     runs,
     train_step,
+    wyckoff_training,
 )
 from crystaljax.training import metrics as metrics_lib
 
@@ -112,17 +113,24 @@ def _train(
     )()
     dispatch_fn = train_step.build_dispatch_fn(trainee, mesh)
     sampling_mesh = sharding.build_local_mesh()
-    generator = None
-    if not of_orbits:
-        generator = build_sampling.build_generator(
-            config, trainee.model, scale, sampling_mesh, dataset.path
-        )
 
     # ------------------------------------------------------- run directory, checkpoints
     if sharding.is_first_process() and not runs.is_run(workdir):
         vocabulary = _describe_data(config, dataset, batches.energies)
         runs.create_run(workdir, config, scale, vocabulary)
     sharding.wait_for_all("run directory")
+    if of_orbits:
+        generator = build_sampling.build_orbit_generator(
+            config,
+            trainee.model,
+            scale,
+            sampling_mesh,
+            _positions(config, dataset, scale, workdir, show_progress),
+        )
+    else:
+        generator = build_sampling.build_generator(
+            config, trainee.model, scale, sampling_mesh, dataset.path
+        )
     manager = checkpoints.open_manager(workdir, config.train.keep_checkpoints)
     # Metrics stay on the device until they are logged: fetching one waits for it.
     pending: list[Any] = []
@@ -229,7 +237,7 @@ def _train(
 
 
 def validate(
-    config: Any, generator: generation.Generator, dataset: datasets.Dataset
+    config: Any, generator: Any, dataset: datasets.Dataset
 ) -> dict[str, float]:
     """Match rates and validity on structures, or pairs, of the validation split.
 
@@ -240,8 +248,7 @@ def validate(
     from crystaljax.sampling import evaluation
 
     count = config.evaluation.num_structures
-    indices = dataset.indices("val")
-    sites = structure.max_sites(config.data.rows)
+    indices, sites = usable_structures.find_usable(config, dataset, "val")
     if len(indices) == 0 or count == 0:
         return {}
     if build.is_modification(config):
@@ -273,6 +280,32 @@ def validate(
     if generator.energy_error is not None:
         summary["energy_error"] = generator.energy_error
     return {f"validation/{name}": value for name, value in summary.items()}
+
+
+def _positions(
+    config: Any,
+    dataset: datasets.Dataset,
+    scale: Any,
+    workdir: pathlib.Path,
+    show_progress: bool,
+) -> wyckoff_model.WyckoffModel:
+    """The models of energies, groups and positions, trained the first time."""
+    path = workdir / runs.POSITIONS
+    if sharding.is_first_process() and not path.exists():
+        model = wyckoff_training.train_on(
+            dataset,
+            scale,
+            wyckoff_training.Settings(
+                num_epochs=config.model.position_epochs,
+                num_networks=config.model.position_networks,
+                width=config.model.position_width,
+                seed=config.train.seed,
+            ),
+            show_progress=show_progress,
+        )
+        wyckoff_files.save(model, path)
+    sharding.wait_for_all("positions")
+    return wyckoff_files.load(path, runs.REMEDY)
 
 
 def _require_new_or_resumed(workdir: pathlib.Path, config: Any, resume: bool) -> None:

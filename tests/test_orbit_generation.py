@@ -19,10 +19,10 @@ RUTILE = np.array([22, 22, 8, 8, 8, 8])
 @functools.cache
 def generator(batch_size=4):
     model = orbit_transformer.OrbitTransformer(
-        width=16, depth=1, num_heads=2, pair_features=4, num_sites=12
+        width=16, depth=1, num_heads=2, pair_features=4
     )
     tables = orbits.load_tables()
-    conditions = orbit_generation.build_conditions([request()], 5)
+    conditions = orbit_generation.build_conditions([request()], 5, 12)
     x = jnp.zeros((1, 9, 3))
     params = jax.jit(model.init)(jax.random.key(0), x, jnp.zeros(1), conditions, tables)
     rng = np.random.default_rng(0)
@@ -31,7 +31,13 @@ def generator(batch_size=4):
     )
     units = orbit_flow.OrbitUnits(np.full(104, 15.0), 0.0, 1.0)
     return orbit_generation.OrbitGenerator(
-        model, params, units, num_orbits=5, num_steps=2, batch_size=batch_size
+        model,
+        params,
+        units,
+        num_orbits=5,
+        num_sites=12,
+        num_steps=2,
+        batch_size=batch_size,
     )
 
 

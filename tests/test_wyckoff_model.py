@@ -12,7 +12,8 @@ from crystaljax.crystals import (
     wyckoff,
     wyckoff_assignments,
 )
-from crystaljax.models import wyckoff_model
+from crystaljax.models import prototype_library, wyckoff_files, wyckoff_model
+from crystaljax.system import errors
 from crystaljax.training import wyckoff_training
 
 HALIDES, METALS = (9, 17, 35, 53), (3, 11, 19, 37, 55)
@@ -110,13 +111,78 @@ def test_groups_that_a_formula_cannot_have_are_impossible():
 
 
 def test_a_structure_is_not_shown_its_own_formula():
-    library = trained().library
+    examples = [(question(m, h, 225), ((0,), (1,))) for m in METALS for h in HALIDES]
+    library, shares = prototype_library.build_library(examples)
+    assert library.sizes.sum() == len(examples) > len(library) > 1
     asked = question(11, 17, 225)
-    members, distances = library.nearest(asked, 50)
-    assert len(members) == 14
-    assert all(library.questions[i].formula != asked.formula for i in members)
-    assert (np.diff(distances) >= 0).all()
+    assert library.nearest(asked, 50)[0] == library.nearest(asked, 50, {})[0]
+    # Without the formula the entries are those of the others.
+    rest = [each for each in examples if each[0].formula != asked.formula]
+    ((entry, share),) = shares[asked.formula].items()
+    assert share.size == 1 and library.sizes[entry] > 1
+    members, distances = library.nearest(asked, 50, shares[asked.formula])
+    assert (np.diff(distances) >= 0).all() and len(members) == len(library)
+    mendeleev = elements.mendeleev_number()
+    of_entry = [
+        mendeleev[list(q.species)] for q, _ in rest if entry in shares[q.formula]
+    ]
+    apart = (np.mean(of_entry, axis=0) - mendeleev[list(asked.species)]) / 10
+    expected = np.sqrt(
+        np.mean(apart**2)
+        + np.mean(
+            [0.1 * (q.species[0] == 3) for q, _ in rest if entry in shares[q.formula]]
+            - np.float64(0)
+        )
+        ** 2
+    )
+    assert distances[members.index(entry)] == pytest.approx(expected)
     assert library.nearest(question(11, 17, 62, (4, 4)), 4)[0] == []
+
+
+def test_an_entry_of_one_formula_is_not_shown_to_it():
+    examples = [(question(11, 17, 225), ((0,), (1,)))] * 3
+    library, shares = prototype_library.build_library(examples)
+    asked = question(11, 17, 225)
+    assert library.nearest(asked, 4)[0] == [0]
+    assert library.nearest(asked, 4, shares[asked.formula])[0] == []
+
+
+def test_energies_are_learned():
+    found = trained().likely_energies([question(3, 9, 0), question(19, 35, 0)])
+    np.testing.assert_allclose(found, [0.1, 0.0], atol=0.03)
+
+
+def test_a_model_is_the_same_when_it_is_read_back(tmp_path):
+    model, path = trained(), tmp_path / "positions.npz"
+    wyckoff_files.save(model, path)
+    again = wyckoff_files.load(path, "train again")
+    asked = [question(11, 9, 221), question(19, 35, 225)]
+    assert again.likely_assignments(asked, 3) == model.likely_assignments(asked, 3)
+    open_asked = [question(37, 9, 0)]
+    np.testing.assert_array_equal(
+        again.group_probabilities(open_asked), model.group_probabilities(open_asked)
+    )
+    np.testing.assert_array_equal(
+        again.likely_energies(open_asked), model.likely_energies(open_asked)
+    )
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "half", "other"])
+def test_a_damaged_model_is_named(tmp_path, damage):
+    path = tmp_path / "positions.npz"
+    wyckoff_files.save(trained(), path)
+    data = path.read_bytes()
+    match damage:
+        case "missing":
+            path.unlink()
+        case "empty":
+            path.write_bytes(b"")
+        case "half":
+            path.write_bytes(data[: len(data) // 2])
+        case "other":
+            np.savez(path, version=np.array(99))
+    with pytest.raises(errors.UserError, match=r"positions\.npz .*; train again"):
+        wyckoff_files.load(path, "train again")
 
 
 def test_group_that_cannot_hold_the_sites_is_named():

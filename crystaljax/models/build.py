@@ -14,7 +14,12 @@ import jax.numpy as jnp
 from crystaljax import defaults
 from crystaljax.crystals import structure
 from crystaljax.models import processes, scaling, schedules
-from crystaljax.models.networks import crystal_unet, layers, orbit_transformer, transformer
+from crystaljax.models.networks import (
+    crystal_unet,
+    layers,
+    orbit_transformer,
+    transformer,
+)
 from crystaljax.system import errors
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

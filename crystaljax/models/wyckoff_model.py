@@ -17,18 +17,16 @@ import numpy as np
 from jaxtyping import Bool
 
 from crystaljax.crystals import (
-    elements,
     orbits,
     space_groups,
     standard_choice,
     wyckoff,
     wyckoff_assignments,
 )
+from crystaljax.models import prototype_library
 from crystaljax.models.networks import wyckoff_networks
 from crystaljax.system import errors
 
-# Mendeleev numbers that count as much as one deviation of the energy.
-_NUMBERS_PER_DEVIATION = 10
 # Farther is as far.
 _MAX_DISTANCE = 5.0
 # States whose probabilities are computed at once; always as many, padded.
@@ -37,50 +35,8 @@ _BATCH_SIZES = (64, 1024)
 Inputs = dict[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """What positions, or a group, are wanted for.
-
-    Attributes:
-        species: atomic numbers in the order of `standard_choice.species_order`.
-        counts: sites of each in the primitive cell.
-        energy: in deviations of the training structures from their mean.
-        space_group: 1-230; 0 where it is what is asked for.
-    """
-
-    species: tuple[int, ...]
-    counts: tuple[int, ...]
-    energy: float
-    space_group: int = 0
-
-    @property
-    def formula(self) -> str:
-        """Reduced formula."""
-        return elements.reduced_formula(np.repeat(self.species, self.counts))
-
-
-def question_of(
-    atomic_numbers: np.ndarray, energy: float, space_group: int = 0, num_cells: int = 1
-) -> Question:
-    """A question about a cell that holds ``num_cells`` primitive cells.
-
-    Raises:
-        UserError: the sites cannot be divided among these.
-    """
-    numbers = np.asarray(atomic_numbers)
-    counts = collections.Counter(numbers[numbers > 0].tolist())
-    if any(count % num_cells for count in counts.values()):
-        raise errors.UserError(
-            f"a cell of {dict(counts)} sites cannot be {num_cells} primitive cells; "
-            "expected a divisor of all numbers"
-        )
-    species = tuple(standard_choice.species_order(numbers[numbers > 0]))
-    return Question(
-        species,
-        tuple(counts[each] // num_cells for each in species),
-        float(energy),
-        int(space_group),
-    )
+Question = prototype_library.Question
+question_of = prototype_library.question_of
 
 
 def assignment_of(crystal: orbits.OrbitCrystal) -> wyckoff_assignments.Assignment:
@@ -103,55 +59,6 @@ def orbits_of(
     ]
     positions = [index for filled in assignment for index in filled]
     return np.array(numbers), np.array(positions)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Library:
-    """Known structures, whose answers are shown with a question.
-
-    Attributes:
-        questions: with their space groups.
-        assignments: of each.
-    """
-
-    questions: Sequence[Question]
-    assignments: Sequence[wyckoff_assignments.Assignment]
-
-    @functools.cached_property
-    def _by_counts(self) -> Mapping[Any, np.ndarray]:
-        members = collections.defaultdict(list)
-        for index, each in enumerate(self.questions):
-            members[each.counts].append(index)
-            members[each.counts, each.space_group].append(index)
-        return {key: np.array(found) for key, found in members.items()}
-
-    @functools.cached_property
-    def _formulas(self) -> np.ndarray:
-        return np.array([each.formula for each in self.questions])
-
-    @functools.cached_property
-    def _energies(self) -> np.ndarray:
-        return np.array([each.energy for each in self.questions])
-
-    def nearest(self, question: Question, count: int) -> tuple[list[int], np.ndarray]:
-        """Structures of other formulas, the nearest first, and their distances.
-
-        They have the same counts, and the same group if the question has one.
-        """
-        key: Any = question.counts
-        if question.space_group:
-            key = (question.counts, question.space_group)
-        members = self._by_counts.get(key, np.zeros(0, int))
-        members = members[self._formulas[members] != question.formula]
-        if not len(members):
-            return [], np.zeros(0)
-        numbers = elements.mendeleev_number()
-        theirs = np.array([self.questions[i].species for i in members.tolist()])
-        apart = numbers[theirs] - numbers[list(question.species)]
-        squares = np.mean((apart / _NUMBERS_PER_DEVIATION) ** 2, axis=1)
-        squares += (self._energies[members] - question.energy) ** 2
-        order = np.argsort(squares, kind="stable")[:count]
-        return members[order].tolist(), np.sqrt(squares[order])
 
 
 # ------------------------------------------------------------------------------- inputs
@@ -194,14 +101,36 @@ def position_inputs(
     }
 
 
-def group_inputs(question: Question, library: Library) -> Inputs:
+def group_inputs(
+    question: Question,
+    library: prototype_library.Library,
+    without: prototype_library.Shares | None = None,
+) -> Inputs:
     """What the network of groups is given."""
-    members, distances = library.nearest(question, wyckoff_networks.NUM_VOTES)
-    voted = np.zeros(wyckoff_networks.NUM_VOTES, np.int32)
-    voted[: len(members)] = [library.questions[i].space_group for i in members]
+    count = wyckoff_networks.NUM_VOTES
+    members, distances = library.nearest(question, count, without)
+    voted = np.zeros(count, np.int32)
+    voted[: len(members)] = library.space_groups[members]
     return _species_inputs(question, distances) | {
         "voted": voted,
         "mask": _possible_groups(tuple(sorted(question.counts))),
+    }
+
+
+def energy_inputs(
+    question: Question,
+    library: prototype_library.Library,
+    without: prototype_library.Shares | None = None,
+) -> Inputs:
+    """What the network of energies is given; the question's own is not among it."""
+    count = wyckoff_networks.NUM_VOTES
+    question = dataclasses.replace(question, energy=np.nan, space_group=0)
+    members, distances = library.nearest(question, count, without)
+    voted = np.zeros(count, np.float32)
+    voted[: len(members)] = library.energies[members]
+    return _species_inputs(question, distances) | {
+        "voted_energies": voted,
+        "energy": np.float32(0),
     }
 
 
@@ -249,14 +178,16 @@ def stack(inputs: Sequence[Inputs]) -> Inputs:
 def steps_of(
     question: Question,
     assignment: wyckoff_assignments.Assignment,
-    library: Library,
+    library: prototype_library.Library,
+    without: prototype_library.Shares | None = None,
 ) -> list[tuple[Inputs, int]]:
     """The steps that lead to an assignment: inputs, and the position that is filled.
 
     Raises:
         UserError: the assignment does not fit the question.
     """
-    members, distances = library.nearest(question, wyckoff_networks.NUM_VOTES)
+    count = wyckoff_networks.NUM_VOTES
+    members, distances = library.nearest(question, count, without)
     shown = [library.assignments[i] for i in members]
     partial = wyckoff_assignments.begin(question.space_group, question.counts)
     steps = []
@@ -273,16 +204,18 @@ class WyckoffModel:
     """Trained networks with the structures whose answers they are shown.
 
     Attributes:
-        library: of known structures.
+        library: of known prototypes.
         position_params: of one or more `PositionNetwork`, whose probabilities are
             averaged.
         group_params: of a `GroupNetwork`.
+        energy_params: of an `EnergyNetwork`.
         width: of the networks.
     """
 
-    library: Library
+    library: prototype_library.Library
     position_params: Sequence[Any]
     group_params: Any
+    energy_params: Any
     width: int = 128
 
     @functools.cached_property
@@ -298,6 +231,10 @@ class WyckoffModel:
     def _group_fn(self) -> Callable[[Any, Inputs], Any]:
         network = wyckoff_networks.GroupNetwork(self.width)
         return jax.jit(lambda params, x: jax.nn.log_softmax(network.apply(params, x)))
+
+    @functools.cached_property
+    def _energy_fn(self) -> Callable[[Any, Inputs], Any]:
+        return jax.jit(wyckoff_networks.EnergyNetwork(self.width).apply)
 
     @functools.cached_property
     def _table(self) -> np.ndarray:
@@ -386,6 +323,11 @@ class WyckoffModel:
         """Logarithms of the probabilities of groups, (questions, 231)."""
         inputs = stack([group_inputs(each, self.library) for each in questions])
         return np.asarray(self._group_fn(self.group_params, inputs))
+
+    def likely_energies(self, questions: Sequence[Question]) -> np.ndarray:
+        """Energies that the formulas are known to have, in the unit of `Question`."""
+        inputs = stack([energy_inputs(each, self.library) for each in questions])
+        return np.asarray(self._energy_fn(self.energy_params, inputs))
 
 
 def _merge(

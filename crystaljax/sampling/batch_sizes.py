@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from crystaljax.crystals import structure
-from crystaljax.sampling import generation
+from crystaljax.sampling import generation, orbit_generation
 from crystaljax.sampling.conditions import Conditions
 from crystaljax.system import errors
 from crystaljax.system import sharding as parallel
@@ -52,6 +52,11 @@ def resolve(
     if asked != AUTO:
         raise errors.UserError(
             f"batch_size is {asked!r}; expected an integer or {AUTO!r}"
+        )
+    if isinstance(generator, orbit_generation.OrbitGenerator):
+        return generator, (
+            f"{default} samples are made at a time, as in the config: a model of "
+            "orbits does not choose the size"
         )
     num_samples = len(conditions) if num_samples is None else num_samples
     # What holds the largest crystals holds all others.

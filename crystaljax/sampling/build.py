@@ -1,8 +1,10 @@
 """From a config to its sampler."""
 
+import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,11 +12,26 @@ import numpy as np
 from jax.sharding import Mesh
 
 from crystaljax import defaults
-from crystaljax.models import build, processes, samplers, scaling, schedules
-from crystaljax.models.networks import interface
-from crystaljax.sampling import estimation, generation, options
+from crystaljax.crystals import orbits
+from crystaljax.models import (
+    build,
+    processes,
+    samplers,
+    scaling,
+    schedules,
+    wyckoff_files,
+    wyckoff_model,
+)
+from crystaljax.models.networks import interface, orbit_transformer
+from crystaljax.sampling import (
+    estimation,
+    generation,
+    likely_orbits,
+    options,
+    orbit_generation,
+)
 from crystaljax.system import errors, sharding
-from crystaljax.training import checkpoints
+from crystaljax.training import checkpoints, runs
 
 
 def override_sampler(config: Any, settings: options.SamplerSettings) -> Any:
@@ -133,19 +150,76 @@ def build_generator(
     )
 
 
+def build_orbit_generator(
+    config: Any,
+    model: orbit_transformer.OrbitTransformer,
+    scale: scaling.Scaling,
+    mesh: Mesh,
+    positions: wyckoff_model.WyckoffModel,
+) -> orbit_generation.OrbitGenerator:
+    """What makes crystals as orbits, complete but for the parameters of the network.
+
+    Args:
+        config: of the run, with the sampler to use.
+        model: the network.
+        scale: units of the network.
+        mesh: from `sharding.build_local_mesh`.
+        positions: models of energies, groups and positions.
+
+    Raises:
+        ValueError: a sampler other than Euler, or several draws of a sample.
+    """
+    if config.sampler.name != "euler" or config.sampler.draws != 1:
+        raise errors.UserError(
+            f"sampler.name is {config.sampler.name!r} and sampler.draws is "
+            f"{config.sampler.draws}, but a model of orbits is sampled by 'euler', one "
+            "draw a sample; leave --sampler and --draws out"
+        )
+    process = build.build_process(config)
+    assert isinstance(process, processes.FlowMatching)
+    scale = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), scale)
+    scale, tables = sharding.replicate((scale, orbits.load_tables()), mesh)
+    return orbit_generation.OrbitGenerator(
+        generate_fn=orbit_generation.build_generate_fn(
+            model, process, config.sampler.num_steps, mesh
+        ),
+        scale=scale,
+        tables=tables,
+        positions=positions,
+        mesh=mesh,
+        shapes=build.orbit_shapes(config),
+        batch_size=config.evaluation.batch_size,
+    )
+
+
 def generator_of_run(
-    run: checkpoints.Run, config: Any, mesh: Mesh
-) -> generation.Generator:
+    run: checkpoints.Run,
+    config: Any,
+    mesh: Mesh,
+    requests: Sequence[likely_orbits.Request] = (),
+) -> generation.Generator | orbit_generation.OrbitGenerator:
     """The generator of a trained network.
 
     Args:
         run: with its parameters on the mesh.
         config: of the run, with the sampler to use.
         mesh: from `sharding.build_local_mesh`.
+        requests: orbits of each sample, for a model of orbits; it chooses them itself
+            where there are none.
 
     Raises:
         FileNotFoundError, ValueError: see `build_generator`.
     """
+    if build.is_of_orbits(config):
+        generator = build_orbit_generator(
+            config,
+            run.model,
+            run.scale,
+            mesh,
+            wyckoff_files.load(run.workdir / runs.POSITIONS, runs.REMEDY),
+        )
+        generator = dataclasses.replace(generator, requests=requests)
+        return generator.with_params(run.params, run.energy_error)
     generator = build_generator(
         config, run.model, run.scale, mesh, run.vocabulary.get("dataset")
     )

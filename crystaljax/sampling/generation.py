@@ -80,6 +80,29 @@ class Generator:
         """The same with other parameters, and the error of their estimates."""
         return dataclasses.replace(self, params=params, energy_error=energy_error)
 
+    def for_conditions(self, conditions: Conditions) -> "Generator":
+        """The same: it needs to know nothing of all samples before it makes some."""
+        del conditions
+        return self
+
+    def plan_batches(
+        self, conditions: Conditions, numbers: Int[np.ndarray, " wanted"]
+    ) -> "list[Batch]":
+        """See `plan_batches`."""
+        return plan_batches(
+            np.asarray(conditions.num_sites),
+            numbers,
+            row_buckets=self.row_buckets,
+            batch_size=self.batch_size,
+            num_devices=self.mesh.size,
+        )
+
+    def generate_batches(
+        self, conditions: Conditions, key: Array, batches: "Sequence[Batch]"
+    ) -> Iterator[tuple[list[int], list[structure.Crystal]]]:
+        """See `generate_batches`."""
+        yield from generate_batches(self, conditions, key, batches)
+
     @property
     def numbers(self) -> tuple[Any, scaling.Scaling | None]:
         """First arguments of the compiled functions: variables and units."""
@@ -365,13 +388,9 @@ def generate(
         # All have to plan the same batches, whatever their memory holds.
         sizes = multihost_utils.process_allgather(np.array(batch_size))
         batch_size = int(np.min(sizes))
-    batches = plan_batches(
-        np.asarray(conditions.num_sites),
-        np.arange(len(conditions)),
-        row_buckets=generator.row_buckets,
-        batch_size=batch_size,
-        num_devices=mesh.size,
-    )
+        generator = dataclasses.replace(generator, batch_size=batch_size)
+    generator = generator.for_conditions(conditions)
+    batches = generator.plan_batches(conditions, np.arange(len(conditions)))
     share = batches[jax.process_index() :: jax.process_count()]
     progress = tqdm.tqdm(
         total=sum(len(batch.numbers) for batch in share),
@@ -381,7 +400,7 @@ def generate(
     )
     made: dict[int, structure.Crystal] = {}
     with progress:
-        for numbers, crystals in generate_batches(generator, conditions, key, share):
+        for numbers, crystals in generator.generate_batches(conditions, key, share):
             made.update(zip(numbers, crystals, strict=True))
             progress.update(len(numbers))
     if jax.process_count() > 1:

@@ -1,138 +1,39 @@
-"""From questions to crystals by way of their orbits: positions first, then the flow.
+"""From orbits that are wanted to crystals, in batches over the devices.
 
 The device does all that is between conditions and arrays in one compiled call of a
 fixed shape: noise, sampler, expansion to all sites, lattice. The host looks the
-positions up, and decodes.
+positions up (`likely_orbits`), and decodes.
 """
 
+import collections
 import dataclasses
-import functools
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Integer
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
 
-from crystaljax.crystals import (
-    orbits,
-    standard_choice,
-    standard_groups,
-    structure,
-    wyckoff,
-    wyckoff_assignments,
-)
+from crystaljax.crystals import orbits, standard_choice, standard_groups, structure
 from crystaljax.models import orbit_flow, processes, scaling, wyckoff_model
 from crystaljax.models.networks import orbit_transformer
-from crystaljax.system import errors
+from crystaljax.sampling import generation, likely_orbits
+from crystaljax.sampling.conditions import Conditions
+from crystaljax.system import errors, sharding
 
-# The path from noise to crystals, in training and sampling.
-PROCESS = processes.FlowMatching(
-    processes.sample_torus, period=1.0, answer="direction", time_power=2.0
-)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Request:
-    """A crystal that is wanted, down to the positions of its orbits.
-
-    Attributes:
-        question: its primitive cell's formula, its space group and energy.
-        assignment: which positions the species fill.
-        num_cells: primitive cells in the cell that is to be made.
-        probability: of the assignment, by the model; 1 where it was given.
-    """
-
-    question: wyckoff_model.Question
-    assignment: wyckoff_assignments.Assignment
-    num_cells: int = 1
-    probability: float = 1.0
-
-
-def find_question(
-    atomic_numbers: Integer[np.ndarray, " sites"], space_group: int, energy: float
-) -> tuple[wyckoff_model.Question, int]:
-    """The question that a cell's formula is, with the number of its primitive cells.
-
-    The cell is a primitive one if the group can hold the sites so, else of as few
-    primitive cells as there must be.
-
-    Args:
-        atomic_numbers: of the cell.
-        space_group: 1-230.
-        energy: in deviations of the training structures from their mean.
-
-    Raises:
-        UserError: the group cannot have the formula; the message names cell sizes that
-            it can have.
-    """
-    whole = wyckoff_model.question_of(atomic_numbers, energy, space_group)
-    divisor = math.gcd(*whole.counts)
-    for num_cells in range(1, divisor + 1):
-        if divisor % num_cells:
-            continue
-        question = wyckoff_model.question_of(
-            atomic_numbers, energy, space_group, num_cells
-        )
-        if wyckoff_assignments.count_assignments(space_group, question.counts):
-            return question, num_cells
-    largest = 4 * sum(whole.counts)
-    units = wyckoff_assignments.formula_units(space_group, whole.counts, largest)
-    remedy = "expected another group"
-    if units:
-        sizes = [str(sum(whole.counts) // divisor * each) for each in units[:3]]
-        remedy = f"expected another group, or cells of {', '.join(sizes)} sites"
-    raise errors.UserError(
-        f"space group {space_group} cannot hold {list(whole.counts)} sites: its "
-        f"positions hold {wyckoff.describe_positions(space_group)}; {remedy}"
-    )
-
-
-def choose_positions(
-    model: wyckoff_model.WyckoffModel,
-    questions: Sequence[tuple[wyckoff_model.Question, int]],
-    *,
-    num_samples: int = 1,
-    seed: int = 0,
-    num_considered: int = 16,
-) -> list[list[Request]]:
-    """Requests for each question: the likeliest positions first, then drawn ones.
-
-    Args:
-        model: of positions.
-        questions: with their numbers of primitive cells, `find_question`.
-        num_samples: requests for each. The first has the likeliest positions; others
-            are drawn by their probability from the likeliest ``num_considered``.
-        seed: of the draws; those of a question depend on its number alone.
-        num_considered: assignments that are drawn from.
-    """
-    likely = model.likely_assignments([each for each, _ in questions], num_considered)
-    requests = []
-    for number, ((question, num_cells), found) in enumerate(
-        zip(questions, likely, strict=True)
-    ):
-        probabilities = np.exp([logarithm for logarithm, _ in found])
-        rng = np.random.default_rng((seed, number))
-        drawn = rng.choice(
-            len(found), num_samples - 1, p=probabilities / probabilities.sum()
-        )
-        requests.append(
-            [
-                Request(question, found[i][1], num_cells, float(probabilities[i]))
-                for i in [0, *drawn.tolist()]
-            ]
-        )
-    return requests
+# While the host decodes one batch, the device has the next.
+_NUM_IN_FLIGHT = 2
 
 
 def build_conditions(
-    requests: Sequence[Request], num_orbits: int, num_sites: int
+    requests: Sequence[likely_orbits.Request], num_orbits: int, num_sites: int
 ) -> orbit_transformer.OrbitConditions:
     """What the network is given, in one shape.
 
     Raises:
-        UserError: a request has more orbits than ``num_orbits``.
+        UserError: a request has more orbits than ``num_orbits``, or more sites than
+            ``num_sites``.
     """
     shape = (len(requests), num_orbits)
     numbers, positions = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
@@ -140,11 +41,7 @@ def build_conditions(
     counts = np.array([sum(each.question.counts) for each in requests], int)
     for row, request in enumerate(requests):
         of_row, places = wyckoff_model.orbits_of(request.question, request.assignment)
-        if len(places) > num_orbits:
-            raise errors.UserError(
-                f"{request.question.formula} has {len(places)} orbits, more than "
-                f"num_orbits={num_orbits}; use a model that holds more"
-            )
+        require_fits(request, (num_orbits, num_sites))
         numbers[row, : len(of_row)] = of_row
         positions[row, : len(places)] = places + 1
         sizes = [len(filled) for filled in request.assignment]
@@ -163,51 +60,148 @@ def build_conditions(
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class OrbitGenerator:
-    """A trained flow that makes crystals.
+def size_of(request: likely_orbits.Request) -> tuple[int, int]:
+    """Orbits and sites of the primitive cell."""
+    return sum(map(len, request.assignment)), sum(request.question.counts)
 
-    Attributes:
-        model: the network.
-        params: of it.
-        scale: units of it.
-        num_orbits, num_sites: of the arrays.
-        num_steps: network evaluations.
-        batch_size: crystals at a time, always as many.
+
+def require_fits(request: likely_orbits.Request, shape: tuple[int, int]) -> None:
+    """Raises UserError if a request has more orbits or sites than there is room for."""
+    num_orbits, num_sites = size_of(request)
+    if num_sites > shape[1]:
+        raise errors.UserError(
+            f"the primitive cell of {request.question.formula} has {num_sites} sites, "
+            f"but the model holds {shape[1]}; use fewer formula units, or a model that "
+            "holds more"
+        )
+    if num_orbits > shape[0]:
+        raise errors.UserError(
+            f"{request.question.formula} in space group {request.question.space_group} "
+            f"has {num_orbits} orbits, but the model holds {shape[0]}; use another "
+            "space group, or a model that holds more"
+        )
+
+
+def build_generate_fn(
+    model: orbit_transformer.OrbitTransformer,
+    process: processes.FlowMatching,
+    num_steps: int,
+    mesh: Mesh,
+) -> jax.stages.Wrapped:
+    """Compiles ``(params, scale, tables, conditions, key, indices)`` → crystals.
+
+    These are arrays of atomic numbers, fractional coordinates and lattices. Sample i
+    draws from ``fold_in(key, i)`` alone.
     """
 
-    model: orbit_transformer.OrbitTransformer
-    params: Any
+    def generate(params, scale, tables, conditions, key, indices):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+        _, _, *crystals = orbit_flow.sample(
+            model,
+            process,
+            params,
+            tables,
+            scale,
+            conditions,
+            keys,
+            num_steps=num_steps,
+        )
+        return crystals
+
+    whole = sharding.replicated(mesh)
+    over_devices = sharding.batch_sharding(mesh)
+    return jax.jit(
+        generate,
+        in_shardings=(whole, whole, whole, over_devices, whole, over_devices),
+        out_shardings=over_devices,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OrbitGenerator:
+    """A trained flow that makes crystals; as `generation.Generator`.
+
+    Attributes:
+        generate_fn: see `build_generate_fn`.
+        scale: units of the network, on the mesh.
+        tables: of the groups, on the mesh.
+        positions: models of energies, groups and positions.
+        mesh: devices.
+        shapes: orbits and sites of arrays, ascending: each crystal gets the smallest
+            that holds it.
+        batch_size: crystals at a time, over the devices of a process.
+        seed: of positions that are drawn.
+        params: of the network, on the mesh; None until `with_params`.
+        requests: orbits of each sample, see `for_conditions`.
+        host: samples are not mended, and drawn once.
+        energy_error: there is no estimator.
+    """
+
+    generate_fn: Any
     scale: scaling.Scaling
-    num_orbits: int = 20
-    num_sites: int = 20
-    num_steps: int = 10
+    tables: orbits.OrbitTables
+    positions: wyckoff_model.WyckoffModel
+    mesh: Mesh
+    shapes: tuple[tuple[int, int], ...]
     batch_size: int = 128
+    seed: int = 0
+    params: Any = None
+    requests: Sequence[likely_orbits.Request] = ()
+    host: generation.HostWork = generation.NO_HOST_WORK
+    energy_error: float | None = None
 
-    @functools.cached_property
-    def _sample_fn(self) -> Any:
-        def sample(params, scale, tables, conditions, key, numbers):
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
-            _, _, *crystals = orbit_flow.sample(
-                self.model,
-                PROCESS,
-                params,
-                tables,
-                scale,
-                conditions,
-                keys,
-                num_steps=self.num_steps,
+    def with_params(self, params: Any, energy_error: float | None) -> "OrbitGenerator":
+        """The same with other parameters."""
+        return dataclasses.replace(self, params=params, energy_error=energy_error)
+
+    @property
+    def estimate_energies(self) -> None:
+        """There is no estimator."""
+        return None
+
+    def for_conditions(self, conditions: Conditions) -> "OrbitGenerator":
+        """The same with the orbits that conditions lead to, where they are not given.
+
+        Raises:
+            UserError: see `choose`.
+        """
+        if self.requests:
+            return self
+        return dataclasses.replace(self, requests=self.choose(conditions))
+
+    def choose(self, conditions: Conditions) -> list[likely_orbits.Request]:
+        """Orbits for conditions: the first of equal ones gets the likeliest.
+
+        Raises:
+            UserError: a group cannot hold the sites of a formula.
+        """
+        library = self.positions.library
+        energies = np.asarray(self.scale.scale_energy(np.asarray(conditions.energy)))
+        groups = np.asarray(conditions.space_group).tolist()
+        numbers = np.asarray(conditions.atomic_numbers)
+        members: dict[Any, list[int]] = collections.defaultdict(list)
+        for row, group in enumerate(groups):
+            members[numbers[row].tobytes(), group, float(energies[row])].append(row)
+        questions = [
+            likely_orbits.find_question(
+                numbers[rows[0]][numbers[rows[0]] > 0], group, energy, library
             )
-            return crystals
-
-        return jax.jit(sample)
-
-    @functools.cached_property
-    def _tables(self) -> orbits.OrbitTables:
-        return jax.device_put(orbits.load_tables())
+            for (_, group, energy), rows in members.items()
+        ]
+        chosen = likely_orbits.choose_orbits(
+            self.positions,
+            questions,
+            [len(rows) for rows in members.values()],
+            seed=self.seed,
+        )
+        result: list[Any] = [None] * len(groups)
+        for rows, found in zip(members.values(), chosen, strict=True):
+            for row, request in zip(rows, found, strict=True):
+                result[row] = request
+        return result
 
     def generate(
-        self, requests: Sequence[Request], key: Array
+        self, requests: Sequence[likely_orbits.Request], key: Array
     ) -> list[structure.Crystal]:
         """A crystal for each request, exactly of its space group.
 
@@ -219,36 +213,83 @@ class OrbitGenerator:
         Raises:
             UserError: a request has more sites or orbits than the model holds.
         """
-        for request in requests:
-            if sum(request.question.counts) > self.num_sites:
-                raise errors.UserError(
-                    f"the primitive cell of {request.question.formula} has "
-                    f"{sum(request.question.counts)} sites, but the model holds "
-                    f"{self.num_sites}; use fewer formula units, or a model "
-                    "that holds more"
+        made: dict[int, structure.Crystal] = {}
+        batches = self._plan(requests, np.arange(len(requests)))
+        for numbers, crystals in self._run(requests, key, batches):
+            made.update(zip(numbers, crystals, strict=True))
+        return [made[number] for number in range(len(requests))]
+
+    def plan_batches(
+        self, conditions: Conditions, numbers: Int[np.ndarray, " wanted"]
+    ) -> list[generation.Batch]:
+        """Batches of samples whose arrays have one shape; see `generation`."""
+        return self._plan(self.requests, numbers)
+
+    def generate_batches(
+        self,
+        conditions: Conditions,
+        key: Array,
+        batches: Sequence[generation.Batch],
+    ) -> Iterator[tuple[list[int], list[structure.Crystal]]]:
+        """Yields numbers of samples with their crystals, batch by batch."""
+        yield from self._run(self.requests, key, batches)
+
+    def _plan(self, requests, numbers) -> list[generation.Batch]:
+        members = collections.defaultdict(list)
+        for number in numbers.tolist():
+            size = size_of(requests[number])
+            require_fits(requests[number], self.shapes[-1])
+            fitting = (
+                index
+                for index, shape in enumerate(self.shapes)
+                if size[0] <= shape[0] and size[1] <= shape[1]
+            )
+            members[next(fitting)].append(number)
+        batches = []
+        for index, found in members.items():
+            size = min(
+                self.batch_size,
+                generation.sufficient_size(len(found), self.mesh.size),
+            )
+            batches += [
+                generation.Batch(np.array(found[start : start + size]), index, size)
+                for start in range(0, len(found), size)
+            ]
+        return sorted(batches, key=lambda batch: int(batch.numbers[0]))
+
+    def _run(self, requests, key, batches):
+        waiting = collections.deque(batches)
+        running: collections.deque[Any] = collections.deque()
+        while waiting or running:
+            if waiting and len(running) < _NUM_IN_FLIGHT:
+                batch = waiting.popleft()
+                padding = batch.size - len(batch.numbers)
+                numbers = np.pad(batch.numbers, (0, padding), mode="edge")
+                conditions = build_conditions(
+                    [requests[number] for number in numbers.tolist()],
+                    *self.shapes[batch.rows],
                 )
-        crystals: list[structure.Crystal] = []
-        for start in range(0, len(requests), self.batch_size):
-            part = requests[start : start + self.batch_size]
-            padding = self.batch_size - len(part)
-            conditions = build_conditions(
-                [*part, *[part[-1]] * padding], self.num_orbits, self.num_sites
+                inputs = sharding.shard_batch(
+                    (conditions, numbers.astype(np.int32)), self.mesh
+                )
+                made = self.generate_fn(
+                    self.params, self.scale, self.tables, inputs[0], key, inputs[1]
+                )
+                running.append((batch.numbers.tolist(), made))
+                continue
+            numbers, made = running.popleft()
+            rows = zip(numbers, *jax.device_get(made), strict=False)
+            yield (
+                numbers,
+                [_decode(requests[number], *arrays) for number, *arrays in rows],
             )
-            made = self._sample_fn(
-                self.params,
-                self.scale,
-                self._tables,
-                conditions,
-                key,
-                np.arange(start, start + self.batch_size),
-            )
-            rows = zip(part, *jax.device_get(made), strict=False)
-            crystals += [_decode(request, *arrays) for request, *arrays in rows]
-        return crystals
 
 
 def _decode(
-    request: Request, numbers: np.ndarray, coords: np.ndarray, lattice: np.ndarray
+    request: likely_orbits.Request,
+    numbers: np.ndarray,
+    coords: np.ndarray,
+    lattice: np.ndarray,
 ) -> structure.Crystal:
     """All sites of the cell; where it is of several primitive ones, along a."""
     exists, count = numbers > 0, request.num_cells

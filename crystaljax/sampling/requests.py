@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import hashlib
 import pathlib
 import sys
 import time
@@ -14,7 +15,13 @@ import numpy as np
 import tqdm
 
 from crystaljax.crystals import elements, structure
-from crystaljax.sampling import batch_sizes, estimation, generation, shards
+from crystaljax.sampling import (
+    batch_sizes,
+    estimation,
+    generation,
+    likely_orbits,
+    shards,
+)
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import conditions as conditions_lib
 from crystaljax.system import folder_locks, sharding
@@ -116,6 +123,7 @@ class Request:
         checkpoint: step; the newest if None.
         inputs: names of the crystals to modify, one per sample; None in generation.
         columns: what else the table says of each sample, by name.
+        orbits: of each sample, for a model of orbits.
     """
 
     workdir: pathlib.Path
@@ -128,6 +136,7 @@ class Request:
     checkpoint: int | None
     inputs: list[str] | None = None
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    orbits: Sequence[likely_orbits.Request] = ()
 
     def load_run(self) -> checkpoints.Run:
         """The network, on the devices of this process.
@@ -189,7 +198,7 @@ def make_shards(
         return
     generator, note = batch_sizes.resolve(
         build_sampling.generator_of_run(
-            run, request.config, sharding.build_local_mesh()
+            run, request.config, sharding.build_local_mesh(), request.orbits
         ),
         request.batch_size,
         conditions,
@@ -200,13 +209,7 @@ def make_shards(
         print(f"note: {note}", file=sys.stderr)
     batches = [
         batch
-        for batch in generation.plan_batches(
-            np.asarray(conditions.num_sites),
-            numbers.astype(np.int64),
-            row_buckets=generator.row_buckets,
-            batch_size=generator.batch_size,
-            num_devices=generator.mesh.size,
-        )
+        for batch in generator.plan_batches(conditions, numbers.astype(np.int64))
         if not missing.keys().isdisjoint((batch.numbers // layout.shard_size).tolist())
     ]
     progress = tqdm.tqdm(
@@ -218,9 +221,7 @@ def make_shards(
     )
     made: dict[int, dict[int, structure.Crystal]] = collections.defaultdict(dict)
     with progress:
-        for done, crystals in generation.generate_batches(
-            generator, conditions, key, batches
-        ):
+        for done, crystals in generator.generate_batches(conditions, key, batches):
             num_new = 0
             for number, crystal in zip(done, crystals, strict=True):
                 shard = number // layout.shard_size
@@ -385,6 +386,7 @@ def _write_request(
             "cifs": cifs,
             "conditions_fingerprint": shards.fingerprint(request.conditions),
             "params_fingerprint": shards.fingerprint(run.params),
+            **_describe_orbits(request),
         },
         len(request.conditions),
         shard_size=shard_size,
@@ -414,6 +416,13 @@ def _write_request(
     print(_report(num_samples, num_kept, time.perf_counter() - start, output))
     if jax.process_count() > 1:
         shards.wait_until_finished(output, layout)
+
+
+def _describe_orbits(request: Request) -> dict[str, Any]:
+    if not request.orbits:
+        return {}
+    text = " ".join(each.describe() for each in request.orbits)
+    return {"orbits_fingerprint": hashlib.sha256(text.encode()).hexdigest()[:32]}
 
 
 def _report(num_samples: int, num_kept: int, seconds: float, output: Any) -> str:

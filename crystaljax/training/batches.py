@@ -56,9 +56,7 @@ def build_batches(
     return Batches(
         _build_source(config, examples, num_steps),
         num_steps,
-        measure_scaling(
-            config, dataset, examples.energies, dataset.indices("train")
-        ),
+        measure_scaling(config, dataset, examples.energies, dataset.indices("train")),
         examples.energies,
     )
 

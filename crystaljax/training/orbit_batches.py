@@ -66,9 +66,7 @@ def gather(
     )
 
 
-def count_sites(
-    dataset: datasets.Dataset, table: orbit_table.OrbitTable
-) -> np.ndarray:
+def count_sites(dataset: datasets.Dataset, table: orbit_table.OrbitTable) -> np.ndarray:
     """Sites of the primitive cell of each structure."""
     num_sites = np.asarray(dataset.num_sites).astype(int)
     return num_sites // np.maximum(table.num_cells, 1)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array
@@ -13,6 +12,7 @@ from crystaljax.models import build, initial, orbit_flow, scaling
 from crystaljax.models.networks import orbit_transformer
 from crystaljax.training import build as build_training
 from crystaljax.training import orbit_batches, train_step
+
 
 @flax.struct.dataclass
 class OrbitTrainee:

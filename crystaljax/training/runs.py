@@ -5,6 +5,7 @@ environment.json   versions, commit, devices, command
 scaling.json       units of the network
 vocabulary.json    what the training structures contain
 estimator.json     error of the network's estimates of energies, if it makes any
+positions.npz      models of energies, groups and positions, where it works on orbits
 checkpoints/       see `crystaljax.training.checkpoints`
 metrics.jsonl      one line per log interval; tensorboard/ has the same
 
@@ -23,7 +24,12 @@ from crystaljax.system import atomic_files, environment, errors, saved_requests
 if TYPE_CHECKING:
     from crystaljax.models import scaling
 
-_REMEDY = "put a copy of it back, or train again in another folder"
+# What to do where a file of a run cannot be read.
+REMEDY = "put a copy of it back, or train again in another folder"
+
+
+# Of a run on orbits, see `models.wyckoff_files`.
+POSITIONS = "positions.npz"
 
 
 def create_run(
@@ -86,15 +92,15 @@ def require_config_or_nothing(workdir: pathlib.Path) -> None:
     if not is_run(workdir) and any(found):
         raise errors.UserError(
             f"{workdir / 'config.json'} is missing, and {workdir} has checkpoints; "
-            f"{_REMEDY}"
+            f"{REMEDY}"
         )
 
 
 def load_json(path: pathlib.Path) -> dict[str, Any]:
     """A file of a run; raises UserError if it is missing or damaged."""
-    saved = saved_requests.load(path, _REMEDY)
+    saved = saved_requests.load(path, REMEDY)
     if saved is None:
-        raise errors.UserError(f"{path} is missing; {_REMEDY}")
+        raise errors.UserError(f"{path} is missing; {REMEDY}")
     return saved
 
 
@@ -123,5 +129,5 @@ def load_energy_error(workdir: pathlib.Path) -> float | None:
         return None
     error = load_json(path).get("energy_error")
     if not isinstance(error, int | float):
-        raise errors.UserError(f"{path} has no number energy_error; {_REMEDY}")
+        raise errors.UserError(f"{path} has no number energy_error; {REMEDY}")
     return error

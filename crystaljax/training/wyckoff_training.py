@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import tqdm
 
-from crystaljax.crystals import wyckoff_assignments
 from crystaljax.data import dataset as datasets
 from crystaljax.data import orbit_table
-from crystaljax.models import wyckoff_model
+from crystaljax.models import prototype_library, scaling, wyckoff_model
 from crystaljax.models.networks import wyckoff_networks
+from crystaljax.system import errors
 
 _BATCH_SIZE = 512
 _LEARNING_RATE = 2e-3
@@ -40,8 +41,7 @@ class Settings:
     seed: int = 0
 
 
-Assignment = wyckoff_assignments.Assignment
-Example = tuple[wyckoff_model.Question, Assignment]
+Example = prototype_library.Example
 LogFn = Callable[[dict[str, Any]], None]
 
 
@@ -68,6 +68,48 @@ def examples_of(
     return examples
 
 
+def train_on(
+    dataset: datasets.Dataset,
+    scale: scaling.Scaling,
+    settings: Settings,
+    *,
+    show_progress: bool = False,
+) -> wyckoff_model.WyckoffModel:
+    """The model of a data set's training structures.
+
+    Raises:
+        UserError: the data set has no structures in the standard setting.
+    """
+    table = orbit_table.open_table(dataset)
+    examples = {
+        split: examples_of(
+            dataset,
+            table,
+            dataset.indices(split),
+            float(scale.energy_mean),
+            float(scale.energy_scale),
+        )
+        for split in ("train", "val")
+    }
+    if not examples["train"]:
+        raise errors.UserError(
+            f"no training structure of {dataset.path} has a standard setting; see the "
+            "report in its dataset.json"
+        )
+    with tqdm.tqdm(
+        total=(settings.num_networks + 2) * settings.num_epochs,
+        desc="positions",
+        unit="epoch",
+        disable=not show_progress,
+    ) as progress:
+
+        def log(losses: dict[str, Any]) -> None:
+            progress.set_postfix(loss=f"{losses['loss']:.3f}")
+            progress.update()
+
+        return train(examples["train"], examples["val"], settings, log_fn=log)
+
+
 def train(
     train_examples: Sequence[Example],
     held_out: Sequence[Example],
@@ -83,14 +125,16 @@ def train(
         settings: how long and how large.
         log_fn: gets the losses of each epoch.
     """
-    library = wyckoff_model.Library(*zip(*train_examples, strict=True))
+    library, shares = prototype_library.build_library(train_examples)
     table = jnp.asarray(wyckoff_networks.position_features())
 
     def position_data(examples):
         steps = [
             step
             for question, answer in examples
-            for step in wyckoff_model.steps_of(question, answer, library)
+            for step in wyckoff_model.steps_of(
+                question, answer, library, shares.get(question.formula)
+            )
         ]
         if not steps:
             return None
@@ -105,8 +149,21 @@ def train(
             wyckoff_model.Question(each.species, each.counts, each.energy)
             for each, _ in examples
         ]
-        inputs = [wyckoff_model.group_inputs(each, library) for each in questions]
+        inputs = [
+            wyckoff_model.group_inputs(each, library, shares.get(each.formula))
+            for each in questions
+        ]
         answers = np.array([each.space_group for each, _ in examples])
+        return wyckoff_model.stack(inputs), answers
+
+    def energy_data(examples):
+        if not examples:
+            return None
+        inputs = [
+            wyckoff_model.energy_inputs(each, library, shares.get(each.formula))
+            for each, _ in examples
+        ]
+        answers = np.array([each.energy for each, _ in examples], np.float32)
         return wyckoff_model.stack(inputs), answers
 
     positions, checked = position_data(train_examples), position_data(held_out)
@@ -127,8 +184,17 @@ def train(
         settings,
         _named(log_fn, "groups"),
     )
+    energy_params = _fit(
+        wyckoff_networks.EnergyNetwork(settings.width),
+        (),
+        energy_data(train_examples),
+        energy_data(held_out),
+        settings,
+        _named(log_fn, "energies"),
+        loss_fn=lambda found, wanted: optax.huber_loss(found, wanted, delta=0.2),
+    )
     return wyckoff_model.WyckoffModel(
-        library, position_params, group_params, settings.width
+        library, position_params, group_params, energy_params, settings.width
     )
 
 
@@ -143,6 +209,7 @@ def _fit(
     validation: Any,
     settings: Settings,
     log_fn: LogFn | None,
+    loss_fn: Callable[..., Any] = (optax.softmax_cross_entropy_with_integer_labels),
 ) -> Any:
     """Parameters of the epoch with the lowest loss on the validation examples."""
     num_epochs, seed = settings.num_epochs, settings.seed
@@ -155,22 +222,22 @@ def _fit(
     schedule = optax.cosine_decay_schedule(_LEARNING_RATE, num_epochs * per_epoch)
     optimizer = optax.adamw(schedule, weight_decay=_WEIGHT_DECAY)
 
-    def loss_fn(params, inputs, answers, **options):
-        logits = network.apply(params, inputs, *arguments, **options)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, answers)
+    def mean_loss(params, inputs, answers, **options):
+        found = network.apply(params, inputs, *arguments, **options)
+        losses = loss_fn(found, answers)
         # A label that the mask forbids would rule everything else.
         return jnp.minimum(losses, 100.0).mean()
 
     @jax.jit
     def step(params, state, rows, key):
         batch = jax.tree.map(lambda a: a[rows], inputs)
-        loss, grads = jax.value_and_grad(loss_fn)(
+        loss, grads = jax.value_and_grad(mean_loss)(
             params, batch, answers[rows], rngs={"dropout": key}
         )
         updates, state = optimizer.update(grads, state, params)
         return optax.apply_updates(params, updates), state, loss
 
-    measure_fn = jax.jit(loss_fn)
+    measure_fn = jax.jit(mean_loss)
     state, best = optimizer.init(params), (np.inf, params)
     rng, key = np.random.default_rng(seed), jax.random.key(seed)
     for epoch in range(num_epochs):

@@ -130,6 +130,27 @@ class GroupNetwork(nn.Module):
         return jnp.where(inputs["mask"], logits, _IMPOSSIBLE)
 
 
+class EnergyNetwork(nn.Module):
+    """Which energy a formula has; attributes as above."""
+
+    width: int = 128
+    dropout: float = 0.2
+
+    @nn.compact
+    def __call__(self, inputs: Mapping[str, Any]) -> Float[Array, " batch"]:
+        """Energies in deviations; inputs are those of `wyckoff_model.energy_inputs`."""
+        drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
+        species = _describe_species(inputs)
+        voted = inputs["voted_energies"]
+        x = jnp.concatenate(
+            [species.reshape(len(species), -1), voted, inputs["distances"]], axis=-1
+        )
+        h = drop(nn.silu(nn.Dense(self.width)(x)))
+        h = drop(h + nn.silu(nn.Dense(self.width)(h)))
+        weights = nn.softmax(nn.Dense(NUM_VOTES)(h) - inputs["distances"])
+        return nn.Dense(1)(h)[:, 0] + jnp.sum(weights * voted, axis=-1)
+
+
 def _describe_species(inputs: Mapping[str, Any]) -> Float[Array, "batch roles 64"]:
     table = jnp.asarray(encoders.element_features("scaled"))
     counts = jax.nn.one_hot(inputs["counts"], MAX_COUNT + 1)

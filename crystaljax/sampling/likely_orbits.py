@@ -1,0 +1,206 @@
+"""From what is asked to orbits: energies, space groups and positions that are likely.
+
+A cell's formula is a question about its primitive cell (`find_question`). The models of
+`wyckoff_model` answer which orbits it has, the likeliest first.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer
+
+from crystaljax.crystals import (
+    elements,
+    space_groups,
+    standard_groups,
+    wyckoff,
+    wyckoff_assignments,
+)
+from crystaljax.models import prototype_library, wyckoff_model
+from crystaljax.system import errors
+
+# Space groups, and assignments of each, among which orbits are chosen.
+_NUM_GROUPS = 6
+_NUM_ASSIGNMENTS = 16
+# Each assignment at least this probable, relative to the likeliest, is taken once
+# before any is taken again.
+_LEAST = 0.01
+# Primitive cells in the conventional cell of a centred group.
+_CENTRINGS = {"P": 1, "A": 2, "C": 2, "I": 2, "R": 3, "F": 4}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Request:
+    """A crystal that is wanted, down to the positions of its orbits.
+
+    Attributes:
+        question: its primitive cell's formula, its space group and energy.
+        assignment: which positions the species fill.
+        num_cells: primitive cells in the cell that is to be made.
+        probability: of the positions, and of the group where it was not given, by the
+            model; 1 where both were given.
+    """
+
+    question: prototype_library.Question
+    assignment: wyckoff_assignments.Assignment
+    num_cells: int = 1
+    probability: float = 1.0
+
+    def describe(self) -> str:
+        """Positions by their letters and multiplicities, such as "Ta:1a B:2d".
+
+        Multiplicities are those of the conventional cell, as tables have them.
+        """
+        group = standard_groups.load_group(self.question.space_group)
+        symbol = space_groups.load_space_group_symbols()[self.question.space_group - 1]
+        factor = _CENTRINGS[symbol[0]]
+        parts = []
+        for number, filled in zip(self.question.species, self.assignment, strict=True):
+            letters = "".join(
+                f"{group.positions[index].multiplicity * factor}{letter_of(index)}"
+                for index in filled
+            )
+            parts.append(f"{elements.symbol(number)}:{letters}")
+        return " ".join(parts)
+
+
+def letter_of(position: int) -> str:
+    """Wyckoff letter of a position: a to z, then A."""
+    return "abcdefghijklmnopqrstuvwxyzA"[position]
+
+
+def find_question(
+    atomic_numbers: Integer[np.ndarray, " sites"],
+    space_group: int,
+    energy: float,
+    library: prototype_library.Library | None = None,
+) -> tuple[prototype_library.Question, int]:
+    """The question that a cell's formula is, with the number of its primitive cells.
+
+    The cell is taken for a primitive one if the group can hold the sites so, else of as
+    few primitive cells as there must be; but where only another number makes it a
+    prototype that is known, for that.
+
+    Args:
+        atomic_numbers: of the cell.
+        space_group: 1-230.
+        energy: in deviations of the training structures from their mean.
+        library: known prototypes.
+
+    Raises:
+        UserError: the group cannot have the formula; the message names cell sizes that
+            it can have.
+    """
+    whole = prototype_library.question_of(atomic_numbers, energy, space_group)
+    divisor = math.gcd(*whole.counts)
+    possible = []
+    for num_cells in range(1, divisor + 1):
+        if divisor % num_cells:
+            continue
+        question = prototype_library.question_of(
+            atomic_numbers, energy, space_group, num_cells
+        )
+        if wyckoff_assignments.count_assignments(space_group, question.counts):
+            if library is None or library.holds(question.counts, space_group):
+                return question, num_cells
+            possible.append((question, num_cells))
+    if possible:
+        return possible[0]
+    largest = 4 * sum(whole.counts)
+    units = wyckoff_assignments.formula_units(space_group, whole.counts, largest)
+    remedy = "expected another group"
+    if units:
+        sizes = [str(sum(whole.counts) // divisor * each) for each in units[:3]]
+        remedy = f"expected another group, or cells of {', '.join(sizes)} sites"
+    raise errors.UserError(
+        f"space group {space_group} cannot hold {list(whole.counts)} sites: its "
+        f"positions hold {wyckoff.describe_positions(space_group)}; {remedy}"
+    )
+
+
+def choose_orbits(
+    model: wyckoff_model.WyckoffModel,
+    questions: Sequence[tuple[prototype_library.Question, int]],
+    num_samples: Sequence[int],
+    *,
+    seed: int = 0,
+    shape: tuple[int, int] | None = None,
+) -> list[list[Request]]:
+    """Requests for each question, the likeliest first.
+
+    Assignments that are not improbable come once each, then again as often as they are
+    probable. Where a question leaves the group open, groups are chosen along with them.
+
+    Args:
+        model: of groups and positions.
+        questions: with their numbers of primitive cells, `find_question`.
+        num_samples: requests for each question.
+        seed: of what is drawn; a question's draws depend on its number alone.
+        shape: orbits and sites at most; what has more is not chosen, and a question of
+            which nothing is left has no requests.
+    """
+    options = _expand_groups(model, questions)
+    flat = [(question, cells) for each in options for question, cells, _ in each]
+    unique = {question: None for question, _ in flat}
+    found = dict(
+        zip(
+            unique,
+            model.likely_assignments(list(unique), _NUM_ASSIGNMENTS),
+            strict=True,
+        )
+    )
+    requests = []
+    for number, (each, count) in enumerate(zip(options, num_samples, strict=True)):
+        ways = [
+            Request(question, assignment, cells, math.exp(of_group + of_assignment))
+            for question, cells, of_group in each
+            for of_assignment, assignment in found[question]
+            if shape is None or sum(map(len, assignment)) <= shape[0]
+        ]
+        if not ways:
+            requests.append([])
+            continue
+        ways.sort(key=lambda way: -way.probability)
+        rng = np.random.default_rng((seed, number))
+        requests.append([ways[i] for i in _order(ways, count, rng)])
+    return requests
+
+
+def _order(ways: Sequence[Request], count: int, rng: Any) -> list[int]:
+    shares = np.array([way.probability for way in ways])
+    distinct = np.flatnonzero(shares >= _LEAST * shares[0])[:count].tolist()
+    drawn = rng.choice(len(ways), count - len(distinct), p=shares / shares.sum())
+    return [*distinct, *drawn.tolist()]
+
+
+def _expand_groups(
+    model: wyckoff_model.WyckoffModel,
+    questions: Sequence[tuple[prototype_library.Question, int]],
+) -> list[list[tuple[prototype_library.Question, int, float]]]:
+    """Questions with groups, their numbers of cells, and log probabilities."""
+    is_open = [question.space_group == 0 for question, _ in questions]
+    asked = [
+        question for (question, _), each in zip(questions, is_open, strict=True) if each
+    ]
+    rows = iter(model.group_probabilities(asked) if asked else ())
+    expanded = []
+    for (question, cells), each in zip(questions, is_open, strict=True):
+        if not each:
+            expanded.append([(question, cells, 0.0)])
+            continue
+        row = next(rows)
+        groups = [int(g) for g in np.argsort(-row)[:_NUM_GROUPS] if row[g] > -50]
+        expanded.append(
+            [
+                (
+                    dataclasses.replace(question, space_group=group),
+                    cells,
+                    float(row[group]),
+                )
+                for group in groups
+            ]
+        )
+    return expanded
