@@ -93,8 +93,8 @@ def paper(task: str) -> Any:
     # Share of structures whose templates are not shown in training.
     config.data.template_dropout = 0.0
     # Network "orbits": orbits of a primitive cell, at most; structures with more are
-    # not trained on. Smaller arrays for the crystals that fit into them: pairs of orbits
-    # and sites, such as ((3, 8), (6, 16)).
+    # not trained on. Smaller arrays for the crystals that fit into them: pairs of
+    # orbits and sites, such as ((3, 8), (6, 16)).
     config.data.orbits = 20
     config.data.orbit_buckets = ()
     # Modification: pairs drawn per polymorph group and epoch, on average.

@@ -9,11 +9,11 @@ import optax
 import pytest
 
 from crystaljax.crystals import orbits, standard_choice, structure, symmetry_search
-from crystaljax.models import orbit_flow, processes
+from crystaljax.models import orbit_flow, processes, scaling
 from crystaljax.models.networks import orbit_transformer
 
 PROCESS = processes.FlowMatching(processes.sample_torus, 1.0, "direction", 2.0)
-UNITS = orbit_flow.OrbitUnits(np.full(104, 15.0), -0.5, 1.5)
+UNITS = scaling.Scaling(0.0, 1.0, 0.0, 1.0, -0.5, 1.5, np.full(104, 15.0))
 
 
 def crystals():

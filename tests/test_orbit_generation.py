@@ -3,14 +3,14 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from crystaljax.crystals import elements, orbits, symmetry_search
-from crystaljax.models import orbit_flow, wyckoff_model
+from crystaljax.models import initial, processes, prototype_library, scaling
 from crystaljax.models.networks import orbit_transformer
-from crystaljax.sampling import orbit_generation
+from crystaljax.sampling import likely_orbits, orbit_conditions, orbit_generation
+from crystaljax.system import errors, sharding
 from crystaljax.training import wyckoff_training
 
 RUTILE = np.array([22, 22, 8, 8, 8, 8])
@@ -21,52 +21,49 @@ def generator(batch_size=4):
     model = orbit_transformer.OrbitTransformer(
         width=16, depth=1, num_heads=2, pair_features=4
     )
-    tables = orbits.load_tables()
-    conditions = orbit_generation.build_conditions([request()], 5, 12)
-    x = jnp.zeros((1, 9, 3))
-    params = jax.jit(model.init)(jax.random.key(0), x, jnp.zeros(1), conditions, tables)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
-        lambda leaf: np.float32(leaf + rng.normal(0, 0.05, leaf.shape)), params
+        lambda leaf: np.float32(leaf + rng.normal(0, 0.05, leaf.shape)),
+        initial.init_params(model, 0, 0),
     )
-    units = orbit_flow.OrbitUnits(np.full(104, 15.0), 0.0, 1.0)
+    mesh = sharding.build_local_mesh()
+    process = processes.FlowMatching(
+        processes.sample_torus, period=1.0, answer="direction", time_power=2.0
+    )
     return orbit_generation.OrbitGenerator(
-        model,
-        params,
-        units,
-        num_orbits=5,
-        num_sites=12,
-        num_steps=2,
+        generate_fn=orbit_generation.build_generate_fn(model, process, 2, mesh),
+        scale=scaling.Scaling(0.0, 1.0, 0.0, 1.0, 0.0, 1.0, np.full(104, 15.0)),
+        tables=orbits.load_tables(),
+        positions=None,
+        mesh=mesh,
+        shapes=((2, 8), (5, 12)),
         batch_size=batch_size,
+        params=params,
     )
 
 
 def request(num_cells=1):
-    question, cells = orbit_generation.find_question(
-        np.tile(RUTILE, num_cells), 136, 0.0
-    )
+    question, cells = likely_orbits.find_question(np.tile(RUTILE, num_cells), 136, 0.0)
     # The largest cell that the group allows is taken for the primitive one.
-    question = wyckoff_model.question_of(RUTILE, question.energy, 136)
-    return orbit_generation.Request(question, ((0,), (5,)), max(cells, num_cells))
+    question = prototype_library.question_of(RUTILE, question.energy, 136)
+    return likely_orbits.Request(question, ((0,), (5,)), max(cells, num_cells))
 
 
 def test_cells_are_primitive_where_they_can_be():
-    question, num_cells = orbit_generation.find_question(RUTILE, 136, 0.3)
+    question, num_cells = likely_orbits.find_question(RUTILE, 136, 0.3)
     assert (question.counts, num_cells) == ((2, 4), 1)
     assert question.energy == 0.3
     # Diamond in a cell of eight: a primitive one of eight could be, so it is.
-    question, num_cells = orbit_generation.find_question(np.full(8, 6), 227, 0.0)
+    question, num_cells = likely_orbits.find_question(np.full(8, 6), 227, 0.0)
     assert (question.counts, num_cells) == ((8,), 1)
     # Conventional rock salt: four of Na and Cl do not fill the group's positions.
-    question, num_cells = orbit_generation.find_question(
-        np.array([11, 17] * 3), 225, 0.0
-    )
+    question, num_cells = likely_orbits.find_question(np.array([11, 17] * 3), 225, 0.0)
     assert (question.counts, num_cells) == ((1, 1), 3)
 
 
 def test_impossible_group_is_named_with_cells_that_could_be():
     with pytest.raises(ValueError, match=r"cannot hold \[1\] sites") as raised:
-        orbit_generation.find_question(np.array([6]), 227, 0.0)
+        likely_orbits.find_question(np.array([6]), 227, 0.0)
     assert "cells of 2, 4" in str(raised.value)
 
 
@@ -95,30 +92,97 @@ def test_a_crystal_is_the_same_whatever_the_batch():
 
 
 def test_more_sites_or_orbits_than_the_model_holds_are_refused():
-    question = wyckoff_model.question_of(np.full(16, 6), 0.0, 1)
-    many = orbit_generation.Request(question, ((0,) * 16,))
+    question = prototype_library.question_of(np.full(16, 6), 0.0, 1)
+    many = likely_orbits.Request(question, ((0,) * 16,))
     with pytest.raises(ValueError, match="16 sites, but the model holds 12"):
         generator().generate([many], jax.random.key(0))
-    question = wyckoff_model.question_of(np.full(8, 6), 0.0, 1)
-    many = orbit_generation.Request(question, ((0,) * 8,))
-    with pytest.raises(ValueError, match="8 orbits, more than num_orbits=5"):
+    question = prototype_library.question_of(np.full(8, 6), 0.0, 1)
+    many = likely_orbits.Request(question, ((0,) * 8,))
+    with pytest.raises(ValueError, match="8 orbits, but the model holds 5"):
         generator().generate([many], jax.random.key(0))
 
 
-def test_first_positions_are_the_likeliest_and_others_are_drawn():
-    question = wyckoff_model.question_of(RUTILE, 0.0, 136)
-    examples = [(question, ((0,), (5,)))] * 4
-    model = wyckoff_training.train(
+def test_a_known_prototype_decides_how_many_cells_a_cell_holds():
+    # Four of each fill the group's positions too, but rock salt is what is known.
+    numbers = np.repeat([11, 17], 2)
+    example = (
+        prototype_library.question_of(np.array([11, 17]), 0.0, 225),
+        ((0,), (1,)),
+    )
+    library, _ = prototype_library.build_library([example])
+    assert likely_orbits.find_question(numbers, 225, 0.0)[1] == 1
+    question, num_cells = likely_orbits.find_question(numbers, 225, 0.0, library)
+    assert (question.counts, num_cells) == ((1, 1), 2)
+
+
+@functools.cache
+def positions():
+    examples = [(prototype_library.question_of(RUTILE, 0.0, 136), ((0,), (5,)))] * 4
+    examples += [
+        (prototype_library.question_of(np.array([22, 8, 8]), 0.0, 225), ((0,), (2,)))
+    ] * 4
+    return wyckoff_training.train(
         examples, [], wyckoff_training.Settings(num_epochs=2, num_networks=1, width=16)
     )
-    asked = [orbit_generation.find_question(RUTILE, 136, 0.0)] * 2
-    made = orbit_generation.choose_positions(model, asked, num_samples=40, seed=1)
-    again = orbit_generation.choose_positions(model, asked, num_samples=40, seed=1)
-    (likely,) = model.likely_assignments([question], 16)
+
+
+def test_likely_positions_come_once_each_and_then_as_often_as_they_are_probable():
+    asked = [likely_orbits.find_question(RUTILE, 136, 0.0)] * 2
+    made = likely_orbits.choose_orbits(positions(), asked, [40, 40], seed=1)
+    again = likely_orbits.choose_orbits(positions(), asked, [40, 40], seed=1)
+    (likely,) = positions().likely_assignments([asked[0][0]], 16)
+    order = [assignment for _, assignment in likely]
     for requests, same in zip(made, again, strict=True):
-        assert requests[0].assignment == likely[0][1]
         assert requests[0].probability == pytest.approx(np.exp(likely[0][0]))
-        assert [r.assignment for r in requests] == [r.assignment for r in same]
-        assert {r.assignment for r in requests} <= {each for _, each in likely}
-        assert len({r.assignment for r in requests}) > 1
+        found = [r.assignment for r in requests]
+        distinct = list(dict.fromkeys(found))
+        assert distinct == order[: len(distinct)] and len(distinct) > 1
+        assert found[: len(distinct)] == distinct
+        assert found == [r.assignment for r in same]
     assert [r.assignment for r in made[0]] != [r.assignment for r in made[1]]
+
+
+def test_groups_are_chosen_where_they_are_left_open():
+    question = prototype_library.question_of(RUTILE, 0.0)
+    (made,) = likely_orbits.choose_orbits(positions(), [(question, 1)], [30])
+    groups = {each.question.space_group for each in made}
+    assert 0 not in groups and len(groups) > 1
+    shares = [each.probability for each in made[: len(groups)]]
+    assert shares == sorted(shares, reverse=True)
+    # What has more orbits than there is room for is not chosen.
+    (made,) = likely_orbits.choose_orbits(
+        positions(), [(question, 1)], [30], shape=(2, 6)
+    )
+    assert all(sum(map(len, each.assignment)) <= 2 for each in made)
+
+
+def test_positions_are_written_as_tables_have_them():
+    rock_salt = likely_orbits.Request(
+        prototype_library.question_of(np.array([11, 17]), 0.0, 225), ((0,), (1,))
+    )
+    assert rock_salt.describe() == "Na:4a Cl:4b"
+    assert request().describe() == "Ti:2a O:4f"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Ti:a", "expected those of Ti, O"),
+        ("Ti:a O", "cannot read 'O'"),
+        ("Ti:a O:?", "cannot read 'O:\\?'"),
+        ("Ti:a O:f O:f", "cannot read 'O:f'"),
+        ("Ti:f O:f", "Ti cannot fill f of space group 136"),
+        ("Ti:a O:a", "O cannot fill a"),
+        ("Ti:a O:b", "hold fewer sites"),
+    ],
+)
+def test_positions_that_do_not_fit_are_refused(text, message):
+    question = prototype_library.question_of(RUTILE, 0.0, 136)
+    with pytest.raises(errors.UserError, match=message):
+        orbit_conditions.parse_positions(text, question)
+
+
+def test_positions_that_fit_are_read():
+    question = prototype_library.question_of(RUTILE, 0.0, 136)
+    for text in ("Ti:a O:f", "O:4f,Ti:2a"):
+        assert orbit_conditions.parse_positions(text, question) == ((0,), (5,))

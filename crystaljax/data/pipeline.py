@@ -7,13 +7,12 @@ number, and a run that is resumed reads on exactly where it was.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
 from jaxtyping import Int
 
-from crystaljax.crystals import sample_tensors
 from crystaljax.system import errors
 
 # Keeps the order of dispatches apart from other draws of the same seed.
@@ -66,7 +65,7 @@ class ShuffledBatches:
     def __init__(
         self,
         epochs: Epochs,
-        gather_fn: Callable[[np.ndarray], sample_tensors.CrystalBatch],
+        gather_fn: Callable[[np.ndarray], Any],
         *,
         batch_size: int,
         steps_per_dispatch: int,
@@ -108,7 +107,7 @@ class ShuffledBatches:
         """Number of dispatches."""
         return self._num_dispatches
 
-    def __getitem__(self, dispatch: int) -> sample_tensors.CrystalBatch:
+    def __getitem__(self, dispatch: int) -> Any:
         """The structures of one dispatch, leading axes (steps, batch)."""
         return self._gather_fn(self.items_of(dispatch)[:, self._slice])
 
@@ -154,7 +153,7 @@ class InterleavedBatches:
         """Number of dispatches."""
         return len(self._source_of)
 
-    def __getitem__(self, dispatch: int) -> sample_tensors.CrystalBatch:
+    def __getitem__(self, dispatch: int) -> Any:
         """The structures of one dispatch, leading axes (steps, batch)."""
         source = self._sources[self._source_of[dispatch]]
         return source[int(self._position[dispatch])]

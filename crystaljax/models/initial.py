@@ -12,8 +12,8 @@ from crystaljax.models.networks import interface, layers, orbit_transformer
 
 
 @functools.lru_cache(maxsize=16)
-def param_shapes(model: interface.Network, rows: int) -> Any:
-    """Shapes and dtypes of a network's parameters; not to be changed."""
+def param_shapes(model: Any, rows: int) -> Any:
+    """Shapes and dtypes of a network's parameters."""
     if isinstance(model, orbit_transformer.OrbitTransformer):
         inputs = orbit_transformer.example_inputs()
     else:
@@ -44,7 +44,7 @@ def example_inputs(model: interface.Network, rows: int) -> tuple[Any, ...]:
     )
 
 
-def init_params(model: interface.Network, rows: int, seed: int) -> Any:
+def init_params(model: Any, rows: int, seed: int) -> Any:
     """Fresh parameters of a network, on the host.
 
     Drawn as the network's own initialisers do, but with NumPy: compiling those of a

@@ -53,7 +53,7 @@ def question_of(
     Raises:
         UserError: the sites cannot be divided among these.
     """
-    numbers = np.asarray(atomic_numbers)
+    numbers = np.asarray(atomic_numbers).astype(int)
     counts = collections.Counter(numbers[numbers > 0].tolist())
     if any(count % num_cells for count in counts.values()):
         raise errors.UserError(

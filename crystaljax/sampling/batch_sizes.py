@@ -28,12 +28,12 @@ _USABLE_SHARE_OF_HOST = 0.5
 
 
 def resolve(
-    generator: generation.Generator,
+    generator: generation.AnyGenerator,
     asked: int | str | None,
     conditions: Conditions,
     key: Array,
     num_samples: int | None = None,
-) -> tuple[generation.Generator, str | None]:
+) -> tuple[generation.AnyGenerator, str | None]:
     """The generator with the batch size to use, and a note if that was chosen here.
 
     Args:

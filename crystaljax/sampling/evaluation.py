@@ -195,7 +195,7 @@ class Evaluation:
 
 
 def evaluate_samples(
-    generator: generation.Generator,
+    generator: generation.AnyGenerator,
     questions: Questions,
     key: Array,
     *,

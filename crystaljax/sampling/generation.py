@@ -44,6 +44,10 @@ class HostWork:
 NO_HOST_WORK = HostWork()
 
 
+# A `Generator`, or an `orbit_generation.OrbitGenerator`, which has the same methods.
+AnyGenerator = Any
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
     """A network that makes crystals, and all that belongs to it.
@@ -361,7 +365,7 @@ def _crystals(
 
 
 def generate(
-    generator: Generator,
+    generator: AnyGenerator,
     conditions: Conditions,
     key: Array,
     *,

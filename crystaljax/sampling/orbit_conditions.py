@@ -56,8 +56,9 @@ def low_energies(
         prototype_library.question_of(elements.formula_atomic_numbers(formula), np.nan)
         for formula in formulas
     ]
-    found = np.asarray(scale.unscale_energy(model.likely_energies(questions)))
-    return found.astype(float).round(3)[:, None]
+    found = model.likely_energies(questions).astype(float)
+    values = found * float(scale.energy_scale) + float(scale.energy_mean)
+    return values.round(3)[:, None]
 
 
 def ask(
@@ -96,11 +97,11 @@ def ask(
     questions, owners, problems = [], [], []
     for row, formula in enumerate(formulas):
         numbers = elements.formula_atomic_numbers(formula)
-        for column, energy in enumerate(energies[row].tolist()):
-            scaled = float(scale.scale_energy(np.float32(energy)))
-            for group in space_groups or (0,):
+        scaled = (energies[row] - float(scale.energy_mean)) / float(scale.energy_scale)
+        for group in space_groups or (0,):
+            for column, energy in enumerate(scaled.tolist()):
                 try:
-                    question = _question(numbers, group, scaled, model.library)
+                    question = _question(numbers, group, energy, model.library)
                 except errors.UserError as error:
                     if column == 0:
                         problems.append((formula, group, str(error)))

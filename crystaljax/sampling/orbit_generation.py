@@ -125,7 +125,8 @@ class OrbitGenerator:
         generate_fn: see `build_generate_fn`.
         scale: units of the network, on the mesh.
         tables: of the groups, on the mesh.
-        positions: models of energies, groups and positions.
+        positions: models of energies, groups and positions; None where all orbits
+            are given.
         mesh: devices.
         shapes: orbits and sites of arrays, ascending: each crystal gets the smallest
             that holds it.
@@ -140,7 +141,7 @@ class OrbitGenerator:
     generate_fn: Any
     scale: scaling.Scaling
     tables: orbits.OrbitTables
-    positions: wyckoff_model.WyckoffModel
+    positions: wyckoff_model.WyckoffModel | None
     mesh: Mesh
     shapes: tuple[tuple[int, int], ...]
     batch_size: int = 128
@@ -175,6 +176,7 @@ class OrbitGenerator:
         Raises:
             UserError: a group cannot hold the sites of a formula.
         """
+        assert self.positions is not None
         library = self.positions.library
         energies = np.asarray(self.scale.scale_energy(np.asarray(conditions.energy)))
         groups = np.asarray(conditions.space_group).tolist()

@@ -22,7 +22,6 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from crystaljax.models import build, initial, scaling
-from crystaljax.models.networks import interface
 from crystaljax.system import errors, sharding
 from crystaljax.training import runs, train_step
 
@@ -53,7 +52,7 @@ class Run:
     workdir: pathlib.Path
     step: int
     config: Any
-    model: interface.Network
+    model: Any
     params: Any
     scale: scaling.Scaling
     vocabulary: dict[str, Any]

@@ -105,7 +105,7 @@ class Trainee:
         return compute_loss(self, params, batch, keys)
 
 
-def init_state(trainee: Trainee, seed: int, mesh: Mesh) -> TrainState:
+def init_state(trainee: Any, seed: int, mesh: Mesh) -> TrainState:
     """The state before the first step, on every device."""
     params = sharding.replicate(trainee.init_params(seed), mesh)
     # What it needs of the trainee is compiled in.
@@ -113,7 +113,7 @@ def init_state(trainee: Trainee, seed: int, mesh: Mesh) -> TrainState:
     return _compiled_state_of(mesh)(static, params)
 
 
-def state_shapes(trainee: Trainee) -> TrainState:
+def state_shapes(trainee: Any) -> TrainState:
     """Shapes and dtypes of the state."""
     return jax.eval_shape(
         lambda params: _state_of(trainee, params),
@@ -127,7 +127,7 @@ def _compiled_state_of(mesh: Mesh) -> jax.stages.Wrapped:
     return jax.jit(_state_of, donate_argnums=1, out_shardings=whole)
 
 
-def _state_of(trainee: Trainee, params: Any) -> TrainState:
+def _state_of(trainee: Any, params: Any) -> TrainState:
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -254,7 +254,7 @@ class Gradients(NamedTuple):
 
 
 def compute_gradients(
-    trainee: Trainee, state: TrainState, batch: sample_tensors.CrystalBatch, keys: Array
+    trainee: Any, state: TrainState, batch: Any, keys: Array
 ) -> Gradients:
     """Gradients of the mean loss over a batch, part by part where it is to be cut."""
 
@@ -307,7 +307,7 @@ def _largest(dtype):
 
 
 def train_step(
-    trainee: Trainee, state: TrainState, batch: sample_tensors.CrystalBatch, key: Array
+    trainee: Any, state: TrainState, batch: Any, key: Array
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step. Randomness depends on ``key`` and the step alone."""
     keys = _step_keys(state, batch, key)
@@ -316,16 +316,14 @@ def train_step(
     )
 
 
-def _step_keys(
-    state: TrainState, batch: sample_tensors.CrystalBatch, key: Array
-) -> Array:
+def _step_keys(state: TrainState, batch: Any, key: Array) -> Array:
     """One key per crystal of the batch."""
     key = jax.random.fold_in(key, state.step)
     return jax.random.split(key, jax.tree.leaves(batch)[0].shape[0])
 
 
 def apply_gradients(
-    trainee: Trainee, state: TrainState, gradients: Gradients
+    trainee: Any, state: TrainState, gradients: Gradients
 ) -> tuple[TrainState, dict[str, Array]]:
     """The step that gradients lead to, and its metrics."""
     grads, metrics = gradients.grads, {"loss": gradients.loss, **gradients.parts}
@@ -373,13 +371,13 @@ class Dispatch:
         apply_fn: ``(trainee, state, gradients)`` → state and metrics.
     """
 
-    trainee: Trainee
+    trainee: Any
     many_fn: Any
     gradients_fn: Any
     apply_fn: Any
 
     def __call__(
-        self, state: TrainState, batches: sample_tensors.CrystalBatch, key: Array
+        self, state: TrainState, batches: Any, key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
         """As many steps as there are batches; the state, and mean metrics."""
         if len(jax.tree.leaves(batches)[0]) > 1:
@@ -394,7 +392,7 @@ def _single_precision(leaf: Any) -> np.ndarray:
     return array if is_index else array.astype(np.float32)
 
 
-def build_dispatch_fn(trainee: Trainee, mesh: Mesh) -> Dispatch:
+def build_dispatch_fn(trainee: Any, mesh: Mesh) -> Dispatch:
     """Training steps for all devices of a mesh.
 
     Steps of a network that this process has trained before are not compiled again.
