@@ -173,13 +173,18 @@ def test_positions_are_written_as_tables_have_them():
         ("Ti:a O:f O:f", "cannot read 'O:f'"),
         ("Ti:f O:f", "Ti cannot fill f of space group 136"),
         ("Ti:a O:a", "O cannot fill a"),
-        ("Ti:a O:b", "hold fewer sites"),
     ],
 )
 def test_positions_that_do_not_fit_are_refused(text, message):
     question = prototype_library.question_of(RUTILE, 0.0, 136)
     with pytest.raises(errors.UserError, match=message):
         orbit_conditions.parse_positions(text, question)
+
+
+def test_positions_of_too_few_sites_are_refused():
+    question = prototype_library.question_of(np.array([22, 8, 8]), 0.0, 47)
+    with pytest.raises(errors.UserError, match="hold fewer sites than"):
+        orbit_conditions.parse_positions("Ti:a O:b", question)
 
 
 def test_positions_that_fit_are_read():

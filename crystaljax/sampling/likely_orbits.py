@@ -28,6 +28,8 @@ _NUM_ASSIGNMENTS = 16
 # Each assignment at least this probable, relative to the likeliest, is taken once
 # before any is taken again.
 _LEAST = 0.01
+# Log probability of what a formula cannot be.
+_IMPOSSIBLE = -50.0
 # Primitive cells in the conventional cell of a centred group.
 _CENTRINGS = {"P": 1, "A": 2, "C": 2, "I": 2, "R": 3, "F": 4}
 
@@ -55,7 +57,7 @@ class Request:
         Multiplicities are those of the conventional cell, as tables have them.
         """
         group = standard_groups.load_group(self.question.space_group)
-        symbol = space_groups.load_space_group_symbols()[self.question.space_group - 1]
+        symbol = space_groups.load_space_group_symbols()[self.question.space_group]
         factor = _CENTRINGS[symbol[0]]
         parts = []
         for number, filled in zip(self.question.species, self.assignment, strict=True):
@@ -192,7 +194,12 @@ def _expand_groups(
             expanded.append([(question, cells, 0.0)])
             continue
         row = next(rows)
-        groups = [int(g) for g in np.argsort(-row)[:_NUM_GROUPS] if row[g] > -50]
+        ranked = [int(group) for group in np.argsort(-row) if row[group] > _IMPOSSIBLE]
+        groups = [
+            group
+            for group in ranked
+            if wyckoff_assignments.count_assignments(group, question.counts)
+        ]
         expanded.append(
             [
                 (
@@ -200,7 +207,7 @@ def _expand_groups(
                     cells,
                     float(row[group]),
                 )
-                for group in groups
+                for group in groups[:_NUM_GROUPS]
             ]
         )
     return expanded
