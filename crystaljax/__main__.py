@@ -21,6 +21,8 @@ VERBS = (
     "export",
     "collect",
     "import-torch",
+    "export-model",
+    "models",
 )
 
 
@@ -61,7 +63,8 @@ def help_text() -> str:
 
 
 def _module(verb: str) -> str:
-    return verb.replace("-", "_")
+    # The folder of networks has the name.
+    return "list_models" if verb == "models" else verb.replace("-", "_")
 
 
 def _summary(verb: str) -> str:

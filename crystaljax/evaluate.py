@@ -32,7 +32,7 @@ from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import options as sampling_options
 from crystaljax.system import atomic_files, errors, sharding
 from crystaljax.system import options as options_lib
-from crystaljax.training import checkpoints, runs
+from crystaljax.training import checkpoints, model_files, runs
 
 
 @options_lib.frozen
@@ -78,15 +78,14 @@ def evaluate(
         FileNotFoundError: no run, checkpoint or dataset.
         ValueError: an empty split, or structures that the run's rows do not hold.
     """
-    config = build_sampling.override_sampler(
-        runs.load_config(pathlib.Path(options.workdir)), options
-    )
+    workdir = model_files.resolve(options.workdir, options.model)
+    config = build_sampling.override_sampler(runs.load_config(workdir), options)
     mesh = sharding.build_local_mesh()
-    run = checkpoints.load_run(options.workdir, mesh, options.checkpoint)
+    run = checkpoints.load_run(workdir, mesh, options.checkpoint)
     path = options.dataset or run.vocabulary["dataset"]
     if path is None:
         raise errors.UserError(
-            f"{options.workdir} was not trained on a data set of this machine; give "
+            f"{workdir} was not trained on a data set of this machine; give "
             "one with --dataset"
         )
     dataset = datasets.open_dataset(path)
@@ -107,7 +106,7 @@ def evaluate(
         num_workers=options.num_workers,
         show_progress=show_progress,
     )
-    folder = pathlib.Path(options.output or run.workdir / f"evaluation_{options.split}")
+    folder = pathlib.Path(options.output or workdir / f"evaluation_{options.split}")
     if sharding.is_first_process():
         _write(result, dataset, run, config, options, folder)
     return result, folder

@@ -27,7 +27,7 @@ from crystaljax.sampling import options as sampling_options
 from crystaljax.sampling import requests as samples_lib
 from crystaljax.system import errors, sharding
 from crystaljax.system import options as options_lib
-from crystaljax.training import runs
+from crystaljax.training import model_files, runs
 
 
 @options_lib.frozen
@@ -113,7 +113,7 @@ def build_request(
         ValueError: none of the crystals can be used, unreadable conditions, or a model
             that does not modify crystals.
     """
-    workdir = pathlib.Path(options.workdir)
+    workdir = model_files.resolve(options.workdir, options.model)
     config = build_sampling.override_sampler(runs.load_config(workdir), options)
     if not build.is_modification(config):
         raise errors.UserError(

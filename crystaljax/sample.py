@@ -141,9 +141,9 @@ def build_request(options: SampleOptions) -> "crystaljax.sampling.requests.Reque
     from crystaljax.models import build
     from crystaljax.sampling import build as build_sampling
     from crystaljax.sampling import requests
-    from crystaljax.training import runs
+    from crystaljax.training import model_files, runs
 
-    workdir = pathlib.Path(options.workdir)
+    workdir = model_files.resolve(options.workdir, options.model, model_files.DEFAULT)
     config = build_sampling.override_sampler(runs.load_config(workdir), options)
     if build.is_modification(config):
         raise errors.UserError(
@@ -198,6 +198,12 @@ def _with_defaults(options: SampleOptions, of_orbits: bool) -> SampleOptions:
     return dataclasses.replace(options, space_groups=groups, energies=energies)
 
 
+def _text(value: str | None) -> str:
+    """What `_with_defaults` left no None of."""
+    assert value is not None
+    return value
+
+
 def _request_orbits(
     options: SampleOptions, workdir: pathlib.Path, config: Any, vocabulary: Any
 ) -> "crystaljax.sampling.requests.Request":
@@ -230,7 +236,7 @@ def _request_orbits(
         values = orbit_conditions.low_energies(model, scale, cells)
     else:
         resolved = requested_energies.resolve_energies(
-            options.energies,
+            _text(options.energies),
             cells,
             vocabulary,
             hull_spec=options.hull,
@@ -240,7 +246,7 @@ def _request_orbits(
         notes += resolved.notes
     groups = None
     if options.space_groups != orbit_conditions.LIKELY:
-        groups = conditions.parse_space_groups(options.space_groups, vocabulary)
+        groups = conditions.parse_space_groups(_text(options.space_groups), vocabulary)
     asked = orbit_conditions.ask(
         model,
         scale,
@@ -284,11 +290,13 @@ def _ask(
     )
     for formula in cells:
         conditions.check_formula(formula, vocabulary, sites)
-    space_groups = conditions.parse_space_groups(options.space_groups, vocabulary)
+    space_groups = conditions.parse_space_groups(
+        _text(options.space_groups), vocabulary
+    )
     feasibility = conditions.judge_feasibility(cells, space_groups, options.infeasible)
     wanted = feasibility.wanted
     resolved = requested_energies.resolve_energies(
-        options.energies,
+        _text(options.energies),
         cells,
         vocabulary,
         hull_spec=options.hull,

@@ -107,6 +107,7 @@ def _train(
         orbit_training.build_trainee if of_orbits else build_training.build_trainee
     )
     trainee = build_trainee(config, scale, num_steps)
+    model: Any = trainee.model
     train_key = jax.jit(
         lambda: generation.key_of_seed(config.train.seed),
         out_shardings=sharding.replicated(mesh),
@@ -122,14 +123,14 @@ def _train(
     if of_orbits:
         generator = build_sampling.build_orbit_generator(
             config,
-            trainee.model,
+            model,
             scale,
             sampling_mesh,
             _positions(config, dataset, scale, workdir, show_progress),
         )
     else:
         generator = build_sampling.build_generator(
-            config, trainee.model, scale, sampling_mesh, dataset.path
+            config, model, scale, sampling_mesh, dataset.path
         )
     manager = checkpoints.open_manager(workdir, config.train.keep_checkpoints)
     # Metrics stay on the device until they are logged: fetching one waits for it.

@@ -32,7 +32,7 @@ _MAX_DISTANCE = 5.0
 # States whose probabilities are computed at once; always as many, padded.
 _BATCH_SIZES = (64, 1024)
 
-Inputs = dict[str, np.ndarray]
+Inputs = dict[str, Any]
 
 
 Question = prototype_library.Question
@@ -223,14 +223,20 @@ class WyckoffModel:
         network = wyckoff_networks.PositionNetwork(self.width)
 
         def probabilities(params, inputs, table):
-            return jax.nn.softmax(network.apply(params, inputs, table))
+            logits: Any = network.apply(params, inputs, table)
+            return jax.nn.softmax(logits)
 
         return jax.jit(probabilities)
 
     @functools.cached_property
     def _group_fn(self) -> Callable[[Any, Inputs], Any]:
         network = wyckoff_networks.GroupNetwork(self.width)
-        return jax.jit(lambda params, x: jax.nn.log_softmax(network.apply(params, x)))
+
+        def probabilities(params, inputs):
+            logits: Any = network.apply(params, inputs)
+            return jax.nn.log_softmax(logits)
+
+        return jax.jit(probabilities)
 
     @functools.cached_property
     def _energy_fn(self) -> Callable[[Any, Inputs], Any]:

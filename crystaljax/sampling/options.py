@@ -31,7 +31,12 @@ def parse_batch_size(text: str | int) -> int | str:
 class RunOptions:
     """Which run is sampled."""
 
-    workdir: str = options.option("Run directory of the model.")
+    workdir: str | None = options.option("Run directory of the model.", default=None)
+    model: str | None = options.option(
+        "Instead of a run directory: a model of the package by name, see `crystaljax "
+        "models`, or a folder that `crystaljax export-model` wrote.",
+        default=None,
+    )
     seed: int = options.option(
         "Seed of the samples, and of what else is drawn.", default=0, lower=0
     )

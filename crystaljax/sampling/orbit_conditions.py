@@ -113,8 +113,8 @@ def ask(
         raise errors.UserError(f"nothing to sample: {problems[0][0]}: {problems[0][2]}")
     if wyckoff:
         chosen = [
-            [_given(question, cells, wyckoff, formulas[row])] * num_samples
-            for (question, cells), (row, _) in zip(questions, owners, strict=True)
+            [_given(question, cells, wyckoff)] * num_samples
+            for question, cells in questions
         ]
     else:
         chosen = likely_orbits.choose_orbits(
@@ -172,7 +172,7 @@ def _describe(problems: Sequence[tuple[str, int, str]], count: int) -> list[str]
 
 # --------------------------------------------------------------- positions given
 def _given(
-    question: prototype_library.Question, num_cells: int, text: str, formula: str
+    question: prototype_library.Question, num_cells: int, text: str
 ) -> likely_orbits.Request:
     if not question.space_group:
         raise errors.UserError(

@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 
 from crystaljax.models import build, initial, scaling
 from crystaljax.system import errors, sharding
-from crystaljax.training import runs, train_step
+from crystaljax.training import model_files, runs, train_step
 
 # Orbax and TensorStore raise all kinds of errors for files that are missing, empty or
 # cut short, a bare Exception among them. These are of something else.
@@ -265,6 +265,27 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
     scale = scaling.load_scaling(workdir / "scaling.json")
     vocabulary = runs.load_vocabulary(workdir)
     energy_error = runs.load_energy_error(workdir)
+    if model_files.is_model(workdir):
+        card = model_files.verify(workdir)
+        if step not in (None, card["step"]):
+            raise FileNotFoundError(
+                f"{workdir} is a model of step {card['step']}, without checkpoints; "
+                "leave `checkpoint=` out"
+            )
+        model = build.build_model(config)
+        params = model_files.load_params(
+            workdir, initial.param_shapes(model, config.data.rows)
+        )
+        return Run(
+            workdir=workdir,
+            step=card["step"],
+            config=config,
+            model=model,
+            params=sharding.replicate(params, mesh),
+            scale=scale,
+            vocabulary=vocabulary,
+            energy_error=energy_error,
+        )
     with open_manager(workdir) as manager:
         steps = sorted(manager.all_steps(), reverse=True)
         if not steps or (step is not None and step not in steps):

@@ -1,16 +1,22 @@
-"""Match rates of crystals made as orbits: with true positions, and with the model's.
+"""Match rates of a model of orbits on held-out structures, by what it is told.
 
-    python experiments/orbits/measure.py --dataset=data/mp_20 --flow=runs/orbits \
-        --output=experiments/orbits/mp_20_biternary.json
+    python experiments/orbits/measure.py --workdir=runs/symmetric --split=test \
+        --num_structures=500 --num_samples=20 --output=measured.json
 
-trains the small model of positions (minutes), asks for 500 held-out structures by cell
-formula, space group and energy, as experiments/match_rate does, and matches one sample
-of each. Also: where positions occur in training and where not, and the space groups
-that are found.
+Each structure is asked for by its cell formula, and
+
+* true: its space group, energy and Wyckoff positions,
+* energy: its space group and energy,
+* group: its space group, with the energy that the formula is likely to have,
+* formula: nothing else.
+
+One to twenty samples of each answer, whose orbits are the likeliest, in order. Beside
+them the nearest training structure of the same stoichiometry, relabelled.
 """
 
 import argparse
 import collections
+import dataclasses
 import json
 import pathlib
 import shlex
@@ -18,19 +24,18 @@ import sys
 import time
 from typing import Any
 
-import flow
 import jax
 import numpy as np
 
-from crystaljax.crystals import assessment, wyckoff_assignments
+from crystaljax.crystals import assessment, structure, wyckoff_assignments
 from crystaljax.data import dataset as datasets
 from crystaljax.data import orbit_table
 from crystaljax.matching import matcher
-from crystaljax.models import wyckoff_model
-from crystaljax.models.networks import orbit_transformer
-from crystaljax.sampling import orbit_generation
-from crystaljax.system import atomic_files, environment
-from crystaljax.training import wyckoff_training
+from crystaljax.models import prototype_library, wyckoff_model
+from crystaljax.sampling import build as build_sampling
+from crystaljax.sampling import likely_orbits, usable_structures
+from crystaljax.system import atomic_files, environment, sharding
+from crystaljax.training import checkpoints, orbit_batches, runs
 
 TOLERANCES = tuple(matcher.TOLERANCES[name] for name in ("literature", "paper"))
 SYMPRECS = (0.1, 0.001)
@@ -39,163 +44,335 @@ SYMPRECS = (0.1, 0.001)
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--flow", type=pathlib.Path, required=True)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True)
+    parser.add_argument("--dataset", help="that of the run by default")
+    parser.add_argument("--split", default="test")
     parser.add_argument("--num_structures", type=int, default=500)
-    parser.add_argument("--num_epochs", type=int, default=12)
-    parser.add_argument("--num_samples", type=int, default=10)
+    parser.add_argument("--num_samples", type=int, default=20)
+    parser.add_argument("--max_sites", type=int, help="of the cells that are asked for")
+    parser.add_argument("--checkpoint", type=int)
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
-    dataset = datasets.open_dataset(args.dataset)
-    table = orbit_table.open_table(dataset)
-    params, units = flow.load(args.flow)
-    tests = dataset.indices("test")
-    asked = np.sort(np.random.default_rng(0).permutation(tests)[: args.num_structures])
-    start = time.perf_counter()
-    model, examples = train_positions(dataset, table, units, args.num_epochs)
-    positions_seconds = time.perf_counter() - start
-    targets = [datasets.crystal(dataset, int(index)) for index in asked]
-    energies = np.asarray(units.scale_energy(dataset.formation_energy[asked]), float)
-    labels = np.asarray(dataset.space_group[asked]).astype(int)
-    questions = [
-        orbit_generation.find_question(target.atomic_numbers, group, energy)
-        for target, group, energy in zip(
-            targets, labels.tolist(), energies.tolist(), strict=True
-        )
-    ]
-    start = time.perf_counter()
-    likely = model.likely_assignments([each for each, _ in questions], 16)
-    beam_seconds = time.perf_counter() - start
-    generator = orbit_generation.OrbitGenerator(
-        orbit_transformer.OrbitTransformer(), params, units
-    )
-    # Cells, groups and positions as they are.
-    true = [
-        orbit_generation.Request(
-            wyckoff_model.question_of(
-                target.atomic_numbers,
-                energy,
-                int(table.space_group[index]),
-                int(table.num_cells[index]),
-            ),
-            wyckoff_model.assignment_of(table.crystal(int(index))),
-            int(table.num_cells[index]),
-        )
-        for index, target, energy in zip(asked, targets, energies.tolist(), strict=True)
-    ]
-    known = {kind_of(question, answer) for question, answer in examples}
-    seen = np.array([kind_of(t.question, t.assignment) in known for t in true])
-    right = np.array(
-        [
-            is_right(question, found, answer)
-            for (question, _), found, answer in zip(
-                questions, likely, true, strict=True
-            )
-        ]
-    )
+    mesh = sharding.build_local_mesh()
+    run = checkpoints.load_run(args.workdir, mesh, args.checkpoint)
+    config = runs.load_config(args.workdir)
+    generator = build_sampling.generator_of_run(run, config, mesh)
+    dataset = datasets.open_dataset(args.dataset or run.vocabulary["dataset"])
+    indices, _ = usable_structures.find_usable(config, dataset, args.split)
+    if args.max_sites:
+        indices = indices[np.asarray(dataset.num_sites)[indices] <= args.max_sites]
+    rng = np.random.default_rng(0)
+    asked = np.sort(rng.permutation(indices)[: args.num_structures])
+    task = Task(dataset, orbit_table.open_table(dataset), asked, run, generator)
     result: dict[str, Any] = {
         "num_structures": len(asked),
-        "positions": {
-            "right": float(right[:, 0].mean()),
-            "right_of_4": float(right[:, :4].any(axis=1).mean()),
-            "right_of_16": float(right.any(axis=1).mean()),
-            "right_where_seen": float(right[seen, 0].mean()),
-            "right_where_unseen": float(right[~seen, 0].mean()),
-            "seen": float(seen.mean()),
-            "seconds_to_train": positions_seconds,
-            "seconds_of_beam": beam_seconds,
-        },
+        "checkpoint": run.step,
+        "positions": measure_positions(task),
+        "runs": {},
     }
-    requests = orbit_generation.choose_positions(
-        model, questions, num_samples=args.num_samples
-    )
-    start = time.perf_counter()
-    made = generator.generate(true, jax.random.key(0))
-    compiled = time.perf_counter()
-    first = generator.generate([each[0] for each in requests], jax.random.key(0))
-    seconds = time.perf_counter() - compiled
-    result["seconds_of_first_call"] = compiled - start
-    result["milliseconds_a_sample"] = 1000 * seconds / len(asked)
-    runs = {"true_positions": made, "first": first}
-    matches = {}
-    for name, crystals in runs.items():
-        matches[name] = matcher.match_many(crystals, targets, TOLERANCES)
-        checks = assessment.check_many(crystals, symprecs=SYMPRECS)
-        result[name] = {
-            "match_rate": rates(matches[name].matched),
-            "match_rate_where_seen": rates(matches[name].matched[seen]),
-            "match_rate_where_unseen": rates(matches[name].matched[~seen]),
-            "match_rate_where_positions_are_right": rates(
-                matches[name].matched[right[:, 0]]
-            ),
-            "valid": float(checks.valid.mean()),
-            "space_group": {
-                str(symprec): float(np.mean(checks.space_groups[:, i] == labels))
-                for i, symprec in enumerate(SYMPRECS)
-            },
-        }
-    # Further samples follow assignments as often as they are probable.
-    any_of = matches["first"].matched.copy()
-    for number in range(1, args.num_samples):
-        crystals = generator.generate(
-            [each[number] for each in requests], jax.random.key(number)
-        )
-        any_of |= matcher.match_many(crystals, targets, TOLERANCES).matched
-    result[f"match@{args.num_samples}"] = rates(any_of)
-    failed = collections.Counter(
-        system_of(int(dataset.space_group[i]))
-        for i, good in zip(asked, matches["first"].matched[:, 0], strict=True)
-        if not good
-    )
-    result["failures_by_system"] = dict(failed)
+    for name, questions in task.questions().items():
+        result["runs"][name] = measure(task, name, questions, args.num_samples)
+        print(json.dumps({name: result["runs"][name]}, indent=1), flush=True)
+    result["nearest"] = measure_nearest(task)
+    print(json.dumps({"nearest": result["nearest"]}), flush=True)
     result |= {
-        "training": json.loads((args.flow / "flow.json").read_text()),
         "command": shlex.join(["python", *sys.argv]),
         "environment": environment.describe_environment(),
     }
     atomic_files.write_json(args.output, result)
-    shown = {k: v for k, v in result.items() if k not in ("environment", "training")}
-    print(json.dumps(shown, indent=1))
 
 
-def train_positions(dataset, table, units, num_epochs):
-    """The model of positions and what it was trained on."""
-    examples = {
-        split: wyckoff_training.examples_of(
-            dataset,
-            table,
-            dataset.indices(split),
-            float(units.energy_mean),
-            float(units.energy_scale),
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """Structures that are asked for, and who is asked."""
+
+    dataset: datasets.Dataset
+    table: orbit_table.OrbitTable
+    asked: np.ndarray
+    run: checkpoints.Run
+    generator: Any
+
+    @property
+    def model(self) -> wyckoff_model.WyckoffModel:
+        """Of energies, groups and positions."""
+        return self.generator.positions
+
+    @property
+    def targets(self) -> list[structure.Crystal]:
+        """The structures."""
+        return [datasets.crystal(self.dataset, int(index)) for index in self.asked]
+
+    @property
+    def groups(self) -> list[int]:
+        """Their space groups."""
+        return np.asarray(self.dataset.space_group[self.asked]).astype(int).tolist()
+
+    @property
+    def energies(self) -> np.ndarray:
+        """In deviations of the training structures."""
+        energy = np.asarray(self.dataset.formation_energy[self.asked])
+        return np.asarray(self.run.scale.scale_energy(energy), float)
+
+    def true_requests(self) -> list[likely_orbits.Request]:
+        """All that is known of them."""
+        return [
+            likely_orbits.Request(
+                prototype_library.question_of(
+                    target.atomic_numbers,
+                    energy,
+                    int(self.table.space_group[index]),
+                    int(self.table.num_cells[index]),
+                ),
+                wyckoff_model.assignment_of(self.table.crystal(int(index))),
+                int(self.table.num_cells[index]),
+            )
+            for index, target, energy in zip(
+                self.asked, self.targets, self.energies.tolist(), strict=True
+            )
+        ]
+
+    def questions(self) -> dict[str, Any]:
+        """For each kind of question, one for each structure."""
+        library = self.model.library
+        formulas = [
+            prototype_library.question_of(target.atomic_numbers, np.nan)
+            for target in self.targets
+        ]
+        low = self.model.likely_energies(formulas).tolist()
+
+        def named(energies):
+            return [
+                likely_orbits.find_question(
+                    target.atomic_numbers, group, energy, library
+                )
+                for target, group, energy in zip(
+                    self.targets, self.groups, energies, strict=True
+                )
+            ]
+
+        return {
+            "true": None,
+            "energy": named(self.energies.tolist()),
+            "group": named(low),
+            "formula": [
+                (dataclasses.replace(each, energy=energy), 1)
+                for each, energy in zip(formulas, low, strict=True)
+            ],
+        }
+
+
+def measure(task: Task, name: str, questions: Any, num_samples: int) -> dict[str, Any]:
+    """Match rates of one kind of question."""
+    if questions is None:
+        requests = [[each] for each in task.true_requests()]
+    else:
+        requests = likely_orbits.choose_orbits(
+            task.model,
+            questions,
+            [num_samples] * len(questions),
+            shape=task.generator.shapes[-1],
         )
-        for split in ("train", "val")
+    targets, groups = task.targets, np.array(task.groups)
+    found = np.zeros((len(targets), len(TOLERANCES)), bool)
+    result: dict[str, Any] = {}
+    for number in range(len(requests[0])):
+        start, cpu = time.perf_counter(), time.process_time()
+        crystals = task.generator.generate(
+            [each[number] for each in requests], jax.random.key(number)
+        )
+        seconds = time.perf_counter() - start, time.process_time() - cpu
+        matches = matcher.match_many(crystals, targets, TOLERANCES, num_workers=1)
+        found |= matches.matched
+        if number == 0:
+            first = [each[0] for each in requests]
+            checks = assessment.check_many(crystals, symprecs=SYMPRECS, num_workers=1)
+            own = np.array([each.question.space_group for each in first])
+            right = np.array(
+                [
+                    kind_of(each) == kind_of(true)
+                    for each, true in zip(first, task.true_requests(), strict=True)
+                ]
+            )
+            result = {
+                "positions_right": float(right.mean()),
+                "group_right": float(np.mean(own == groups)),
+                "match_rate_where_positions_are_right": rates(matches.matched[right]),
+                "rms": rms(matches),
+                "valid": float(checks.valid.mean()),
+                "space_group_as_asked": {
+                    str(symprec): float(np.mean(checks.space_groups[:, i] == own))
+                    for i, symprec in enumerate(SYMPRECS)
+                },
+                "by": breakdown(task, matches.matched),
+                "failures": failures(task, matches.matched[:, 0], first),
+            }
+        if number == 1:
+            # Compiled by then.
+            result["milliseconds_a_sample"] = 1000 * seconds[0] / len(targets)
+            result["cpu_milliseconds_a_sample"] = 1000 * seconds[1] / len(targets)
+        if number + 1 in (1, 2, 5, 10, 20):
+            result[f"match@{number + 1}"] = rates(found)
+    return result
+
+
+def measure_positions(task: Task) -> dict[str, float]:
+    """How often the model knows the positions, of a group and an energy."""
+    true = task.true_requests()
+    likely = task.model.likely_assignments([each.question for each in true], 16)
+    right = np.zeros((len(true), 16), bool)
+    for row, (request, found) in enumerate(zip(true, likely, strict=True)):
+        for column, (_, assignment) in enumerate(found):
+            same = dataclasses.replace(request, assignment=assignment)
+            right[row, column] = kind_of(same) == kind_of(request)
+    seen = are_seen(task)
+    return {
+        "right": float(right[:, 0].mean()),
+        "right_of_4": float(right[:, :4].any(axis=1).mean()),
+        "right_of_16": float(right.any(axis=1).mean()),
+        "seen": float(seen.mean()),
+        "right_where_seen": float(right[seen, 0].mean()),
+        "right_where_unseen": float(right[~seen, 0].mean()),
     }
-    model = wyckoff_training.train(
-        examples["train"],
-        examples["val"],
-        wyckoff_training.Settings(num_epochs=num_epochs),
-        log_fn=print,
-    )
-    return model, examples["train"]
 
 
-def kind_of(question, assignment) -> tuple[Any, ...]:
+def are_seen(task: Task) -> np.ndarray:
+    """Whether the prototype of each structure occurs in training."""
+    library = task.model.library
+    known = {
+        (
+            int(library.space_groups[i]),
+            library.counts[i],
+            wyckoff_assignments.canonical(
+                int(library.space_groups[i]), library.assignments[i]
+            ),
+        )
+        for i in range(len(library))
+    }
+    return np.array([kind_of(each) in known for each in task.true_requests()])
+
+
+def kind_of(request: likely_orbits.Request) -> tuple[Any, ...]:
     """What structures of the same positions have in common."""
-    canonical = wyckoff_assignments.canonical(question.space_group, assignment)
+    question = request.question
+    canonical = wyckoff_assignments.canonical(question.space_group, request.assignment)
     return question.space_group, question.counts, canonical
 
 
-def is_right(question, found, answer) -> list[bool]:
-    """Which of sixteen assignments are the answer in some description."""
-    wanted = kind_of(answer.question, answer.assignment)
-    same = [kind_of(question, each) == wanted for _, each in found]
-    return [*same, *[False] * (16 - len(same))]
+def breakdown(task: Task, matched: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Match rates by size, number of elements, crystal system, and what is known."""
+    sites = np.asarray(task.dataset.num_sites)[task.asked].astype(int)
+    kinds = {
+        "sites": ["1-8" if n <= 8 else "9-20" if n <= 20 else "21-" for n in sites],
+        "elements": [str(len(set(t.atomic_numbers.tolist()))) for t in task.targets],
+        "system": [system_of(group) for group in task.groups],
+        "prototype": np.where(are_seen(task), "seen", "unseen").tolist(),
+    }
+    result = {}
+    for kind, names in kinds.items():
+        labels = np.array(names)
+        result[kind] = {
+            name: {
+                "count": int((labels == name).sum()),
+                **rates(matched[labels == name]),
+            }
+            for name in sorted(set(names))
+        }
+    return result
 
 
-def rates(matched: np.ndarray) -> dict[str, float]:
-    """Share at each tolerance."""
+def failures(task: Task, matched: np.ndarray, first: Any) -> list[dict[str, Any]]:
+    """Some that do not match, with their orbits, true and chosen."""
+    true = task.true_requests()
+    return [
+        {
+            "id": task.dataset.id[int(task.asked[row])].as_py(),
+            "space_group": task.groups[row],
+            "true": true[row].describe(),
+            "chosen": f"{first[row].question.space_group} {first[row].describe()}",
+        }
+        for row in np.flatnonzero(~matched)[:20].tolist()
+    ]
+
+
+def measure_nearest(task: Task) -> dict[str, Any]:
+    """The nearest training structure of the same formula type and group, relabelled."""
+    train = orbit_batches.find_usable(
+        task.run.config, task.dataset, task.table, "train"
+    )
+    examples = []
+    for index in train.tolist():
+        crystal = task.table.crystal(index)
+        sites = slice(task.dataset.offsets[index], task.dataset.offsets[index + 1])
+        energy = np.asarray(task.dataset.formation_energy[index : index + 1])
+        examples.append(
+            prototype_library.question_of(
+                np.asarray(task.dataset.atomic_numbers[sites]),
+                float(np.asarray(task.run.scale.scale_energy(energy))[0]),
+                crystal.space_group,
+                int(task.table.num_cells[index]),
+            )
+        )
+    from crystaljax.crystals import elements, orbits
+
+    mendeleev = elements.mendeleev_number().astype(float)
+    by_key = collections.defaultdict(list)
+    for row, question in enumerate(examples):
+        by_key[question.counts, question.space_group].append(row)
+    crystals = []
+    for request in task.true_requests():
+        question = request.question
+        rows = by_key.get((question.counts, question.space_group), [])
+        if not rows:
+            crystals.append(None)
+            continue
+        numbers = np.array([mendeleev[list(examples[row].species)] for row in rows])
+        apart = (numbers - mendeleev[list(question.species)]) / 10
+        energies = np.array([examples[row].energy for row in rows])
+        squares = np.mean(apart**2, axis=1) + (energies - question.energy) ** 2
+        row = rows[int(np.argmin(squares))]
+        known = task.table.crystal(int(train[row]))
+        renamed = dict(zip(examples[row].species, question.species, strict=True))
+        new = np.array([renamed[n] for n in known.atomic_numbers.tolist()])
+        volumes = np.asarray(task.run.scale.atomic_volumes)
+        made = orbits.expand(dataclasses.replace(known, atomic_numbers=new))
+        before = orbits.expand(known)
+        # As large as its new atoms are.
+        factor = np.cbrt(
+            volumes[made.atomic_numbers].sum() / volumes[before.atomic_numbers].sum()
+        )
+        crystals.append(dataclasses.replace(made, lattice=made.lattice * factor))
+    there = np.array([each is not None for each in crystals])
+    matched = np.zeros((len(crystals), len(TOLERANCES)), bool)
+    matched[there] = matcher.match_many(
+        [each for each in crystals if each is not None],
+        [target for target, each in zip(task.targets, there, strict=True) if each],
+        TOLERANCES,
+        num_workers=1,
+    ).matched
+    return {
+        "exists": float(there.mean()),
+        "match@1": rates(matched),
+        "by": breakdown(task, matched),
+    }
+
+
+def rates(matched: np.ndarray) -> dict[str, Any]:
+    """Share at each tolerance, and its standard error."""
+    count = max(len(matched), 1)
     means = matched.mean(axis=0) if len(matched) else np.zeros(len(TOLERANCES))
-    return {str(t): round(float(m), 4) for t, m in zip(TOLERANCES, means, strict=True)}
+    return {
+        str(t): [round(float(m), 4), round(float(np.sqrt(m * (1 - m) / count)), 4)]
+        for t, m in zip(TOLERANCES, means, strict=True)
+    }
+
+
+def rms(matches: matcher.Matches) -> dict[str, float]:
+    """Mean of those that match."""
+    return {
+        str(t): round(float(matches.rms[matches.matched[:, i], i].mean()), 4)
+        for i, t in enumerate(TOLERANCES)
+        if matches.matched[:, i].any()
+    }
 
 
 def system_of(group: int) -> str:
