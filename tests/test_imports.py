@@ -113,6 +113,8 @@ WITHOUT = {
     "prepare": ("torch", "matgl", "pandas", "matplotlib", *JAX),
     "evaluate": ("torch", "matgl", "pandas", "matplotlib"),
     "modify": ("torch", "matgl", "pandas", "matplotlib"),
+    "list_models": HEAVY + JAX,
+    "export_model": HEAVY + JAX,
     "import_torch": ("torch", "matgl", "pandas", "matplotlib", "pymatgen", "ase"),
 }
 

@@ -16,7 +16,6 @@ import pathlib
 import zipfile
 from typing import Any
 
-import jax
 import numpy as np
 
 from crystaljax.system import atomic_files, errors
@@ -60,8 +59,8 @@ def resolve(
     name = default if model is None else model
     if name is None:
         raise errors.UserError(
-            "no model is given; expected workdir=RUN or model=NAME (see `crystaljax "
-            "models`)"
+            "give workdir=RUN or model=NAME (`crystaljax models` lists them); --help "
+            "shows all flags"
         )
     path = shipped().get(name, pathlib.Path(name))
     if not (path / CARD).exists() and not runs.is_run(path):
@@ -133,6 +132,9 @@ def write(
     Returns:
         Bytes written.
     """
+    # Whoever only looks at models does without it.
+    import jax
+
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*FILES[:3], *OPTIONAL):
         if (source / name).exists():
@@ -164,6 +166,8 @@ def load_params(folder: pathlib.Path, like: Any) -> Any:
     Raises:
         UserError: they are damaged, or of another network.
     """
+    import jax
+
     path = folder / PARAMETERS
     try:
         with np.load(path, allow_pickle=False) as file:
