@@ -335,11 +335,12 @@ def _require_new_or_resumed(workdir: pathlib.Path, config: Any, resume: bool) ->
 
 def _open_dataset(config: Any, workdir: pathlib.Path) -> datasets.Dataset:
     if config.data.path == BUILTIN:
-        return _prepare_builtin(workdir / "dataset")
+        setting = "standard" if build.is_of_orbits(config) else "origin"
+        return _prepare_builtin(workdir / "dataset", setting)
     return datasets.open_dataset(config.data.path)
 
 
-def _prepare_builtin(path: pathlib.Path) -> datasets.Dataset:
+def _prepare_builtin(path: pathlib.Path, setting: str) -> datasets.Dataset:
     """The packaged alloys as a data set, prepared the first time."""
     # Not to be asked for the data set alone: a process may have been killed right after
     # it had written it.
@@ -349,7 +350,9 @@ def _prepare_builtin(path: pathlib.Path) -> datasets.Dataset:
         from crystaljax import prepare
 
         prepare.prepare(
-            prepare.PrepareOptions(source=BUILTIN, output=path, figures=False)
+            prepare.PrepareOptions(
+                source=BUILTIN, output=path, figures=False, setting=setting
+            )
         )
     sharding.wait_for_all("data set")
     return datasets.open_dataset(path)

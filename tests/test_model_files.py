@@ -119,7 +119,7 @@ def test_which_model_is_meant_is_said(trained, tmp_path):
         model_files.resolve(str(trained("ddim")), "mp")
     with pytest.raises(FileNotFoundError, match="no model 'nowhere'"):
         model_files.resolve(None, "nowhere")
-    with pytest.raises(errors.UserError, match="give workdir=RUN or model=NAME"):
+    with pytest.raises(errors.UserError, match="give `workdir=` or `model=`"):
         model_files.resolve(None, None)
 
 

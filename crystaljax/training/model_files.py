@@ -59,7 +59,7 @@ def resolve(
     name = default if model is None else model
     if name is None:
         raise errors.UserError(
-            "give workdir=RUN or model=NAME (`crystaljax models` lists them); --help "
+            "give `workdir=` or `model=` (`crystaljax models` lists them); --help "
             "shows all flags"
         )
     path = shipped().get(name, pathlib.Path(name))
