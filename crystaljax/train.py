@@ -154,7 +154,7 @@ def _train(
         position = iterator.get_state()
         checkpoints.save_state(manager, state, position, jax.device_get(pending))
 
-    def measure() -> generation.Generator:
+    def measure() -> generation.AnyGenerator:
         """The sampler as it is now, and the error of its energies."""
         params = sharding.localize(state.sampling_params, sampling_mesh)
         error = estimation.measure_error(
