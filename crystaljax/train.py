@@ -25,7 +25,7 @@ from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs, pipeline
 from crystaljax.models import build, wyckoff_files, wyckoff_model
 from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import estimation, generation
+from crystaljax.sampling import estimation, generation, usable_structures
 from crystaljax.system import (
     atomic_files,
     errors,
