@@ -166,6 +166,8 @@ def _train(
 
     def save_at_last() -> None:
         if manager.latest_step() != step:
+            # Before the checkpoint, so that none is without it.
+            measure()
             save()
         manager.wait_until_finished()
 
@@ -199,7 +201,7 @@ def _train(
         interruption.deferred(),
     ):
         # A process that was killed after the checkpoint did not come to it.
-        is_validated = step == 0 or log.is_validated
+        is_validated = step == 0 or sharding.is_any(log.is_validated)
         current = None
         while True:
             if is_due(config.train.validate_every) and not is_validated:
