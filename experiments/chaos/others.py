@@ -75,7 +75,7 @@ def end_well(
 def terminate(case: commands.Case, workshop: run.Workshop) -> Iterator[dict[str, Any]]:
     """SIGTERM at random moments: status, seconds until it ended, and the end."""
     draw = random.Random(case.name)
-    for number in range(4):
+    for number in range(3):
         here = workshop.place(f"{case.verb}-stopped")
         process = processes.Forked(case.verb, workshop.flags(case), here, run.hurry)
         moment = draw.random()
