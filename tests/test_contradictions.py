@@ -181,6 +181,17 @@ def test_extxyz_with_a_line_too_many(tmp_path):
     assert "frame 1 has 4 atoms, and then comes 'Cu 1.85 1.85 0.0'" in found.problems[1]
 
 
+def test_extxyz_that_is_no_text_after_its_first_frame(tmp_path):
+    path = tmp_path / "x.extxyz"
+    path.write_bytes(frame().encode("utf-16-le") + b"4")
+    _, unreadable = inputs.read_inputs(path)
+    problems = screening_inputs.read_candidates(path).problems
+    for text in (unreadable[-1].reason, problems[-1]):
+        assert "not text: 'utf-16-le' codec" in text
+    with pytest.raises(ValueError, match="not text"):
+        structure_files.read_extxyz(path)
+
+
 def write_samples(folder, **changes):
     folder.mkdir()
     columns = {"name": ["a"], "formula": ["Au1Cu3"], "num_sites": [4]}

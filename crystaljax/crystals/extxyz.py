@@ -83,9 +83,16 @@ def split_frames(file: io.TextIOBase) -> Iterator[str]:
     """Yields the text of each frame.
 
     Raises:
-        ValueError: a frame does not begin with its number of atoms, or the file ends
-            within one.
+        ValueError: a frame does not begin with its number of atoms, the file ends
+            within one, or it is no text.
     """
+    try:
+        yield from _split_text(file)
+    except UnicodeDecodeError as error:
+        raise errors.UserError(f"not text: {error}") from error
+
+
+def _split_text(file: io.TextIOBase) -> Iterator[str]:
     number = 0
     count_line = _next_line(file)
     while count_line:
