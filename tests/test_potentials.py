@@ -132,7 +132,7 @@ def test_neighbors_are_those_of_ase(crystal):
     assert sorted(ours) == expected
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def still_hold(cutoff, skin, *geometries):
     return neighbors.still_hold(cutoff, skin, *neighbors.strain_and_shift(*geometries))
 

@@ -146,7 +146,8 @@ def num_relaxed(folder):
 
 
 def wait_for(condition, process=None):
-    for _ in range(1200):
+    # A busy machine takes a minute to start a command.
+    for _ in range(3600):
         if condition() or (process is not None and process.poll() is not None):
             return
         time.sleep(0.05)
