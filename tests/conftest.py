@@ -1,5 +1,6 @@
 """Settings of all tests, and the runs that they share."""
 
+import dataclasses
 import functools
 import inspect
 import os
@@ -24,15 +25,38 @@ os.environ["XLA_FLAGS"] = (
 _check_all = jaxtyping.jaxtyped
 
 
-def _check_types(fn, *, typechecker):
-    """`jaxtyping.jaxtyped`, which is for shapes, and the type checker for others.
+def _check_types(fn=None, *, typechecker):
+    """`jaxtyping.jaxtyped`, which checks the same later and in less time.
 
-    What jaxtyping does costs milliseconds for each function that is defined, also for
-    one within another each time that the other is called.
+    It takes milliseconds to decorate a function: here it is done when it is first
+    called, which most are not, and by the type checker alone where it has no shapes.
+    Functions within others are decorated each time that these are called.
     """
-    if not inspect.isfunction(fn) or any(map(_has_shapes, fn.__annotations__.values())):
-        return _check_all(fn, typechecker=typechecker)
-    return typechecker(fn) if fn.__annotations__ else fn
+    if fn is None:
+        return functools.partial(_check_types, typechecker=typechecker)
+    if inspect.isclass(fn):
+        # As jaxtyping does: of a dataclass, and not what it inherits.
+        if dataclasses.is_dataclass(fn) and "__init__" in vars(fn):
+            fn.__init__ = _decorate_later(fn.__init__, _check_all, typechecker)
+        return fn
+    if not fn.__annotations__:
+        return fn
+    has_shapes = any(map(_has_shapes, fn.__annotations__.values()))
+    return _decorate_later(fn, _check_all if has_shapes else None, typechecker)
+
+
+def _decorate_later(fn, decorate, typechecker):
+    @functools.cache
+    def decorated():
+        if decorate is None:
+            return typechecker(fn)
+        return decorate(fn, typechecker=typechecker)
+
+    @functools.wraps(fn)
+    def checked(*args, **kwargs):
+        return decorated()(*args, **kwargs)
+
+    return checked
 
 
 def _has_shapes(annotation):
@@ -45,14 +69,8 @@ def _has_shapes(annotation):
     return any(map(_has_shapes, typing.get_args(annotation)))
 
 
-def _check_types_of(fn=None, *, typechecker):
-    if fn is None:
-        return functools.partial(_check_types, typechecker=typechecker)
-    return _check_types(fn, typechecker=typechecker)
-
-
 # Before the package is imported, whose functions are decorated with it by name.
-jaxtyping.jaxtyped = _check_types_of
+jaxtyping.jaxtyped = _check_types
 
 # Shared machines stall; a slow example is not a failing one.
 hypothesis.settings.register_profile("crystaljax", deadline=None)
