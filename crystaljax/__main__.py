@@ -15,6 +15,7 @@ VERBS = (
     "prepare",
     "train",
     "evaluate",
+    "score",
     "sample",
     "modify",
     "screen",

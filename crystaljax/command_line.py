@@ -100,7 +100,7 @@ def _run(command: Command, arguments: Sequence[str] | None) -> None:
         text = errors.describe_disk_error(error) if isinstance(error, OSError) else None
         if debug or (text is None and not isinstance(error, USER_ERRORS)):
             raise
-        text = _with_flags(text or str(error), command)
+        text = with_flags(text or str(error), command)
         raise SystemExit(f"error: {text}") from error
 
 
@@ -354,7 +354,7 @@ def _packaged_configs() -> list[pathlib.Path]:
 _ARGUMENT = re.compile(r"`([a-z_]\w*(?:\.\w+)*)=([^`]*)`")
 
 
-def _with_flags(text: str, command: Command) -> str:
+def with_flags(text: str, command: Command) -> str:
     """Arguments that a message names as `name=value`, as flags of the command."""
     names = {flag.flag for flag in _flags(command)}
     prefixes = tuple(
@@ -381,7 +381,7 @@ def help_text(command: Command) -> str:
     for flag in _flags(command):
         lines += _describe(flag)
     lines += ["  --debug", "      Show the traceback of every error, and all logs."]
-    return _with_flags("\n".join(lines), command)
+    return with_flags("\n".join(lines), command)
 
 
 def _describe(flag: _Flag) -> list[str]:

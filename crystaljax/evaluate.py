@@ -21,6 +21,7 @@ from crystaljax import command_line
 from crystaljax.crystals import structure_files, validity
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs
+from crystaljax.metrics import numbers, yardsticks
 from crystaljax.models import build
 from crystaljax.sampling import (
     batch_sizes,
@@ -56,6 +57,11 @@ class EvaluateOptions(sampling_options.SamplingOptions):
         default=1,
         lower=0,
         zero_is_none=True,
+    )
+    num_samples: int = options_lib.option(
+        "Samples of each structure, one after the other: match@k for k up to it.",
+        default=1,
+        lower=1,
     )
     num_workers: int | None = options_lib.option(
         "Processes that match; all CPUs by default.", default=None, lower=1
@@ -130,16 +136,20 @@ def _choose_questions(
             np.sort(rng.choice(len(items), options.num_structures, replace=False))
         ]
     if build.is_modification(config):
-        return evaluation.pair_questions(dataset, items, sites)
-    return evaluation.structure_questions(dataset, items, sites)
+        questions = evaluation.pair_questions(dataset, items, sites)
+    else:
+        questions = evaluation.structure_questions(dataset, items, sites)
+    return evaluation.ask_again(questions, options.num_samples)
 
 
 def report(result: evaluation.Evaluation, options: EvaluateOptions) -> str:
     """What the command prints."""
-    count = len(result.questions)
+    count = len(result.questions) // result.questions.num_rounds
     summary = result.summary()
     kind = "structures" if result.source_matches is None else "pairs"
     how = "one sample each"
+    if result.questions.num_rounds > 1:
+        how = f"{result.questions.num_rounds} samples each, shares are of all of them"
     if result.num_draws > 1:
         how += f", picked from {result.num_draws} draws"
     lines = [f"{count} {kind} of the {options.split} split, {how}"]
@@ -172,7 +182,11 @@ def report(result: evaluation.Evaluation, options: EvaluateOptions) -> str:
     seconds = ", ".join(
         f"{name} {value:.1f} s" for name, value in result.seconds.items()
     )
-    return "\n".join([*lines, f"  {seconds}"])
+    lines.append(f"  {seconds}")
+    if result.score is not None:
+        lines += numbers.format_numbers(yardsticks.describe(result.score))
+        lines.append(f"  valid: {result.score.valid_rule}")
+    return "\n".join(lines)
 
 
 def _write(
@@ -189,7 +203,7 @@ def _write(
     energy = "formation_energy"
     if result.source_matches is not None:
         energy = "energy_difference"
-    keys = ("id", "formula", "space_group", energy)
+    keys = ("id", "round", "formula", "space_group", energy)
     infos: list[dict[str, Any]] = [
         dict(zip(keys, row, strict=True))
         for row in zip(*(table[key] for key in keys), strict=True)
@@ -202,7 +216,7 @@ def _write(
         {
             **dataclasses.asdict(options),
             "dataset": str(dataset.path),
-            "num_structures": len(result.questions),
+            "num_structures": len(result.questions) // result.questions.num_rounds,
             "checkpoint": run.step,
             "sampler": config.sampler.name,
             "num_steps": config.sampler.num_steps,
@@ -210,9 +224,20 @@ def _write(
             "draws": config.sampler.draws,
             "device": jax.devices()[0].device_kind,
             **result.summary(),
+            **_yardsticks(result),
             "seconds": result.seconds,
         },
     )
+
+
+def _yardsticks(result: evaluation.Evaluation) -> dict[str, Any]:
+    """Numbers with their definitions, and what valid means."""
+    if result.score is None:
+        return {}
+    return {
+        "yardsticks": [each.to_json() for each in yardsticks.describe(result.score)],
+        "valid_rule": result.score.valid_rule,
+    }
 
 
 def _run(chosen: EvaluateOptions) -> None:

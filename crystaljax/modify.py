@@ -253,6 +253,7 @@ def _run(chosen: ModifyOptions, output: _Output) -> None:
         request,
         folder,
         cifs=output.cifs,
+        table_cifs=output.table_cifs,
         shard_size=output.shard_size,
         overwrite=output.overwrite,
     )

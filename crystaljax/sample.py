@@ -331,6 +331,7 @@ def _run(chosen: SampleOptions, output: _Output) -> None:
         build_request(chosen),
         output.output,
         cifs=output.cifs,
+        table_cifs=output.table_cifs,
         shard_size=output.shard_size,
         overwrite=output.overwrite,
     )

@@ -28,7 +28,6 @@ from crystaljax.system import options as options_lib
 # These bring pymatgen, ASE and JAX, and --help does without.
 if TYPE_CHECKING:
     from crystaljax.hull import convex_hull as hull_lib
-    from crystaljax.matching import matcher
     from crystaljax.screening import funnel
     from crystaljax.screening import inputs as screening_inputs
     from crystaljax.screening import result as screening_result
@@ -240,6 +239,7 @@ def report(
 def _screening_options(
     options: ScreenOptions, show_progress: bool
 ) -> "funnel.ScreeningOptions":
+    from crystaljax.matching import matcher
     from crystaljax.relaxation import ase_relaxation, references
     from crystaljax.screening import funnel
 
@@ -264,28 +264,12 @@ def _screening_options(
             else None
         ),
         min_distance_ratio=options.min_distance_ratio,
-        tolerance=_parse_tolerance(options.tolerance),
+        tolerance=matcher.parse_tolerance(options.tolerance),
         relax_duplicates=options.relax_duplicates,
         num_workers=options.num_workers,
         cluster=options.dask,
         show_progress=show_progress,
     )
-
-
-def _parse_tolerance(text: str) -> "matcher.Tolerance":
-    from crystaljax.matching import matcher
-
-    try:
-        ltol, stol, angle_tol = (float(each) for each in text.split("/"))
-        usable = min(ltol, stol, angle_tol) > 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise errors.UserError(
-            f"tolerance {text!r}; expected ltol/stol/angle_tol, three positive numbers "
-            "such as 0.2/0.3/5"
-        )
-    return matcher.Tolerance(ltol, stol, angle_tol)
 
 
 def _load_hull(

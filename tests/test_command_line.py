@@ -20,6 +20,7 @@ from crystaljax import (
     modify,
     prepare,
     sample,
+    score,
     screen,
     train,
 )
@@ -39,6 +40,7 @@ COMMANDS = [
         modify,
         prepare,
         sample,
+        score,
         screen,
         train,
     )

@@ -110,6 +110,7 @@ WITHOUT = {
     "collect": HEAVY + JAX,
     "export": HEAVY + JAX,
     "screen": HEAVY + JAX,
+    "score": HEAVY + JAX,
     "prepare": ("torch", "matgl", "pandas", "matplotlib", *JAX),
     "evaluate": ("torch", "matgl", "pandas", "matplotlib"),
     "modify": ("torch", "matgl", "pandas", "matplotlib"),

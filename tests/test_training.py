@@ -1,5 +1,6 @@
 """Training, resuming, sampling and evaluating, end to end on a tiny network."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -512,6 +513,39 @@ def test_evaluation_writes_one_row_per_structure(workdir, tmp_path):
         assert tolerance in text
 
 
+def test_several_samples_of_each_give_match_at_k(workdir, tmp_path):
+    import pyarrow.csv
+
+    settings = evaluate.EvaluateOptions(
+        workdir=str(workdir),
+        num_structures=4,
+        num_samples=3,
+        num_workers=1,
+        output=str(tmp_path),
+    )
+    result, folder = evaluate.evaluate(settings)
+    once, _ = evaluate.evaluate(dataclasses.replace(settings, num_samples=1))
+    # The first round is what is made of the questions asked once.
+    for ours, same in zip(result.samples[:4], once.samples, strict=True):
+        np.testing.assert_allclose(ours.lattice, same.lattice, atol=1e-4)
+    table = pyarrow.csv.read_csv(folder / "structures.csv").to_pydict()
+    assert len(table["id"]) == 4
+    assert len(result.samples) == 12 and result.table()["round"] == sorted(
+        4 * [0, 1, 2]
+    )
+    found = {each["name"]: each for each in evaluate._yardsticks(result)["yardsticks"]}
+    own = result.matches.matched[:, 3]
+    assert found["match rate"]["count"] == own[:4].sum()
+    assert found["match@3"]["count"] == own.reshape(3, 4).any(axis=0).sum()
+    assert {"match@2", "METRe@1", "METRe", "match rate, valid only"} <= set(found)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["num_structures"] == 4 and "smact" in summary["valid_rule"]
+    text = evaluate.report(result, settings)
+    assert "4 structures of the val split, 3 samples each" in text
+    words = "references matched by one of the first 3 generated for them"
+    assert words in " ".join(text.split())
+
+
 def test_perfect_samples_match_everything(workdir, monkeypatch):
     dataset = datasets.open_dataset(runs.load_vocabulary(workdir)["dataset"])
     indices = dataset.indices("val")[:3]
@@ -529,6 +563,8 @@ def test_perfect_samples_match_everything(workdir, monkeypatch):
     assert summary["match_rate_0.2/0.3/5"] == 1
     assert summary["rms_0.2/0.3/5"] == pytest.approx(0, abs=1e-6)
     assert summary["valid"] == summary["space_group_0.1"] == 1
+    best = result.score.best(0, 1)
+    np.testing.assert_allclose(best, 0, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------- rows

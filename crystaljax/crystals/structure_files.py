@@ -178,6 +178,20 @@ def write_cifs(
     return left_out
 
 
+def cif_texts(
+    crystals: Sequence[structure.Crystal], names: Sequence[str]
+) -> list[str | None]:
+    """CIF of each crystal, as `write_cifs` has it; None where no file can hold it."""
+    _require_same_length(crystals=crystals, names=names)
+    used: set[str] = set()
+    return [
+        cif_text(crystal, names_lib.unique_stem(name, used))
+        if is_writable(crystal)
+        else None
+        for crystal, name in zip(crystals, names, strict=True)
+    ]
+
+
 def _is_cif(path: pathlib.Path) -> bool:
     return path.suffix == ".cif"
 

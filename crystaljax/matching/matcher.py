@@ -39,6 +39,25 @@ class Tolerance:
         return f"{self.ltol:g}/{self.stol:g}/{self.angle_tol:g}"
 
 
+def parse_tolerance(text: str) -> Tolerance:
+    """``0.2/0.3/5`` → tolerance.
+
+    Raises:
+        ValueError: the text is not three positive numbers.
+    """
+    try:
+        ltol, stol, angle_tol = (float(each) for each in text.split("/"))
+        usable = min(ltol, stol, angle_tol) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise errors.UserError(
+            f"tolerance {text!r}; expected ltol/stol/angle_tol, three positive numbers "
+            "such as 0.2/0.3/5"
+        )
+    return Tolerance(ltol, stol, angle_tol)
+
+
 # The paper's three sets, and the one of CDVAE, DiffCSP and those who compare with them.
 # A pair takes 2-5 ms, but up to 50 ms at x5 (5 to 20 sites, one core).
 TOLERANCES = {
@@ -117,16 +136,17 @@ def match(
     return Match(rms, "")
 
 
-def _reduce(crystal: structure.Crystal) -> primitive_cells.ReducedCell:
-    return _reduce_key(_key(crystal))
-
-
-def _key(crystal: structure.Crystal) -> tuple[bytes, bytes, bytes]:
+def identity(crystal: structure.Crystal) -> tuple[bytes, bytes, bytes]:
+    """What two crystals have in common that are equal to the last bit."""
     return (
         np.asarray(crystal.atomic_numbers, dtype=np.int64).tobytes(),
         np.asarray(crystal.frac_coords, dtype=np.float64).tobytes(),
         np.asarray(crystal.lattice, dtype=np.float64).tobytes(),
     )
+
+
+def _reduce(crystal: structure.Crystal) -> primitive_cells.ReducedCell:
+    return _reduce_key(identity(crystal))
 
 
 # A target is reduced once for all tolerances, and once in each process for all of its
@@ -175,7 +195,7 @@ def match_many(
     tolerances = tuple(tolerances)
     # The predictions of one target next to each other, for the same worker.
     first: dict[tuple[bytes, bytes, bytes], int] = {}
-    ranks = [first.setdefault(_key(each), i) for i, each in enumerate(targets)]
+    ranks = [first.setdefault(identity(each), i) for i, each in enumerate(targets)]
     order = sorted(range(len(targets)), key=ranks.__getitem__)
     found = workers.map_in_workers(
         functools.partial(_match_pair, tolerances=tolerances),

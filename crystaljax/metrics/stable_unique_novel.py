@@ -128,17 +128,23 @@ def format_counts(counts: Mapping[str, Any]) -> list[str]:
     def share(count: int) -> str:
         return f"{count} ({count / total:.1%})"
 
-    lines = [
-        f"of {counts['generated']} generated: {share(counts['valid'])} valid, "
-        f"{share(counts['unique'])} unique, {share(counts['novel'])} novel, "
-        f"{share(counts['unique_and_novel'])} both"
-    ]
-    if counts["stable"] is not None:
-        lines += [
-            f"  ≤ {limit:>3} meV/atom above the hull: {share(counts['stable'][limit])} "
-            f"stable, {share(counts['sun'][limit])} stable, unique and novel"
-            for limit in counts["stable"]
-        ]
+    shown = {
+        name: counts[key]
+        for key, name in (
+            ("valid", "valid"),
+            ("unique", "unique"),
+            ("novel", "novel"),
+            ("unique_and_novel", "both"),
+        )
+        if counts[key] is not None
+    }
+    listed = ", ".join(f"{share(count)} {name}" for name, count in shown.items())
+    lines = [f"of {counts['generated']} generated: {listed}"]
+    for limit, count in (counts["stable"] or {}).items():
+        line = f"  ≤ {limit:>3} meV/atom above the hull: {share(count)} stable"
+        if counts["sun"] is not None:
+            line += f", {share(counts['sun'][limit])} stable, unique and novel"
+        lines.append(line)
     named = [
         f"{name} {counts[key]}"
         for key, name in _NAMED.items()

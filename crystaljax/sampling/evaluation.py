@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array
 
@@ -19,6 +20,7 @@ from crystaljax.crystals import assessment, elements, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs as pairs_lib
 from crystaljax.matching import matcher
+from crystaljax.metrics import pairing, scoring
 from crystaljax.sampling import conditions as conditions_lib
 from crystaljax.sampling import generation
 from crystaljax.system import errors
@@ -27,6 +29,8 @@ from crystaljax.system import errors
 SYMPRECS = (0.1, 0.01)
 # Atoms closer than this share of the sum of their covalent radii overlap.
 OVERLAP_RATIO = 0.7
+# Of match@k, valid-only rates and METRe.
+LITERATURE = matcher.TOLERANCES["literature"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +43,7 @@ class Questions:
         targets: the structures that would be right.
         source_ids: of the structures to modify; None in generation.
         sources: the structures to modify; None in generation.
+        num_rounds: how many times the same questions follow each other.
     """
 
     ids: list[str]
@@ -46,6 +51,7 @@ class Questions:
     targets: list[structure.Crystal]
     source_ids: list[str] | None = None
     sources: list[structure.Crystal] | None = None
+    num_rounds: int = 1
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -102,6 +108,31 @@ def pair_questions(
     )
 
 
+def ask_again(questions: Questions, num_rounds: int) -> Questions:
+    """The same questions so many times, for match@k: all of them, then all again.
+
+    The first round's samples are those of the questions asked once.
+    """
+    size = len(questions)
+    conditions = jax.tree.map(
+        lambda each: np.concatenate([np.asarray(each)] * num_rounds),
+        questions.conditions,
+    )
+    repetition = np.repeat(np.arange(num_rounds, dtype=np.int32), size)
+    if num_rounds > 1:
+        conditions = dataclasses.replace(conditions, repetition=repetition)
+    sources = questions.sources
+    return dataclasses.replace(
+        questions,
+        ids=questions.ids * num_rounds,
+        conditions=conditions,
+        targets=questions.targets * num_rounds,
+        source_ids=questions.source_ids and questions.source_ids * num_rounds,
+        sources=None if sources is None else sources * num_rounds,
+        num_rounds=num_rounds,
+    )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
     """One entry per question.
@@ -115,6 +146,8 @@ class Evaluation:
         checks: validity and space groups of the samples.
         seconds: spent in sampling, matching and checking.
         num_draws: crystals that each sample was picked from.
+        score: match@k, valid-only rates and METRe at the literature's tolerance; None
+            in modification.
     """
 
     questions: Questions
@@ -124,6 +157,7 @@ class Evaluation:
     checks: assessment.Validities
     seconds: dict[str, float]
     num_draws: int = 1
+    score: scoring.Score | None = None
 
     def summary(self) -> dict[str, float]:
         """Shares of all questions; RMS distances are means over those that match."""
@@ -153,8 +187,11 @@ class Evaluation:
     def table(self) -> dict[str, list[Any]]:
         """Columns with one row per question."""
         asked = self.questions.conditions
+        num_rounds = self.questions.num_rounds
+        rounds = np.repeat(np.arange(num_rounds), len(self.questions) // num_rounds)
         columns: dict[str, list[Any]] = {
             "id": self.questions.ids,
+            "round": rounds.tolist(),
             "formula": [
                 elements.cell_formula(target.atomic_numbers)
                 for target in self.questions.targets
@@ -238,6 +275,10 @@ def evaluate_samples(
             num_workers=num_workers,
             description=label("match sources"),
         )
+    score = None
+    if questions.sources is None:
+        settings = scoring.Settings((LITERATURE,), SYMPRECS[0], num_workers)
+        score = _score(questions, samples, settings)
     matched = time.perf_counter()
     checks = assessment.check_many(
         samples,
@@ -257,4 +298,27 @@ def evaluate_samples(
             "checking": time.perf_counter() - matched,
         },
         num_draws=generator.host.num_draws,
+        score=score,
+    )
+
+
+def _score(
+    questions: Questions,
+    samples: list[structure.Crystal],
+    settings: scoring.Settings,
+) -> scoring.Score:
+    """Everybody's yardsticks: the targets are the references."""
+    num_targets = len(questions) // questions.num_rounds
+    asked = np.asarray(questions.conditions.space_group).tolist()
+    return scoring.score(
+        scoring.Crystals(
+            [str(i) for i in range(len(samples))], samples, [""] * len(samples), asked
+        ),
+        scoring.Crystals(
+            questions.ids[:num_targets],
+            questions.targets[:num_targets],
+            [""] * num_targets,
+        ),
+        pairing.pair_in_rounds(len(samples), num_targets),
+        settings,
     )

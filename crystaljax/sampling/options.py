@@ -95,6 +95,11 @@ class OutputOptions:
     cifs: str = options.option(
         "How CIFs are written.", default="folder", choices=("folder", "zip", "none")
     )
+    table_cifs: bool = options.option(
+        "Put the CIF of each crystal into samples.csv too, as the column cif_string, "
+        "which LeMat-GenBench and others read.",
+        default=False,
+    )
     shard_size: int | None = options.option(
         "Samples of a shard: more of them are written as several files, as they are "
         "made; 10,000 by default.",

@@ -283,6 +283,7 @@ def write_samples(
     output: str | pathlib.Path,
     *,
     cifs: str = "folder",
+    table_cifs: bool = False,
     overwrite: bool = False,
     part: str = "",
 ) -> list[str]:
@@ -292,6 +293,7 @@ def write_samples(
         samples: what to write.
         output: the folder.
         cifs: "folder" (``cifs/``), "zip" (``cifs.zip``) or "none".
+        table_cifs: put each crystal's CIF into the CSV too, as ``cif_string``.
         overwrite: replace files of an earlier call.
         part: stands in the names of the files behind ``samples`` and ``cifs``.
 
@@ -324,10 +326,14 @@ def write_samples(
         )
     missing = set(left_out)
     table["written"] = [name not in missing for name in names]
+    # In the CSV only: whoever reads the other files has the crystals as they are.
+    texts = {}
+    if table_cifs:
+        texts["cif_string"] = structure_files.cif_texts(samples.crystals, names)
     # The last one says that the others are there too.
-    for suffix in ("csv", "parquet"):
+    for suffix, columns in (("csv", table | texts), ("parquet", table)):
         structure_files.write_table(
-            output / f"samples{part}.{suffix}", table, overwrite=overwrite
+            output / f"samples{part}.{suffix}", columns, overwrite=overwrite
         )
     return list(left_out)
 
@@ -337,6 +343,7 @@ def write_request(
     output: str | pathlib.Path,
     *,
     cifs: str,
+    table_cifs: bool = False,
     shard_size: int | None,
     overwrite: bool,
 ) -> None:
@@ -349,6 +356,7 @@ def write_request(
         request: what to make.
         output: the folder; see `crystaljax.sampling.shards` for what is in it.
         cifs: see `write_samples`.
+        table_cifs: see `write_samples`.
         shard_size: samples of a shard; see `shards.open_output`.
         overwrite: remove the samples of another request.
 
@@ -384,6 +392,8 @@ def _write_request(
             "asked": request.wording,
             "made_by": request.provenance(run),
             "cifs": cifs,
+            # Not said where it is not asked for: folders made before are the same.
+            **({"table_cifs": True} if table_cifs else {}),
             "conditions_fingerprint": shards.fingerprint(request.conditions),
             "params_fingerprint": shards.fingerprint(run.params),
             **_describe_orbits(request),
@@ -401,7 +411,15 @@ def _write_request(
         shard, samples = shard_and_samples
         # What is there of it comes from a process that was killed.
         part = layout.part(shard)
-        return len(write_samples(samples, output, cifs=cifs, overwrite=True, part=part))
+        written = write_samples(
+            samples,
+            output,
+            cifs=cifs,
+            table_cifs=table_cifs,
+            overwrite=True,
+            part=part,
+        )
+        return len(written)
 
     made = make_shards(request, run, layout, own, finished=finished, show_progress=True)
     num_left_out = sum(shards.write_behind(made, write))

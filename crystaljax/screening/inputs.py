@@ -28,6 +28,7 @@ from crystaljax.crystals import names as names_lib
 from crystaljax.data import dataset as datasets
 from crystaljax.data.readers import archives
 from crystaljax.hull import compositions
+from crystaljax.screening import crystal_tables
 from crystaljax.system import errors, text_files
 
 _EXTXYZ_SUFFIXES = (".extxyz", ".xyz")
@@ -64,9 +65,11 @@ def read_candidates(path: str | os.PathLike[str]) -> Candidates:
     """Reads crystals to be screened.
 
     Args:
-        path: a folder that `crystaljax.sample` or `crystaljax.modify` wrote, with the
-            table of its samples; an extxyz file, whose ``info`` is the table; a CIF or
-            POSCAR file; a folder or an archive (zip, tar) of such files.
+        path: a folder that `crystaljax.sample`, `crystaljax.modify` or
+            `crystaljax.evaluate` wrote, with the table of its samples; an extxyz file,
+            whose ``info`` is the table; a CSV with a column of CIFs (see
+            `crystal_tables`); a CIF or POSCAR file; a folder or an archive (zip, tar)
+            of such files.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
@@ -80,7 +83,16 @@ def read_candidates(path: str | os.PathLike[str]) -> Candidates:
         )
     if path.is_dir():
         tables = sorted(each for each in path.iterdir() if _is_samples(each))
-        rows = _read_samples(tables) if tables else _read_files(path)
+        evaluated = path / "samples.extxyz"
+        if tables:
+            rows = _read_samples(tables)
+        else:
+            rows = _read_frames(evaluated) if evaluated.exists() else _read_files(path)
+    elif crystal_tables.is_table(path):
+        rows = [
+            _Row(each.name, each.crystal, path.name, each.cells, each.problem)
+            for each in crystal_tables.read_table(path)
+        ]
     elif archives.is_archive(path):
         rows = list(_read_archive(path))
     elif path.suffix.lower() in _EXTXYZ_SUFFIXES:
