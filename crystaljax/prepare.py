@@ -14,7 +14,7 @@ goes on where it was when the same command is given again.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,14 @@ import spglib
 
 from crystaljax import command_line
 from crystaljax.crystals import canonical, elements
-from crystaljax.data import columnar, figures, reading, selection, staging
+from crystaljax.data import (
+    columnar,
+    figures,
+    reading,
+    selection,
+    split_lists,
+    staging,
+)
 from crystaljax.data import dataset as datasets
 from crystaljax.data import report as reports
 from crystaljax.data import split as splits
@@ -67,6 +74,13 @@ class PrepareOptions(building.SourceOptions):
     test_fraction: float = options_lib.option(
         "Share for the test.", default=0.05, lower=0, upper=1
     )
+    split_ids: tuple[str, ...] = options_lib.option(
+        "Split by lists of ids, as published splits are, in place of the fractions: "
+        "train=FILE,val=FILE,test=FILE with an id a line, or CSV with a column "
+        "material_id, id or name; or one CSV with a column split besides, or a JSON "
+        "file with a list for each side. Structures in no list are dropped.",
+        default=(),
+    )
     energy_model: str | None = options_lib.option(
         "What the energies were computed with; as the source says if not given.",
         default=None,
@@ -102,6 +116,8 @@ def prepare(options: PrepareOptions, *, show_progress: bool = False) -> dict[str
     datasets.check_can_write(output, overwrite=options.overwrite)
     fractions = {"val": options.val_fraction, "test": options.test_fraction}
     splits.require_fractions(fractions)
+    # Before anything is read, which may take days.
+    sides = split_lists.read_lists(options.split_ids) if options.split_ids else None
     source = building.build_source(options, show_progress=show_progress)
     form = reading.CanonicalForm(options.origin, options.primitive, options.symprec)
     with staging.open_stage(
@@ -119,7 +135,12 @@ def prepare(options: PrepareOptions, *, show_progress: bool = False) -> dict[str
             show_progress=show_progress,
         )
         report = _select_and_write(
-            options, source.describe(), read, partial, show_progress=show_progress
+            options,
+            source.describe(),
+            read,
+            partial,
+            sides=sides,
+            show_progress=show_progress,
         )
         staging.remove_stage(partial)
     return report
@@ -155,9 +176,19 @@ def _select_and_write(
     read: reading.Reading,
     partial: pathlib.Path,
     *,
+    sides: Mapping[str, int] | None,
     show_progress: bool,
 ) -> dict[str, Any]:
     keep, dropped = selection.select(read.columns, options.rules)
+    given = None
+    if sides is not None:
+        ids = read.columns.id.to_pylist()
+        given, _ = split_lists.assign(ids, sides)
+        dropped["split_ids"] = int(np.sum(keep & (given < 0)))
+        keep &= given >= 0
+        # Of what is kept: a listed one that a rule dropped is missing too.
+        kept = [each for each, is_kept in zip(ids, keep, strict=True) if is_kept]
+        _, lists = split_lists.assign(kept, sides)
     report = {
         "num_read": read.num_read,
         "failed": read.failed,
@@ -166,10 +197,14 @@ def _select_and_write(
     }
     _require_some(keep, report)
     columns = read.columns if keep.all() else _keep(read.columns, keep, partial)
-    fractions = {"val": options.val_fraction, "test": options.test_fraction}
-    split = splits.split_by_formula(
-        _reduced_formulas(columns.formula), fractions, options.seed
-    )
+    formulas = _reduced_formulas(columns.formula)
+    if given is None:
+        fractions = {"val": options.val_fraction, "test": options.test_fraction}
+        split = splits.split_by_formula(formulas, fractions, options.seed)
+    else:
+        split = given[keep]
+        report["split_lists"] = lists
+        report["formulas_on_two_sides"] = split_lists.count_shared(formulas, split)
     report |= reports.describe(columns, split)
     tables = None
     if options.setting == "standard":
@@ -231,7 +266,14 @@ def _keep(
 def _reading_options(options: PrepareOptions) -> dict[str, Any]:
     """What the reading depends on, and the selection that comes after it does not."""
     plain = _plain(options)
-    after = ["rules", "val_fraction", "test_fraction", "energy_model", "setting"]
+    after = [
+        "rules",
+        "split_ids",
+        "val_fraction",
+        "test_fraction",
+        "energy_model",
+        "setting",
+    ]
     if not building.depends_on_seed(options):
         after.append("seed")
     plain = {name: value for name, value in plain.items() if name not in after}
@@ -279,7 +321,8 @@ def _plain(options: PrepareOptions) -> dict[str, Any]:
     plain = dataclasses.asdict(options)
     for name in ("output", "overwrite", "num_workers", "figures"):
         del plain[name]
-    return plain
+    # As JSON has it, so that both compare equal.
+    return plain | {"split_ids": list(options.split_ids)}
 
 
 def _run(chosen: PrepareOptions) -> None:

@@ -124,7 +124,9 @@ def format_report(report: dict[str, Any]) -> str:
     Args:
         report: what `describe` gives, and of the reading and the selection:
             ``num_read``, ``failed`` (for each reason its ``count``), ``left_out``
-            (structures by reason of the source) and ``dropped`` (by rule).
+            (structures by reason of the source) and ``dropped`` (by rule); of a split
+            given by lists ``split_lists`` (`split_lists.assign`) and
+            ``formulas_on_two_sides``.
     """
     rows: list[tuple[str, Any]] = [("structures read", report["num_read"])]
     for reason, entry in report["failed"].items():
@@ -150,10 +152,28 @@ def format_report(report: dict[str, Any]) -> str:
         ("elements", _format_list(report["elements"])),
         ("space groups", _format_list(report["space_groups"])),
         *((name, _format_side(report, name)) for name in report["splits"]),
+        *_format_lists(report),
         *_format_setting(report.get("standard_setting")),
     ]
     width = max(len(label) for label, _ in rows) + 2
     return "\n".join(f"{label:<{width}}{value}" for label, value in rows)
+
+
+def _format_lists(report: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What lists of ids name that is not there, where the split was given so."""
+    if "split_lists" not in report:
+        return []
+    rows: list[tuple[str, Any]] = []
+    for name, entry in report["split_lists"].items():
+        found = f"{entry['found']} of {entry['listed']} found"
+        if entry["examples"]:
+            found += f"; not: {', '.join(entry['examples'])}"
+            found += ", …" if entry["listed"] - entry["found"] > 5 else ""
+        rows.append((f"ids listed for {name}", found))
+    return [
+        *rows,
+        ("reduced formulas on two sides", report["formulas_on_two_sides"]),
+    ]
 
 
 def _format_setting(setting: dict[str, Any] | None) -> list[tuple[str, Any]]:

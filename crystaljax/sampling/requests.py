@@ -371,17 +371,18 @@ def write_request(
         if sharding.is_first_process():
             remedy = "choose another --output"
             stack.enter_context(folder_locks.hold(output, remedy))
-        _write_request(request, output, cifs, shard_size, overwrite)
+        _write_request(request, output, (cifs, table_cifs), shard_size, overwrite)
 
 
 def _write_request(
     request: Request,
     output: pathlib.Path,
-    cifs: str,
+    cif_options: tuple[str, bool],
     shard_size: int | None,
     overwrite: bool,
 ) -> None:
     start = time.perf_counter()
+    cifs, table_cifs = cif_options
     if not (output / shards.REQUEST_FILE).exists():
         # Nothing that could be gone on with: say so before long work.
         shards.require_new(output, overwrite)
