@@ -23,12 +23,17 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # ------------------------------------------------------------------- kills, really done
 def test_killed_commands_go_on_to_the_same_end(tmp_path, compilation):
-    """Twelve kills at random moments, two of each command; screen relaxes both ways."""
+    """Nine kills at random moments.
+
+    `train`, `sample` and `screen`, one crystal at a time, are killed in the tests of
+    their own: test_training, test_requests, test_screen.
+    """
     # Forks need a process that has started no threads yet.
     found = subprocess.run(
         [
             *(sys.executable, str(ROOT / "experiments" / "chaos" / "run.py")),
-            *("--small", "--kills=2", f"--output={tmp_path / 'kills.json'}"),
+            *("--small", "--kills=3", "--commands=prepare,collect,screen batched"),
+            f"--output={tmp_path / 'kills.json'}",
             f"--folder={tmp_path / 'work'}",
         ],
         cwd=tmp_path,
@@ -38,18 +43,13 @@ def test_killed_commands_go_on_to_the_same_end(tmp_path, compilation):
     )
     assert found.returncode == 0, found.stderr
     counts = json.loads((tmp_path / "kills.json").read_text())
-    kills = {
-        name: sum(len(c["kills"]) for c in each["chains"])
-        for name, each in counts.items()
-    }
-    assert sum(kills.values()) >= 10 and set(kills.values()) == {2}
     num_kills = 0
     for name, each in counts.items():
         for chain in each["chains"]:
             num_kills += len(chain["kills"])
             assert "failed" not in chain, f"{name}: {chain['failed']}"
             assert not (chain["lost"] or chain["different"] or chain["hanging"]), name
-    assert num_kills == 2 * len(counts) == 12
+    assert num_kills == 9
 
 
 # -------------------------------------------------------------------------------- locks
