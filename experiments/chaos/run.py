@@ -71,15 +71,12 @@ class Workshop:
     """Inputs, the uninterrupted run of each command, and folders for the others."""
 
     def __init__(self, folder: pathlib.Path, seed: int = 0, *, is_small: bool = False):
-        """Imports what the commands import, and writes the inputs."""
+        """Writes the inputs."""
         self.folder = folder.absolute()
         self.inputs = self.folder / "inputs"
         self.seed = seed
         self.is_small = is_small
         self.cases = commands.build_cases(self.inputs, is_small=is_small)
-        for each in self.cases:
-            for name in (f"crystaljax.{each.verb}", *each.preload):
-                importlib.import_module(name)
         if not self.inputs.exists():
             writing = self.folder / "writing"
             shutil.rmtree(writing, ignore_errors=True)
@@ -98,6 +95,9 @@ class Workshop:
 
     def undisturbed(self, case: commands.Case) -> pathlib.Path:
         """Folder of a run that nothing interrupts, which is made at the first call."""
+        # So that forks have what the command imports.
+        for name in (f"crystaljax.{case.verb}", *case.preload):
+            importlib.import_module(name)
         here = self.folder / f"{case.name.replace(' ', '_')}-whole"
         if not (here / commands.OUTPUT).exists():
             flags = self.flags(case)
