@@ -203,6 +203,26 @@ def test_ctrl_c_twice_does_not_wait():
         pytest.fail("waited")
 
 
+def test_a_stop_that_is_lost_comes_again(monkeypatch):
+    monkeypatch.setattr(interruption, "_REPEAT_SECONDS", 0.05)
+
+    class Thing:
+        def __del__(self):
+            # Python prints what a destructor raises, and goes on.
+            send()
+
+    hook = []
+    monkeypatch.setattr(sys, "unraisablehook", hook.append)
+    start = time.monotonic()
+    with pytest.raises(interruption.Stopped), interruption.handled():
+        thing = Thing()
+        del thing
+        time.sleep(60)
+    assert time.monotonic() - start < 30 and len(hook) == 1
+    # And not after the end.
+    time.sleep(0.1)
+
+
 def test_other_threads_leave_signals_alone():
     found = []
 

@@ -18,8 +18,14 @@ EXIT_STATUS = 75
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+# An exception that is raised in a destructor, or where a library catches everything, is
+# lost: as long as the command has not ended it comes again.
+_REPEAT_SECONDS = 5.0
+
 _depth = 0
 _pending: int | None = None
+_raised: int | None = None
+_is_handled = False
 
 
 class Stopped(KeyboardInterrupt):
@@ -40,12 +46,15 @@ def handled() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    global _pending
-    _pending = None
+    global _pending, _is_handled
+    _pending, _is_handled = None, True
     before = {number: signal.signal(number, _handle) for number in _SIGNALS}
+    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _repeat)
     try:
         yield
     finally:
+        _is_handled = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             # None is one that Python knows nothing of.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -95,8 +104,11 @@ def is_requested() -> bool:
 
 def stop() -> NoReturn:
     """Raises `Stopped`: by the signal that waits, or by one of another process."""
-    global _pending
+    global _pending, _raised
     number, _pending = _pending or signal.SIGTERM, None
+    _raised = number
+    if _is_handled:
+        signal.setitimer(signal.ITIMER_REAL, _REPEAT_SECONDS)
     raise Stopped(number)
 
 
@@ -112,3 +124,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     _pending = number
     if _depth == 0 or is_second:
         stop()
+
+
+def _repeat(_: int, frame: FrameType | None) -> None:
+    _handle(_raised or signal.SIGTERM, frame)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 # Many times what the longest command takes, on a machine with much other work too.
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 1800.0
 
 
 @dataclasses.dataclass(frozen=True)
