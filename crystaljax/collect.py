@@ -252,7 +252,12 @@ def _run(chosen: CollectOptions) -> None:
 
 
 COMMAND = command_line.Command(
-    "collect", __doc__, (CollectOptions,), _run, uses_devices=False
+    "collect",
+    __doc__,
+    (CollectOptions,),
+    _run,
+    uses_devices=False,
+    goes_on="the same command starts again",
 )
 
 
