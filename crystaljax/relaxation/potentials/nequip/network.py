@@ -1,0 +1,291 @@
+"""The NequIP network: energies of sites from messages along pairs of neighbours.
+
+S. Batzner et al., Nat. Commun. 13, 2453 (2022), in the form of SevenNet: Y. Park et
+al., J. Chem. Theory Comput. 20, 4857 (2024). The features of a node are a dictionary:
+irrep → array (nodes, 2l + 1, channels), channels last, where matrix products and
+vector instructions want them. Features that are 0 by symmetry are left out.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from crystaljax.relaxation.potentials.nequip import irreps
+
+Features = dict[irreps.Irrep, Array]
+# Weights of a linear layer: feature → (channels in, channels out).
+Linear = Mapping[irreps.Irrep, Any]
+# (layer, its weights, features of nodes) → sums of the messages, `Layer.paths` apart.
+ConvolveFn = Callable[["Layer", "LayerParams", Features], list[Array]]
+
+# e3nn scales activations such that normal numbers keep their second moment, which it
+# estimates from a million of them; the estimates are part of its networks.
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], float]] = {
+    "silu": (jax.nn.silu, 1.6791767923989418),
+    "tanh": (jnp.tanh, 1.5937334472592695),
+    "abs": (jnp.abs, 1.001110600838467),
+    "ssp": (lambda x: jax.nn.softplus(x) - math.log(2), 1.878204668541552),
+}
+
+_SCALAR = (0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Envelope:
+    """What takes radial functions to 0 at the cutoff.
+
+    Attributes:
+        cutoff: Å.
+        switch_on: Å, where XPLOR's switching begins; None for the polynomial.
+        power: p of the polynomial of J. Gasteiger et al., arXiv:2003.03123.
+    """
+
+    cutoff: float
+    switch_on: float | None
+    power: int = 6
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layer:
+    """One interaction.
+
+    Attributes:
+        paths: the products that count, sorted by result as the weights after them are.
+        couplings: of each path, (2l + 1 of the node, of the edge, of the result).
+        output: feature → channels after the gate.
+        scalars: parity of scalars → their activation.
+        gate: parity of the gates, and their activation.
+        radial: activation of the radial network.
+    """
+
+    paths: tuple[irreps.Path, ...]
+    couplings: tuple[np.ndarray, ...]
+    output: dict[irreps.Irrep, int]
+    scalars: dict[int, str]
+    gate: tuple[int, str]
+    radial: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerParams:
+    """Weights of a layer, NumPy arrays, with all constant factors in them.
+
+    Attributes:
+        skip: of the self-connection: feature → (in, out), or (types, in, out).
+        before: of the linear layer before the messages.
+        radial: of the radial network's hidden layers.
+        weights: of its last layer, one per path: (hidden, channels).
+        after: of the linear layer after the messages: feature → (in of all paths, out).
+    """
+
+    skip: Linear
+    before: Linear
+    radial: Sequence[Any]
+    weights: Sequence[Any]
+    after: Linear
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A network with its weights.
+
+    Attributes:
+        envelope: see there; it has the cutoff.
+        frequencies: of the Bessel functions, 1/Å.
+        edge: features of an edge.
+        unit_vectors: whether these are those of the direction alone.
+        embedding: (types, channels).
+        layers: see there.
+        params: of each layer.
+        readout: (channels, 1).
+        shift: (types,), eV.
+        scale: (types,), eV.
+        type_of: atomic number → type, -1 for elements that it does not know.
+    """
+
+    envelope: Envelope
+    frequencies: np.ndarray
+    edge: tuple[irreps.Irrep, ...]
+    unit_vectors: bool
+    embedding: np.ndarray
+    layers: tuple[Layer, ...]
+    params: tuple[LayerParams, ...]
+    readout: np.ndarray
+    shift: np.ndarray
+    scale: np.ndarray
+    type_of: np.ndarray
+
+
+def site_energies(
+    network: Network,
+    node_type: Int[Array, " nodes"],
+    convolve: ConvolveFn,
+    dtype: Any,
+) -> Float[Array, " nodes"]:
+    """Energies of sites, eV.
+
+    Args:
+        network: with its weights.
+        node_type: the elements, as types of the network.
+        convolve: sums up the messages to the nodes; it knows the neighbours.
+        dtype: to compute in.
+    """
+    # (nodes, 1, channels)
+    x: Features = {_SCALAR: jnp.asarray(network.embedding, dtype)[node_type][:, None]}
+    for layer, params in zip(network.layers, network.params, strict=True):
+        skip = _linear(params.skip, x, node_type)
+        messages = convolve(layer, params, _linear(params.before, x, node_type))
+        gathered: dict[irreps.Irrep, list[Array]] = {}
+        for path, message in zip(layer.paths, messages, strict=True):
+            gathered.setdefault(path.out, []).append(message)
+        mixed = _linear(
+            params.after,
+            {out: jnp.concatenate(parts, -1) for out, parts in gathered.items()},
+            node_type,
+        )
+        x = _gate(layer, {k: _sum(skip, mixed, k) for k in {**skip, **mixed}})
+    energies = (x[_SCALAR][:, 0] @ jnp.asarray(network.readout, dtype))[:, 0]
+    shift, scale = jnp.asarray(network.shift, dtype), jnp.asarray(network.scale, dtype)
+    return energies * scale[node_type] + shift[node_type]
+
+
+def _sum(left: Features, right: Features, irrep: irreps.Irrep) -> Array:
+    parts = [side[irrep] for side in (left, right) if irrep in side]
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def _linear(weights: Linear, x: Features, node_type: Array) -> Features:
+    """Mixes the channels of each feature; those without weights are dropped."""
+    out = {}
+    for irrep, weight in weights.items():
+        if irrep not in x:
+            continue
+        weight = jnp.asarray(weight, x[irrep].dtype)
+        if weight.ndim == 3:  # of the node's element
+            out[irrep] = jnp.einsum("nmu,nuw->nmw", x[irrep], weight[node_type])
+        else:
+            out[irrep] = x[irrep] @ weight
+    return out
+
+
+def _gate(layer: Layer, x: Features) -> Features:
+    """Scalars through their activations, others times activated scalars."""
+    gate_parity, gate_activation = layer.gate
+    out: Features = {}
+    gates = None
+    for parity, activation in layer.scalars.items():
+        count = layer.output.get((0, parity), 0)
+        found = x.get((0, parity))
+        if found is None:
+            continue
+        scalars, rest = found[..., :count], found[..., count:]
+        if count:
+            out[0, parity] = activate(activation, scalars)
+        if parity == gate_parity:
+            gates = rest
+    start = 0
+    for irrep, count in layer.output.items():
+        if irrep[0] == 0:
+            continue
+        if irrep in x and gates is not None:
+            gate = activate(gate_activation, gates[..., start : start + count])
+            out[irrep] = x[irrep] * gate
+        start += count
+    return out
+
+
+def activate(name: str, x: Array) -> Array:
+    """An activation with e3nn's factor."""
+    fn, factor = ACTIVATIONS[name]
+    return factor * fn(x)
+
+
+def radial_basis(
+    network: Network, distance: Float[Array, " edges"]
+) -> Float[Array, "edges basis"]:
+    """Bessel functions that end smoothly at the cutoff; 0 beyond it."""
+    envelope = network.envelope
+    cutoff = envelope.cutoff
+    frequencies = jnp.asarray(network.frequencies, distance.dtype)
+    r = distance[:, None]
+    bessel = 2 / cutoff * jnp.sin(frequencies * r) / r
+    return bessel * _switch(envelope, distance)[:, None]
+
+
+def _switch(envelope: Envelope, r: Array) -> Array:
+    cutoff, on = envelope.cutoff, envelope.switch_on
+    if on is None:
+        p, s = float(envelope.power), r / cutoff
+        value = (
+            1
+            - (p + 1) * (p + 2) / 2 * s**envelope.power
+            + p * (p + 2) * s ** (envelope.power + 1)
+            - p * (p + 1) / 2 * s ** (envelope.power + 2)
+        )
+    else:
+        value = (
+            (cutoff**2 - r * r) ** 2
+            * (cutoff**2 + 2 * r * r - 3 * on**2)
+            / (cutoff**2 - on**2) ** 3
+        )
+        value = jnp.where(r < on, 1.0, value)
+    return jnp.where(r < cutoff, value, 0.0)
+
+
+def radial_hidden(
+    layer: Layer, params: LayerParams, basis: Float[Array, "edges basis"]
+) -> Float[Array, "edges hidden"]:
+    """The last hidden layer of a radial network; 0 where the basis is 0."""
+    x = basis
+    for weight in params.radial:
+        x = activate(layer.radial, x @ jnp.asarray(weight, x.dtype))
+    return x
+
+
+def spherical_harmonics(
+    network: Network, vectors: Float[Array, "edges 3"], distance: Float[Array, " edges"]
+) -> dict[int, Float[Array, "edges components"]]:
+    """Degree → real spherical harmonics as e3nn has them, "component" normalisation.
+
+    Components go from m = -l to l about the y axis; the squares of all sum to 2l + 1.
+    """
+    if network.unit_vectors:
+        vectors = vectors / distance[:, None]
+    return solid_harmonics(vectors, max(degree for degree, _ in network.edge))
+
+
+def solid_harmonics(
+    vectors: Float[Array, "edges 3"], lmax: int
+) -> dict[int, Float[Array, "edges components"]]:
+    """Real solid harmonics up to degree 3, scaled as `spherical_harmonics` says."""
+    x, y, z = vectors[:, 0], vectors[:, 1], vectors[:, 2]
+    x2, y2, z2 = x * x, y * y, z * z
+    r2 = x2 + y2 + z2
+    found = {0: [jnp.ones_like(x)], 1: [math.sqrt(3) * c for c in (x, y, z)]}
+    xz, across = x * z, z2 - x2
+    if lmax >= 2:
+        found[2] = [
+            math.sqrt(15) * xz,
+            math.sqrt(15) * x * y,
+            math.sqrt(5) / 2 * (3 * y2 - r2),
+            math.sqrt(15) * y * z,
+            math.sqrt(15) / 2 * across,
+        ]
+    if lmax >= 3:
+        a, b, c = math.sqrt(70) / 4, math.sqrt(105), math.sqrt(42) / 4
+        found[3] = [
+            a * x * (3 * z2 - x2),
+            b * xz * y,
+            c * x * (5 * y2 - r2),
+            math.sqrt(7) / 2 * y * (5 * y2 - 3 * r2),
+            c * z * (5 * y2 - r2),
+            b / 2 * across * y,
+            a * z * (z2 - 3 * x2),
+        ]
+    return {degree: jnp.stack(found[degree], -1) for degree in range(lmax + 1)}
