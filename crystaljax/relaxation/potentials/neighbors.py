@@ -169,8 +169,8 @@ def pack_graph(
         source.append(center + start)
         target.append(one.index[center, column] + start)
         offset.append(one.offset[:, center, column].T)
-    num_nodes = _capacity(int(sites.sum()) + 1, before and before.place)
-    num_edges = _capacity(sum(map(len, source)), before and before.source)
+    num_nodes = capacity(int(sites.sum()) + 1, before and before.place)
+    num_edges = capacity(sum(map(len, source)), before and before.source)
     places = np.repeat([place for place, _ in found], sites)
     site = np.concatenate([np.arange(n) for n in sites] or [[]])
 
@@ -193,7 +193,7 @@ def pack_graph(
     )
 
 
-def _capacity(needed: int, before: np.ndarray | None) -> int:
+def capacity(needed: int, before: np.ndarray | None) -> int:
     """Size for so many and some more, in steps of about a fifth."""
     if before is not None and len(before) >= needed:
         return len(before)

@@ -1,57 +1,181 @@
-"""Messages along the edges of a graph, one after another.
+"""Messages along the edges of a graph, in blocks of edges that end at one node.
 
-Each message is computed where it is used: work and memory follow the number of edges.
+Products of features and the sum over the edges of a block are one matrix product: what
+depends on the directions of the edges, (results, edges × components), with what is
+sent along them, (edges × components, channels). Work and memory follow the edges.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from crystaljax.relaxation.potentials import neighbors as neighbor_lists
+from crystaljax.relaxation.potentials.nequip import irreps
 from crystaljax.relaxation.potentials.nequip import network as networks
+
+# Edges of a block: more fill less of the last block of each node.
+_BLOCK = 8
+
+
+@flax.struct.dataclass
+class Blocks:
+    """Sites of a batch of crystals as nodes, with their edges in blocks.
+
+    Attributes:
+        place: int32 (nodes,), the crystal of a node; that after the last for padding.
+        site: int32 (nodes,), its place among the sites of the crystal.
+        node: int32 (blocks,), the node that the edges of a block end at; ascending.
+        sender: int32 (blocks, edges), where they come from.
+        offset: int8 (blocks, edges, 3), the lattice vectors to the sender's image.
+        is_edge: bool (blocks, edges), False for padding.
+    """
+
+    place: Any
+    site: Any
+    node: Any
+    sender: Any
+    offset: Any
+    is_edge: Any
+
+
+def pack(
+    lists: Sequence[neighbor_lists.SiteList | None],
+    num_sites: int,
+    before: Blocks | None = None,
+) -> Blocks:
+    """Lists of several crystals → one graph, arrays on the host.
+
+    Args:
+        lists: one per crystal; None for a place without one.
+        num_sites: that sites are padded to elsewhere; means nothing here.
+        before: the graph before this; no larger than this one will be.
+    """
+    del num_sites
+    places, sites = [np.zeros(0)], [np.zeros(0)]
+    parts = [(np.zeros(0), np.zeros((0, _BLOCK)), np.zeros((0, _BLOCK, 3)))]
+    masks = [np.zeros((0, _BLOCK), bool)]
+    num_nodes = 0
+    for place, one in enumerate(lists):
+        if one is None:
+            continue
+        count = len(one.count)
+        site, sender, offset, is_edge = _blocks(one)
+        parts.append((site + num_nodes, sender + num_nodes, offset))
+        masks.append(is_edge)
+        places.append(np.full(count, place))
+        sites.append(np.arange(count))
+        num_nodes += count
+    node, sender, offset = (np.concatenate(each) for each in zip(*parts, strict=True))
+    nodes = neighbor_lists.capacity(num_nodes + 1, before and before.place)
+    blocks = neighbor_lists.capacity(len(node), before and before.node)
+
+    def padded(values, size, padding, dtype):
+        array = np.full((size, *values.shape[1:]), padding, dtype)
+        array[: len(values)] = values
+        return array
+
+    return Blocks(
+        place=padded(np.concatenate(places), nodes, len(lists), np.int32),
+        site=padded(np.concatenate(sites), nodes, 0, np.int32),
+        node=padded(node, blocks, nodes - 1, np.int32),
+        sender=padded(sender, blocks, nodes - 1, np.int32),
+        offset=padded(offset, blocks, 0, np.int8),
+        is_edge=padded(np.concatenate(masks), blocks, False, bool),
+    )
+
+
+def _blocks(
+    one: neighbor_lists.SiteList,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Site (blocks,), neighbours (blocks, edges), offsets, which are neighbours."""
+    num_sites, most = one.index.shape
+    per_site = -(-most // _BLOCK)
+    width = per_site * _BLOCK
+    listed = np.arange(width) < one.count[:, None]
+    index = np.zeros((num_sites, width), np.int32)
+    index[:, :most] = one.index
+    offset = np.zeros((num_sites, width, 3), np.int8)
+    offset[:, :most] = np.moveaxis(one.offset, 0, -1)
+    listed = listed.reshape(num_sites, per_site, _BLOCK)
+    used = listed.any(axis=2)
+    site = np.nonzero(used)[0]
+    index = np.where(listed, index.reshape(listed.shape), site_of(listed))[used]
+    return site, index, offset.reshape(*listed.shape, 3)[used], listed[used]
+
+
+def site_of(listed: np.ndarray) -> np.ndarray:
+    """The site itself, where padding comes from."""
+    return np.broadcast_to(np.arange(len(listed))[:, None, None], listed.shape)
+
+
+def vectors(blocks: Blocks, frac_coords: Array, lattice: Array) -> Array:
+    """From nodes to the senders of their edges: (blocks, edges, 3), Å; never 0.
+
+    Args:
+        blocks: the graph.
+        frac_coords: (crystals, sites, 3).
+        lattice: (crystals, 3, 3), Å.
+    """
+    dtype = frac_coords.dtype
+    # Padding nodes are beyond the last place.
+    place = jnp.minimum(blocks.place, len(lattice) - 1)
+    frac = frac_coords[place, blocks.site]
+    apart = frac[blocks.sender] - frac[blocks.node][:, None]
+    found = (apart + blocks.offset.astype(dtype)) @ lattice[place[blocks.node]]
+    # The direction of an edge without length has no derivative.
+    return jnp.where(blocks.is_edge[..., None], found, jnp.array([1, 0, 0], dtype))
 
 
 def build_convolve(
-    network: networks.Network,
-    graph: neighbor_lists.Graph,
-    vectors: Array,
+    network: networks.Network, blocks: Blocks, edge_vectors: Array
 ) -> networks.ConvolveFn:
     """Sums of the messages to the nodes of a graph.
 
     Args:
         network: with its weights.
-        graph: its edges lead from the source, which receives, to the target.
-        vectors: (edges, 3), from source to target, Å; not 0.
+        blocks: the graph.
+        edge_vectors: from ``vectors``.
     """
-    distance = jnp.linalg.norm(vectors, axis=-1)
-    basis = networks.radial_basis(network, distance) * graph.is_edge[:, None]
-    harmonics = networks.spherical_harmonics(network, vectors, distance)
-    num_nodes = len(graph.place)
+    num_blocks, width, _ = edge_vectors.shape
+    flat = edge_vectors.reshape(num_blocks * width, 3)
+    distance = jnp.linalg.norm(flat, axis=-1)
+    basis = networks.radial_basis(network, distance)
+    basis = jnp.where(blocks.is_edge.reshape(-1, 1), basis, 0)
+    harmonics = networks.spherical_harmonics(network, flat, distance)
+    sender = blocks.sender.reshape(-1)
+
+    def directions(path: irreps.Path, coupling: np.ndarray) -> Array:
+        """(blocks, edges × components of the node, components of the result)."""
+        num_node, num_edge, num_out = coupling.shape
+        matrix = np.swapaxes(coupling, 0, 1).reshape(num_edge, num_node * num_out)
+        product = harmonics[path.edge[0]] @ jnp.asarray(matrix, flat.dtype)
+        return product.reshape(num_blocks, width * num_node, num_out)
+
+    # The same for all layers that have the path: computed once.
+    known = {
+        path: directions(path, coupling)
+        for layer in network.layers
+        for path, coupling in zip(layer.paths, layer.couplings, strict=True)
+    }
 
     def convolve(layer, params, x):
         hidden = networks.radial_hidden(layer, params, basis)
-        sent = {irrep: features[graph.target] for irrep, features in x.items()}
+        sent = {irrep: features[sender] for irrep, features in x.items()}
         sums = []
-        paths = zip(layer.paths, layer.couplings, params.weights, strict=True)
-        for path, coupling, weight in paths:
-            scale = hidden @ jnp.asarray(weight, hidden.dtype)
-            y = harmonics[path.edge[0]]
-            message = _product(coupling, sent[path.node], y) * scale[:, None]
-            sums.append(jax.ops.segment_sum(message, graph.source, num_nodes))
+        for path, weight in zip(layer.paths, params.weights, strict=True):
+            scaled = sent[path.node] * (hidden @ weight)[:, None]
+            scaled = scaled.reshape(num_blocks, -1, path.channels)
+            messages = jnp.einsum("bek,beu->bku", known[path], scaled)
+            sums.append(
+                jax.ops.segment_sum(
+                    messages, blocks.node, len(blocks.place), indices_are_sorted=True
+                )
+            )
         return sums
 
     return convolve
-
-
-def _product(coupling, x: Array, y: Array) -> Array:
-    """(edges, m of the result, channels); only what is not 0 is multiplied."""
-    parts = []
-    for k in range(coupling.shape[2]):
-        terms = [
-            float(coupling[i, j, k]) * y[:, j, None] * x[:, i]
-            for i in range(coupling.shape[0])
-            for j in range(coupling.shape[1])
-            if coupling[i, j, k]
-        ]
-        parts.append(sum(terms[1:], start=terms[0]))
-    return jnp.stack(parts, 1)

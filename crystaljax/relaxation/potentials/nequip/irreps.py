@@ -34,7 +34,7 @@ class Path:
 
 
 def parse(text: str) -> dict[Irrep, int]:
-    """ "128x0e+64x1e" → feature → channels, in the order given.
+    """Reads features and their channels, such as "128x0e+64x1e", in the order given.
 
     Raises:
         ValueError: it is no such text, or has a feature twice.

@@ -7,10 +7,12 @@ vector instructions want them. Features that are 0 by symmetry are left out.
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,7 +74,7 @@ class Layer:
     radial: str
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@flax.struct.dataclass
 class LayerParams:
     """Weights of a layer, NumPy arrays, with all constant factors in them.
 
@@ -84,11 +86,11 @@ class LayerParams:
         after: of the linear layer after the messages: feature → (in of all paths, out).
     """
 
-    skip: Linear
-    before: Linear
-    radial: Sequence[Any]
-    weights: Sequence[Any]
-    after: Linear
+    skip: Any
+    before: Any
+    radial: Any
+    weights: Any
+    after: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,21 +140,62 @@ def site_energies(
     """
     # (nodes, 1, channels)
     x: Features = {_SCALAR: jnp.asarray(network.embedding, dtype)[node_type][:, None]}
-    for layer, params in zip(network.layers, network.params, strict=True):
-        skip = _linear(params.skip, x, node_type)
-        messages = convolve(layer, params, _linear(params.before, x, node_type))
-        gathered: dict[irreps.Irrep, list[Array]] = {}
-        for path, message in zip(layer.paths, messages, strict=True):
-            gathered.setdefault(path.out, []).append(message)
-        mixed = _linear(
-            params.after,
-            {out: jnp.concatenate(parts, -1) for out, parts in gathered.items()},
-            node_type,
+    for layer, group in _groups(network):
+        params = jax.tree.map(
+            lambda *leaves: jnp.asarray(np.stack(leaves), dtype), *group
         )
-        x = _gate(layer, {k: _sum(skip, mixed, k) for k in {**skip, **mixed}})
+
+        def interact(x, weights, layer=layer):
+            return _interact(layer, weights, x, node_type, convolve), None
+
+        if len(group) > 1:
+            # Layers alike are one program, run several times: compiled once.
+            x, _ = jax.lax.scan(interact, x, params)
+        else:
+            x, _ = interact(x, jax.tree.map(lambda leaf: leaf[0], params))
     energies = (x[_SCALAR][:, 0] @ jnp.asarray(network.readout, dtype))[:, 0]
     shift, scale = jnp.asarray(network.shift, dtype), jnp.asarray(network.scale, dtype)
     return energies * scale[node_type] + shift[node_type]
+
+
+def _groups(network: Network) -> list[tuple[Layer, list[LayerParams]]]:
+    """Layers in order, those alike and next to each other together."""
+    both = list(zip(network.layers, network.params, strict=True))
+    shapes = [_describe(*each) for each in both]
+    starts = [i for i in range(len(both)) if i == 0 or shapes[i] != shapes[i - 1]]
+    return [
+        (both[start][0], [params for _, params in both[start:end]])
+        for start, end in itertools.pairwise([*starts, len(both)])
+    ]
+
+
+def _describe(layer: Layer, params: LayerParams) -> tuple:
+    """Equal for layers that differ in their weights alone."""
+    return (
+        layer.paths,
+        tuple(coupling.tobytes() for coupling in layer.couplings),
+        tuple(layer.output.items()),
+        tuple(layer.scalars.items()),
+        (layer.gate, layer.radial),
+        str(jax.tree.map(np.shape, params)),
+    )
+
+
+def _interact(
+    layer: Layer,
+    params: LayerParams,
+    x: Features,
+    node_type: Array,
+    convolve: ConvolveFn,
+) -> Features:
+    skip = _linear(params.skip, x, node_type)
+    messages = convolve(layer, params, _linear(params.before, x, node_type))
+    gathered: dict[irreps.Irrep, list[Array]] = {}
+    for path, message in zip(layer.paths, messages, strict=True):
+        gathered.setdefault(path.out, []).append(message)
+    middle = {out: jnp.concatenate(parts, -1) for out, parts in gathered.items()}
+    mixed = _linear(params.after, middle, node_type)
+    return _gate(layer, {k: _sum(skip, mixed, k) for k in {**skip, **mixed}})
 
 
 def _sum(left: Features, right: Features, irrep: irreps.Irrep) -> Array:

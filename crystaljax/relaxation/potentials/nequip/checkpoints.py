@@ -5,6 +5,7 @@ understood here is an error: a network that is read in part gives wrong energies
 """
 
 import importlib.util
+import itertools
 import math
 import os
 import pathlib
@@ -137,7 +138,7 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> network.Netw
         raise errors.UserError(f"a SevenNet with {basis}; expected Bessel functions")
     frequencies = reader.take("edge_embedding.basis_function.coeffs")
     layers, params = [], []
-    for i, (node, output) in enumerate(zip(features, features[1:], strict=False)):
+    for i, (node, output) in enumerate(itertools.pairwise(features)):
         is_last = i == len(features) - 2
         lmax_out = max(degree for degree, _ in output)
         paths = irreps.paths(node, edge, lmax_out, even_only=is_last)
@@ -303,7 +304,7 @@ def _radial(
     basis = config["radial_basis"].get("bessel_basis_num", 8)
     sizes = [basis, *config["weight_nn_hidden_neurons"], num_out]
     found = []
-    for k, (num_in, num_next) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for k, (num_in, num_next) in enumerate(itertools.pairwise(sizes)):
         name = f"{i}_convolution.weight_nn.layer{k}.weight"
         weight = reader.take(name, (num_in, num_next))
         found.append(weight / math.sqrt(num_in))
