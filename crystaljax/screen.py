@@ -100,8 +100,8 @@ class ScreenOptions:
     )
     relaxation: str = options_lib.option(
         "ase: one at a time, on all cores. batched: many at once on the devices, for "
-        "emt and TensorNets of matgl. auto: batched where it can be and there are more "
-        "than 32 crystals.",
+        "emt, SevenNets and TensorNets of matgl. auto: batched where it can be and "
+        "there are more than 32 crystals.",
         default="auto",
     )
     min_distance_ratio: float = options_lib.option(

@@ -104,9 +104,23 @@ def supported_elements(calculator: str) -> frozenset[str] | None:
     return None
 
 
-def require_elements(calculator: str, crystals: Iterable[structure.Crystal]) -> None:
-    """Raises ValueError if ``calculator`` has no parameters for an element."""
-    supported = supported_elements(calculator)
+def require_elements(
+    calculator: str,
+    crystals: Iterable[structure.Crystal],
+    known: frozenset[int] | None = None,
+) -> None:
+    """Raises ValueError if ``calculator`` has no parameters for an element.
+
+    Args:
+        calculator: see ``build_calculator``.
+        crystals: whose elements are looked for.
+        known: atomic numbers that it has parameters for, where the caller knows; it is
+            not built then.
+    """
+    if known is None:
+        supported = supported_elements(calculator)
+    else:
+        supported = frozenset(ase.data.chemical_symbols[number] for number in known)
     if supported is None:
         return
     numbers = {int(n) for crystal in crystals for n in crystal.atomic_numbers}

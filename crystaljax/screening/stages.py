@@ -182,8 +182,8 @@ def choose_method(
     if method == "batched" and not is_possible:
         raise errors.UserError(
             f"{calculator} with {optimizer} cannot relax crystals in batches; expected "
-            "'emt' or a TensorNet of matgl, and LBFGS or FIRE: or relax one at a time, "
-            "with --relaxation=ase"
+            f"{batches.BATCHED_CALCULATORS}; and LBFGS or FIRE. Or relax one at a "
+            "time, with --relaxation=ase"
         )
     return "batched" if is_possible else "ase"
 

@@ -21,6 +21,24 @@ _SKIN = 0.3  # Å
 _SITES_AT_ONCE = {"cpu": 64, "gpu": 1024}
 
 
+PRETRAINED = tuple(checkpoints.PRETRAINED)
+find_pretrained = checkpoints.find_pretrained
+
+
+def supports(path: str | os.PathLike[str]) -> bool:
+    """Whether a checkpoint is of a kind that ``build`` takes.
+
+    Raises:
+        ValueError: the file is damaged or no checkpoint of SevenNet.
+        OSError: it cannot be read.
+    """
+    try:
+        checkpoints.load(path)
+    except checkpoints.AnotherKindError:
+        return False
+    return True
+
+
 def build(path: str | os.PathLike[str]) -> potential.Potential:
     """The potential in a checkpoint, for batches of crystals on the device.
 

@@ -49,6 +49,10 @@ _OLD_NAMES = {
 }
 
 
+class AnotherKindError(errors.UserError):
+    """A SevenNet, or something like it, of a kind that is not understood here."""
+
+
 def find_pretrained(name: str) -> pathlib.Path:
     """Where the installed package sevenn keeps a checkpoint.
 
@@ -96,7 +100,8 @@ def load(path: str | os.PathLike[str]) -> network.Network:
     try:
         return build(torch_files.plain(config), tensors)
     except errors.UserError as error:
-        raise errors.UserError(f"{path}: {error}") from error
+        # Of the same kind, with the path in front.
+        raise type(error)(f"{path}: {error}") from error
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise errors.UserError(
             f"{path}: its configuration is not that of a SevenNet ({error!r}); "
@@ -114,7 +119,7 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> network.Netw
     for key, values in _UNDERSTOOD.items():
         value = config.get(key, values[0])
         if value not in values:
-            raise errors.UserError(
+            raise AnotherKindError(
                 f"a SevenNet with {key} = {value!r}; expected {values[0]!r}, the only "
                 "kind that runs in batches"
             )
@@ -126,7 +131,7 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> network.Netw
 
     lmax = config["lmax_edge"] if config.get("lmax_edge", -1) > 0 else config["lmax"]
     if lmax > _MAX_DEGREE:
-        raise errors.UserError(
+        raise AnotherKindError(
             f"a SevenNet with lmax = {lmax}; expected at most {_MAX_DEGREE}"
         )
     edge = irreps.spherical_harmonics(lmax, -1 if config["is_parity"] else 1)
@@ -135,7 +140,7 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> network.Netw
     embedding = reader.matrix("onehot_to_feature_x.linear", len(types), channels)
     basis = config["radial_basis"]
     if basis.get("radial_basis_name") != "bessel":
-        raise errors.UserError(f"a SevenNet with {basis}; expected Bessel functions")
+        raise AnotherKindError(f"a SevenNet with {basis}; expected Bessel functions")
     frequencies = reader.take("edge_embedding.basis_function.coeffs")
     layers, params = [], []
     for i, (node, output) in enumerate(itertools.pairwise(features)):
@@ -171,7 +176,7 @@ def _version(config: Mapping[str, Any]) -> tuple[int, int, int, int]:
     text = str(config.get("version", ""))
     match = re.match(r"(\d+)\.(\d+)\.(\d+)(.*)", text)
     if match is None or int(match[1]) != 0 or int(match[2]) < 9:
-        raise errors.UserError(
+        raise AnotherKindError(
             f"a SevenNet of version {text!r}; expected 0.9 or a later 0.x"
         )
     major, minor, patch = (int(match[k]) for k in (1, 2, 3))
@@ -211,7 +216,7 @@ def _features(
     ends = [list(found[0]), list(found[-1])]
     scalars_first = all(list(each) == sorted(each) for each in found)
     if len(found) != num_layers + 1 or ends != [[(0, 1)]] * 2 or not scalars_first:
-        raise errors.UserError(
+        raise AnotherKindError(
             f"a SevenNet with {num_layers} layers and features {found}; expected even "
             "scalars at both ends, and features sorted by degree"
         )
@@ -225,7 +230,7 @@ def _envelope(config: Mapping[str, Any]) -> network.Envelope:
         return network.Envelope(cutoff, float(settings["cutoff_on"]))
     if kind == "poly_cut":
         return network.Envelope(cutoff, None, int(settings.get("poly_cut_p_value", 6)))
-    raise errors.UserError(
+    raise AnotherKindError(
         f"a SevenNet with cutoff function {kind!r}; expected 'XPLOR' or 'poly_cut'"
     )
 
@@ -255,7 +260,7 @@ def _read_layer(
         name = f"{skip_name}.fc_tensor_product"
         skip = reader.linear(name, node, before_gate, num_types)
     else:
-        raise errors.UserError(
+        raise AnotherKindError(
             f"a SevenNet with self_connection_type {kind!r}; expected 'linear' or "
             "'nequip'"
         )
@@ -284,7 +289,7 @@ def _read_layer(
     )
     used = {*layer.scalars.values(), layer.gate[1], layer.radial}
     if unknown := used - network.ACTIVATIONS.keys():
-        raise errors.UserError(
+        raise AnotherKindError(
             f"a SevenNet with activation {min(unknown)!r}; expected "
             f"{', '.join(network.ACTIVATIONS)}"
         )
@@ -320,12 +325,12 @@ class _Tensors:
 
     def take(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
         if name not in self._tensors:
-            raise errors.UserError(
+            raise AnotherKindError(
                 f"its weights lack {name}; expected a whole SevenNet of e3nn's layout"
             )
         found = self._tensors[name]
         if shape is not None and found.shape != shape:
-            raise errors.UserError(
+            raise AnotherKindError(
                 f"its weights {name} have shape {found.shape}; expected {shape} by "
                 "its configuration"
             )
@@ -387,6 +392,6 @@ class _Tensors:
             if self._tensors[name].size and not _IGNORED.match(name)
         ]
         if rest:
-            raise errors.UserError(
+            raise AnotherKindError(
                 f"it has weights that are not understood: {', '.join(sorted(rest)[:5])}"
             )
