@@ -135,12 +135,12 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> network.Netw
             f"a SevenNet with lmax = {lmax}; expected at most {_MAX_DEGREE}"
         )
     edge = irreps.spherical_harmonics(lmax, -1 if config["is_parity"] else 1)
-    features = _features(config, edge)
-    [channels] = features[0].values()
-    embedding = reader.matrix("onehot_to_feature_x.linear", len(types), channels)
     basis = config["radial_basis"]
     if basis.get("radial_basis_name") != "bessel":
         raise AnotherKindError(f"a SevenNet with {basis}; expected Bessel functions")
+    features = _features(config, edge)
+    [channels] = features[0].values()
+    embedding = reader.matrix("onehot_to_feature_x.linear", len(types), channels)
     frequencies = reader.take("edge_embedding.basis_function.coeffs")
     layers, params = [], []
     for i, (node, output) in enumerate(itertools.pairwise(features)):
