@@ -1,10 +1,14 @@
 r"""Samples crystals of given composition, space group, formation energy.
 
+    crystaljax sample --formulas=TaB2,Li2O,BaTiO3 --output=samples
     crystaljax sample --workdir=runs/smoke --formulas=Cu3Au1,Ni2Pt2 \
         --space_groups=seen --energies=-0.05:0.05:0.01 --num_samples=4 \
         --output=samples
 
-Every combination of formula, space group and energy is sampled ``--num_samples`` times.
+The first asks the model of the package, the second one of your own. Every combination
+of formula, space group and energy is sampled ``--num_samples`` times. Models of orbits
+(configs/symmetric.py), as that of the package, choose space groups and energies
+themselves where they are not named.
 
     --formulas=TaWB6,Ta1W2B5 --formula_units=1,2
         cells: each formula with one and two formula units. A unit is the formula as it
@@ -13,9 +17,12 @@ Every combination of formula, space group and energy is sampled ``--num_samples`
         all cells of up to 8 atoms that have every one of these elements, Ta2W2B2 as
         well as Ta1W1B1; with --formula_units=1 the reduced formulas only.
     --space_groups=221,P6_3/mmc
-        or all, or seen: those of the training structures.
+        or all, or seen: those of the training structures; or likely: the model says.
     --energies=-0.3,-0.05:0.05:0.01
-        formation energies, eV/atom: values and ranges with both ends.
+        formation energies, eV/atom: values and ranges with both ends; or low: what the
+        formula is likely to have.
+    --wyckoff='Ta:a B:d'
+        positions that the elements fill, for those who know them (model of orbits).
     --energies=hull-0.2:hull:0.01 --hull=entries.csv
         relative to the convex hull of these entries at each formula's composition; the
         column requested_energy_above_hull of the table then says how far above it. A

@@ -28,6 +28,10 @@ from crystaljax.system import folder_locks, sharding
 from crystaljax.training import checkpoints
 
 
+# Samples that are shown on the screen.
+_NUM_SHOWN = 20
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Samples:
     """Crystals with what was asked for.
@@ -408,6 +412,8 @@ def _write_request(
     num_kept = sum(len(layout.numbers(shard)) for shard in own if shard in finished)
     num_samples = sum(len(layout.numbers(shard)) for shard in own)
 
+    shown: list[str] = []
+
     def write(shard_and_samples: tuple[int, Samples]) -> int:
         shard, samples = shard_and_samples
         # What is there of it comes from a process that was killed.
@@ -420,10 +426,14 @@ def _write_request(
             overwrite=True,
             part=part,
         )
+        if request.orbits and samples.first == 0:
+            shown.extend(_show(samples))
         return len(written)
 
     made = make_shards(request, run, layout, own, finished=finished, show_progress=True)
     num_left_out = sum(shards.write_behind(made, write))
+    if shown:
+        print("\n".join(shown))
     for note in request.notes if sharding.is_first_process() else ():
         print(f"note: {note}", file=sys.stderr)
     if num_left_out:
@@ -435,6 +445,28 @@ def _write_request(
     print(_report(num_samples, num_kept, time.perf_counter() - start, output))
     if jax.process_count() > 1:
         shards.wait_until_finished(output, layout)
+
+
+def _show(samples: Samples) -> list[str]:
+    """The first samples of a model of orbits, as lines for the screen."""
+    from crystaljax.crystals import space_groups
+
+    symbols, table = space_groups.load_space_group_symbols(), samples.table()
+    lines = [
+        f"{'formula':<16}{'space group':<16}{'eV/atom':>8}  {'a, b, c (Å)':<22}"
+        f"{'likely':>7}  Wyckoff positions"
+    ]
+    for row in range(min(len(samples.crystals), _NUM_SHOWN)):
+        group = table["space_group"][row]
+        lengths = ", ".join(f"{table[name][row]:.2f}" for name in ("a", "b", "c"))
+        lines.append(
+            f"{table['formula'][row]:<16}{f'{symbols[group]} ({group})':<16}"
+            f"{table['formation_energy'][row]:>8.3f}  {lengths:<22}"
+            f"{table['probability'][row]:>7.0%}  {table['wyckoff_positions'][row]}"
+        )
+    if len(samples.crystals) > _NUM_SHOWN:
+        lines.append("…")
+    return lines
 
 
 def _describe_orbits(request: Request) -> dict[str, Any]:
