@@ -11,6 +11,7 @@ Data sets need structures in this setting: `prepare --setting=standard`, the def
 
     python -m crystaljax.train --config=configs/symmetric.py:smoke --workdir=runs/mine
 
+`:alloys` is the same with arrays for the built-in alloys, and minutes of training.
 Cells of more than 20 sites need `--config.data.rows=36` (32 sites) or more. Without a
 variant it is one for a GPU and all sizes, which has not been trained yet.
 """
@@ -50,6 +51,17 @@ VARIANTS = {
     "smoke": defaults.SMOKE
     | RECIPE
     | {"data.rows": 24, "train.ema_decay": 0.999, "train.num_steps": 6000},
+    "alloys": defaults.SMOKE
+    | RECIPE
+    | {
+        "data.rows": 16,
+        "data.orbits": 8,
+        "data.orbit_buckets": ((3, 4), (4, 8)),
+        "train.ema_decay": 0.995,
+        "train.num_steps": 800,
+        "train.checkpoint_every": 400,
+        "train.validate_every": 800,
+    },
 }
 
 

@@ -1,126 +1,79 @@
-"""CHGNet and SevenNet as they are installed: their weights come with the packages."""
+"""The model of the package: what it is asked, and what it answers."""
 
-import sys
+import json
+import pathlib
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from crystaljax.crystals import bridge, structure
-from crystaljax.relaxation import ase_relaxation, calculators, pretrained
+import crystaljax
+from crystaljax import list_models, sample
+from crystaljax.crystals import symmetry_search, validity
+from crystaljax.system import errors
+from crystaljax.training import model_files
 
-# TaW is B2-like in DFT: mp-979289, a = 3.26 Å.
-TAW = structure.Crystal(
-    np.array([73, 74]), np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]]), np.eye(3) * 3.1
-)
-
-
-@pytest.mark.parametrize(
-    ("name", "model"),
-    [
-        ("chgnet", "CHGNet 0.3.0"),
-        ("sevenn:7net-0", "SevenNet 7net-0"),
-        ("chgnet:r2scan@cpu", "CHGNet r2scan"),
-    ],
-)
-def test_potentials_that_carry_their_weights_relax(name, model):
-    relaxed = ase_relaxation.relax(TAW, name)
-    assert relaxed.failure == "" and relaxed.converged
-    lengths = np.linalg.norm(relaxed.crystal.lattice, axis=1)
-    np.testing.assert_allclose(lengths, 3.25, atol=0.05)
-    assert calculators.energy_model(name) == model
-    supported = calculators.supported_elements(name)
-    assert supported is not None and len(supported) == 89
-    assert {"H", "B", "Pu"} < supported and "Po" not in supported
+FOLDER = pathlib.Path(crystaljax.__file__).parent / "pretrained"
 
 
-@pytest.mark.parametrize("name", ["chgnet", "sevenn:7net-0"])
-def test_stress_is_the_derivative_of_the_energy(name):
-    calculator = calculators.build_calculator(name)
-
-    def energy(scale):
-        atoms = bridge.to_ase(TAW)
-        atoms.set_cell(np.asarray(atoms.cell) * scale, scale_atoms=True)
-        atoms.calc = calculator
-        return atoms, atoms.get_potential_energy()
-
-    atoms, _ = energy(1.0)
-    stress = np.trace(atoms.get_stress(voigt=False))
-    step = 5e-3
-    derivative = (energy(1 + step)[1] - energy(1 - step)[1]) / (2 * step)
-    assert stress * atoms.get_volume() == pytest.approx(derivative, rel=0.03)
+def test_it_is_small_whole_and_says_what_it_is(capsys):
+    assert model_files.shipped() == {"mp": FOLDER / "mp"}
+    card = model_files.verify(FOLDER / "mp")
+    size = sum(path.stat().st_size for path in (FOLDER / "mp").iterdir())
+    assert size < 12 * 2**20
+    assert len(card["elements"]) >= 85
+    list_models.main([])
+    text = capsys.readouterr().out
+    for word in ("Materials Project", "CC BY 4.0", "not for", "measured"):
+        assert word in text
+    assert max(map(len, text.splitlines())) <= 88
 
 
-def test_usual_models_are_those_of_the_documentation():
-    names = ["chgnet", "sevenn", "mace", "orb", "mattersim", "nequix"]
-    found = {name: calculators.energy_model(name) for name in names}
-    assert found == {
-        "chgnet": "CHGNet 0.3.0",
-        "sevenn": "SevenNet 7net-l3i5",
-        "mace": "MACE medium-mpa-0",
-        "orb": "Orb orb-v3-conservative-inf-mpa",
-        "mattersim": "MatterSim MatterSim-v1.0.0-1M",
-        "nequix": "Nequix nequix-mp-1",
-    }
-    assert calculators.energy_model("sevenn:SevenNet-0") == "SevenNet 7net-0"
+def test_nothing_of_it_is_code_or_a_structure():
+    names = {path.name for path in (FOLDER / "mp").iterdir()}
+    assert names == {*model_files.FILES, "positions.npz", model_files.CARD}
+    with np.load(FOLDER / "mp" / "positions.npz", allow_pickle=False) as file:
+        assert not any("coords" in name or "lattice" in name for name in file.files)
+    vocabulary = json.loads((FOLDER / "mp" / "vocabulary.json").read_text())
+    assert vocabulary["dataset"] is None
 
 
-def test_what_is_reproduced_is_known_of_models_and_of_no_files():
-    chgnet = calculators.reproduced_energies("chgnet@cuda:0")
-    assert (chgnet.dft, chgnet.corrected) == (pretrained.MP_PBE, True)
-    sevenn = calculators.reproduced_energies("sevenn")
-    assert (sevenn.dft, sevenn.corrected) == (pretrained.MP_PBE, False)
-    matgl = calculators.reproduced_energies("matgl:TensorNet-PES-MatPES-PBE-2025.2")
-    assert matgl.dft == pretrained.MATPES_PBE
-    for name in ("sevenn:my.pth", "matgl:./folder", "emt", "mine:build"):
-        assert calculators.reproduced_energies(name).dft == ""
-
-
-def test_files_of_weights_go_by_their_content(tmp_path):
-    contents = {"a": b"1", "b": b"2"}
-    models = set()
-    for folder, content in contents.items():
-        path = tmp_path / folder / "checkpoint.pth"
-        path.parent.mkdir()
-        path.write_bytes(content)
-        models.add(calculators.energy_model(f"sevenn:{path}"))
-    assert len(models) == 2
-    assert all(name.startswith("SevenNet checkpoint.pth (") for name in models)
+def test_formulas_alone_become_the_crystals_that_are_known(tmp_path, capsys):
+    output = tmp_path / "samples"
+    sample.main(["--formulas=BaTiO3,NaCl,Li2O,Ti2O4", f"--output={output}"])
+    shown = capsys.readouterr().out
+    table = pd.read_csv(output / "samples.csv")
+    assert table.space_group.tolist() == [221, 225, 225, 136]
+    assert table.wyckoff_positions.tolist() == [
+        "Ba:1a Ti:1b O:3c",
+        "Na:4a Cl:4b",
+        "O:4a Li:8c",
+        "Ti:2a O:4f",
+    ]
+    assert "Pm-3m (221)" in shown and "Ba:1a Ti:1b O:3c" in shown
+    # Lattice constants of the experiment, Å. Li2O's comes out too long.
+    known = [4.00, 5.64 / 2**0.5, 4.61 / 2**0.5, 4.59]
+    np.testing.assert_array_less(np.abs(table.a / known - 1), [0.05, 0.05, 0.15, 0.05])
+    made = sample.sample(sample.SampleOptions(formulas=("BaTiO3", "Ti2O4")))
+    for crystal, group in zip(made.crystals, (221, 136), strict=True):
+        assert validity.check(crystal).valid
+        assert symmetry_search.find_space_group(crystal, 1e-3) == group
 
 
 @pytest.mark.parametrize(
-    ("name", "problem"),
+    ("changes", "message"),
     [
+        ({"formulas": ("PuO2", "Rn1O2")}, "Rn, which the training structures never"),
+        ({"formulas": ("Si200",)}, "200 sites, but the model holds"),
         (
-            "sevenn:7net-9",
-            r"unknown model '7net-9' of SevenNet; expected one of 7n",
+            {"formulas": ("SiO2",), "space_groups": "227"},
+            "expected another group|cells",
         ),
-        ("chgnet:./no.pth.tar", r"there is no file no.pth.tar"),
-        ("chgnet@cuda:7", r"device 'cuda:7' cannot be used .* leave '@cuda:7' out"),
-        ("sevenn:7net-mf-0/hse", "unknown model '7net-mf-0/hse'"),
+        ({"formulas": ("Xx2",)}, "Xx2"),
+        ({"formulas": ("TaB2",), "checkpoint": 3}, "leave `checkpoint=` out"),
+        ({"formulas": ("TaB2",), "draws": 4}, "one draw a sample"),
     ],
 )
-def test_what_is_not_there_is_named(name, problem):
-    with pytest.raises(ValueError, match=problem):
-        calculators.build_calculator(name)
-
-
-def test_damaged_weights_are_named(tmp_path):
-    path = tmp_path / "mine.pth"
-    path.write_bytes(b"no weights")
-    with pytest.raises(ValueError, match=r"SevenNet cannot load .*mine.pth.*is the"):
-        calculators.build_calculator(f"sevenn:{path}")
-
-
-@pytest.mark.parametrize("family", list(pretrained.FAMILIES))
-def test_missing_packages_say_what_to_install(family, monkeypatch):
-    package = pretrained.FAMILIES[family].package
-    monkeypatch.setitem(sys.modules, package, None)
-    calculators.forget_calculators()
-    with pytest.raises(ImportError, match=rf"needs {package}.*pip install 'crystaljax"):
-        calculators.build_calculator(f"{family}:" if family != "matgl" else "matgl:a")
-
-
-def test_elements_that_no_potential_has_are_named():
-    polonium = structure.Crystal(np.array([84]), np.zeros((1, 3)), np.eye(3) * 3.3)
-    with pytest.raises(ValueError, match=r"chgnet has no parameters for Po; .*89 othe"):
-        calculators.require_elements("chgnet", [polonium])
+def test_what_it_cannot_answer_is_said(changes, message):
+    with pytest.raises((errors.UserError, FileNotFoundError), match=message):
+        sample.sample(sample.SampleOptions(**changes))

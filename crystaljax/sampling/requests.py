@@ -27,7 +27,6 @@ from crystaljax.sampling import conditions as conditions_lib
 from crystaljax.system import folder_locks, sharding
 from crystaljax.training import checkpoints
 
-
 # Samples that are shown on the screen.
 _NUM_SHOWN = 20
 
@@ -427,7 +426,7 @@ def _write_request(
             part=part,
         )
         if request.orbits and samples.first == 0:
-            shown.extend(_show(samples))
+            shown.extend(format_samples(samples))
         return len(written)
 
     made = make_shards(request, run, layout, own, finished=finished, show_progress=True)
@@ -447,7 +446,7 @@ def _write_request(
         shards.wait_until_finished(output, layout)
 
 
-def _show(samples: Samples) -> list[str]:
+def format_samples(samples: Samples) -> list[str]:
     """The first samples of a model of orbits, as lines for the screen."""
     from crystaljax.crystals import space_groups
 
