@@ -48,6 +48,7 @@ def export_model(options: ExportModelOptions) -> int:
         FileNotFoundError: no run, or no such checkpoint.
         UserError: a card that cannot be read, or a damaged run.
     """
+    from crystaljax.crystals import structure
     from crystaljax.system import environment, sharding
     from crystaljax.training import checkpoints, model_files, runs
 
@@ -76,7 +77,7 @@ def export_model(options: ExportModelOptions) -> int:
         "title": options.title or card.get("title", pathlib.Path(options.workdir).name),
         "step": run.step,
         "elements": vocabulary["elements"],
-        "max_sites": vocabulary["max_sites"],
+        "max_sites": structure.max_sites(run.config.data.rows),
         "energy_model": vocabulary.get("energy_model"),
         **{name: value for name, value in card.items() if name != "title"},
         "written_by": environment.describe_environment().get("versions", {}),

@@ -38,7 +38,7 @@ def describe(name: str, card: Mapping[str, Any]) -> str:
     lines += _wrap(
         "elements",
         f"{len(elements)}: {' '.join(elements)}; up to "
-        f"{card['max_sites']} atoms in the cells of the training",
+        f"{card['max_sites']} atoms in a primitive cell",
     )
     for key, label in _SHOWN.items():
         value = card.get(key)
