@@ -192,6 +192,15 @@ def test_extxyz_that_is_no_text_after_its_first_frame(tmp_path):
         structure_files.read_extxyz(path)
 
 
+@pytest.mark.parametrize("old", [":S:1", ":pos:R:3", ":R:3"])
+def test_extxyz_with_absurd_columns(tmp_path, old):
+    path = tmp_path / "x.extxyz"
+    new = {":S:1": f":S:{9 * 10**19}", ":pos:R:3": "", ":R:3": ":R"}[old]
+    path.write_text(frame().replace(old, new))
+    (problem,) = screening_inputs.read_candidates(path).problems
+    assert "expected names, types and numbers of columns" in problem
+
+
 def write_samples(folder, **changes):
     folder.mkdir()
     columns = {"name": ["a"], "formula": ["Au1Cu3"], "num_sites": [4]}

@@ -43,6 +43,7 @@ TEXT_KEYS = frozenset(
 )
 
 _JSON_PREFIX = "_JSON "
+_NUM_COLUMNS = re.compile(r"[1-9][0-9]{0,3}")
 _COUNT = re.compile(r"[0-9]{1,18}")
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(
@@ -140,6 +141,8 @@ def parse_frame(text: str, text_keys: Collection[str] = ()) -> Frame:
     def parse(line: str) -> dict[str, Any]:
         values, found = parse_comment(line, text_keys)
         texts.update(found)
+        if "Properties" in found:
+            _require_columns(found["Properties"])
         return values
 
     try:
@@ -153,6 +156,18 @@ def parse_frame(text: str, text_keys: Collection[str] = ()) -> Frame:
         raise errors.UserError(f"not readable as extxyz: {reason}") from error
     stated_formulas.require_formula(texts.get("formula"), atoms.numbers)
     return Frame(atoms, texts)
+
+
+def _require_columns(properties: str) -> None:
+    """Raises ValueError unless columns have counts, and positions are among them."""
+    parts = properties.split(":")
+    are_counts = all(_NUM_COLUMNS.fullmatch(each) for each in parts[2::3])
+    if len(parts) % 3 or not are_counts or "pos" not in parts[::3]:
+        # ASE would make arrays of any size, and put all atoms at the origin.
+        raise errors.UserError(
+            f"Properties is {properties[:80]!r}; expected names, types and numbers of "
+            "columns with positions among them, such as 'species:S:1:pos:R:3'"
+        )
 
 
 def parse_comment(

@@ -877,6 +877,12 @@ def same_value(one: Value, other: Value) -> bool:
         np.isfinite(one.frac_coords).all() and np.isfinite(other.frac_coords).all()
     ):
         return bool(np.array_equal(one.frac_coords, other.frac_coords, equal_nan=True))
+    if all(
+        np.array_equal(getattr(one, each.name), getattr(other, each.name))
+        for each in dataclasses.fields(structure.Crystal)
+    ):
+        # Sites on one place too, which the search below takes for each other.
+        return True
     apart = one.frac_coords[:, None] - other.frac_coords
     apart -= np.round(apart)
     lengths = np.linalg.norm(apart @ one.lattice, axis=-1)

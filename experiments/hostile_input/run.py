@@ -35,7 +35,7 @@ import numpy as np
 from hostile_input import kinds as kinds_lib
 from hostile_input import mutations
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import structure, validity
 from crystaljax.system import errors
 
 SEED = 19
@@ -182,10 +182,8 @@ def _judge_value(
         kinds_lib.same_value(each, value) for each in good.items.values()
     ):
         return "same", ""
-    if is_crystal and not (
-        np.isfinite(value.lattice).all() and np.isfinite(value.frac_coords).all()
-    ):
-        # Every command refuses it where it looks at distances.
+    if is_crystal and validity.find_cell_problem(value):
+        # Every command asks this before it does anything with a crystal.
         return "refused", ""
     find = good.kind.find_contradiction
     problem = find(files, key, value) if find else ""
