@@ -4,6 +4,7 @@ Nothing is downloaded: the weights are random, or those that the package brings.
 """
 
 import contextlib
+import functools
 import io
 import warnings
 
@@ -15,6 +16,19 @@ SPECIES = ["Cl", "Cu", "Na", "O"]
 CUTOFF = 4.0
 
 
+def quiet(function):
+    """``function`` without the warnings of PyTorch and e3nn, and what they print."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            return function(*args, **kwargs)
+
+    return call
+
+
+@quiet
 def config(**changes):
     """Configuration of a network that compiles in seconds: 4 layers, few channels."""
     import sevenn._const as const
@@ -43,20 +57,19 @@ def config(**changes):
     return found | changes
 
 
+@quiet
 def build(settings):
     """Network of the package sevenn with random weights, in float64."""
     import torch
+    from sevenn.model_build import build_E3_equivariant_model
 
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        from sevenn.model_build import build_E3_equivariant_model
-
-        torch.manual_seed(0)
-        model = build_E3_equivariant_model(settings)
+    torch.manual_seed(0)
+    model = build_E3_equivariant_model(settings)
     model.set_is_batch_data(False)
     return model.eval()
 
 
+@quiet
 def save(model, settings, path):
     """Writes a checkpoint as sevenn does."""
     import torch
@@ -65,6 +78,7 @@ def save(model, settings, path):
     return path
 
 
+@quiet
 def evaluate(model, cutoff, atoms):
     """Energy (eV), forces (eV/Å) and stress (3, 3) (eV/Å³) in float64, by sevenn."""
     import sevenn._keys as keys
