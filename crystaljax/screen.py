@@ -222,7 +222,7 @@ def screen(
             )
         if not known and options.known is None:
             print(
-                "note: there are no known crystals of these compositions, so that none is "
+                "note: there are no known crystals of these compositions, so none is "
                 "called known; give them with --known, or --known=none",
                 file=sys.stderr,
             )

@@ -15,7 +15,7 @@ NAMES = ["L1_2:Au-Cu", "L1_0:Cu-Au", "D0_22:Au-Cu", "B2:Cu-Au"]
 KEPT = ase_relaxation.RelaxationSettings(keep_symmetry=True)
 
 
-def disturbed(name, seed=0, size=0.015):
+def disturbed(name, seed=0, size=0.005):
     crystal = RECORDS[name].crystal
     shift = np.random.default_rng(seed).normal(0, size, (crystal.num_sites, 3))
     return structure.Crystal(
@@ -73,23 +73,22 @@ def test_minimum_is_that_of_fixed_symmetry_in_ase():
 
 @pytest.mark.parametrize("relax", ["ase", "batched"])
 def test_saddle_stays_with_its_symmetry_and_is_left_without(relax):
-    # bcc copper is a maximum along Bain's path, and fcc is at its end.
-    a = 2.9
-    bcc = structure.Crystal(
-        np.array([29, 29]),
-        np.array([[0, 0, 0], [0.5, 0.5, 0.5]]),
-        np.diag([a, a, a * 1.02]),
+    # Simple cubic copper has no resistance to a shear along the body diagonal.
+    cosine = np.cos(np.radians(88.5))
+    metric = 2.45**2 * (np.eye(3) + cosine * (1 - np.eye(3)))
+    cubic = structure.Crystal(
+        np.array([29]), np.zeros((1, 3)), np.linalg.cholesky(metric)
     )
 
     def run(settings):
         if relax == "ase":
-            return ase_relaxation.relax(bcc, "emt", settings)
-        return batches.relax_many([bcc], "emt", settings)[0]
+            return ase_relaxation.relax(cubic, "emt", settings)
+        return batches.relax_many([cubic], "emt", settings)[0]
 
     free = run(ase_relaxation.RelaxationSettings(fmax=0.005))
     kept = run(ase_relaxation.RelaxationSettings(fmax=0.005, keep_symmetry=True))
-    assert group(kept.crystal, 0.01) == 229 and kept.converged
-    assert group(free.crystal) == 225
+    assert group(kept.crystal, 0.01) == 221 and kept.converged
+    assert group(free.crystal) in (225, 229)
     assert free.energy < kept.energy - 0.01
 
 

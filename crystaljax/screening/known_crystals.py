@@ -85,7 +85,9 @@ def _read_all(
             )
         yield from _parse(cif_csv.CifCsv(str(path)), systems, _may_hold_cif)
     elif suffix in json_items.SUFFIXES:
-        source = entries_json.EntriesJson(str(path), energy_key="")
+        source = entries_json.EntriesJson(
+            str(path), energy_key=None, space_group_key=""
+        )
         yield from _parse(source, systems, lambda row, systems: True)
     else:
         found = screening_inputs.read_candidates(path)
