@@ -71,27 +71,6 @@ def test_minimum_is_that_of_fixed_symmetry_in_ase():
     assert found.energy == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("relax", ["ase", "batched"])
-def test_saddle_stays_with_its_symmetry_and_is_left_without(relax):
-    # Simple cubic copper has no resistance to a shear along the body diagonal.
-    cosine = np.cos(np.radians(88.5))
-    metric = 2.45**2 * (np.eye(3) + cosine * (1 - np.eye(3)))
-    cubic = structure.Crystal(
-        np.array([29]), np.zeros((1, 3)), np.linalg.cholesky(metric)
-    )
-
-    def run(settings):
-        if relax == "ase":
-            return ase_relaxation.relax(cubic, "emt", settings)
-        return batches.relax_many([cubic], "emt", settings)[0]
-
-    free = run(ase_relaxation.RelaxationSettings(fmax=0.005))
-    kept = run(ase_relaxation.RelaxationSettings(fmax=0.005, keep_symmetry=True))
-    assert group(kept.crystal, 0.01) == 221 and kept.converged
-    assert group(free.crystal) in (225, 229)
-    assert free.energy < kept.energy - 0.01
-
-
 def test_sites_alone_keep_their_symmetry_too():
     settings = ase_relaxation.RelaxationSettings(keep_symmetry=True, relax_cell=False)
     crystal = disturbed("D0_22:Au-Cu", seed=3)
