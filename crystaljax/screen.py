@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from crystaljax.screening import result as screening_result
 
 NONE = "none"
+RELAXED = "relaxed:"
 
 
 @options_lib.frozen
@@ -49,13 +50,24 @@ class ScreenOptions:
         ":PATH of its weights and @DEVICE if wanted), emt (alloys of Al, Ni, Cu, Pd, "
         "Ag, Pt, Au), or module:function, a function that returns an ASE calculator."
     )
-    hull: str = options_lib.option(
-        "Known compounds: FILE.csv (formula, formation_energy in eV/atom), FILE.json "
-        "(pymatgen's entries), dataset:PATH, builtin, aflow; or none, which ranks "
-        "within compositions."
-    )
     output: str = options_lib.option(
         "Folder to write. The same command again goes on with what is there."
+    )
+    hull: str = options_lib.option(
+        "Known compounds. relaxed:KNOWN relaxes known crystals of the chemical systems "
+        "in question (data set, CSV with CIFs, entries in JSON, crystals, a folder) "
+        "with the screening's own calculator and settings, and keeps them for later "
+        "screenings. FILE.json: pymatgen's entries, whose total energies are compared "
+        "with calculators that reproduce their DFT. FILE.csv (formula, "
+        "formation_energy in eV/atom), dataset:PATH, builtin, aflow: of the "
+        "calculator's energy model. none ranks within compositions, and by formation "
+        "energy.",
+        default=NONE,
+    )
+    kept: str | None = options_lib.option(
+        "Folder where relaxed elements and known crystals are kept, a file per "
+        "calculator and settings; ~/.cache/crystaljax/relaxed by default.",
+        default=None,
     )
     energy_model: str | None = options_lib.option(
         "Energy model of the calculator, where it was made to reproduce that of the "
@@ -69,12 +81,14 @@ class ScreenOptions:
     references: str | None = options_lib.option(
         "Elements that formation energies are measured against: FILE.csv (element, "
         "energy: total energies of the calculator, eV/atom), or crystals of the "
-        "elements in a file or folder, which are relaxed. By default the structures of "
-        "ASE's tables, for elements that are fcc, bcc, hcp, diamond or sc.",
+        "elements in a file or folder, which are relaxed. By default their ground "
+        "states, of a table for 89 elements (with emt: of ASE's tables).",
         default=None,
     )
     known: str | None = options_lib.option(
-        "Data set of known crystals, or none; by default that of the samples' run.",
+        "Known crystals (data set, CSV with CIFs, entries in JSON, crystals, a "
+        "folder), or none; by default those of the hull, and of the data set of the "
+        "samples' run.",
         default=None,
     )
     preset: str = options_lib.option(
@@ -94,6 +108,11 @@ class ScreenOptions:
     )
     optimizer: str | None = options_lib.option(
         "LBFGS, FIRE or BFGS; the preset's by default.", default=None
+    )
+    keep_symmetry: bool = options_lib.option(
+        "Relax within the space group that a crystal has within 0.1 Å, so that the one "
+        "requested is the one relaxed. Forces that would break it are not seen.",
+        default=False,
     )
     timeout: float | None = options_lib.option(
         "Seconds that a crystal may take to relax; 600 by default.", default=None
@@ -133,7 +152,7 @@ class ScreenOptions:
 
 
 # What has no say in what the results are.
-_FREE = ("output", "num_workers", "dask", "report", "overwrite")
+_FREE = ("output", "kept", "num_workers", "dask", "report", "overwrite")
 
 
 def screen(
@@ -154,7 +173,7 @@ def screen(
     """
     from crystaljax.relaxation import calculators
     from crystaljax.screening import files as screening_files
-    from crystaljax.screening import funnel
+    from crystaljax.screening import funnel, known_crystals, relaxed_hull
     from crystaljax.screening import inputs as screening_inputs
     from crystaljax.screening import work as screening_work
 
@@ -162,19 +181,51 @@ def screen(
     calculators.build_calculator(options.calculator)
     chosen = _screening_options(options, show_progress)
     rows = screening_inputs.read_candidates(options.samples)
-    known_hull = _load_hull(options, rows)
+    to_relax = None
+    known_hull = None
+    if options.hull.startswith(RELAXED):
+        path = options.hull.removeprefix(RELAXED)
+        to_relax = relaxed_hull.read_known(path, rows.crystals)
+    else:
+        known_hull = _load_hull(options, rows)
     # Before anything is written.
     funnel.find_energy_model(options.calculator, known_hull, options.energy_model)
-    known_path = _find_known(options.known, rows)
-    known = screening_inputs.read_known(known_path, rows.crystals) if known_path else []
+    known_path = _find_known(options.known, rows, options.hull)
+    known = []
+    if known_path:
+        found = relaxed_hull.read_known(known_path, rows.crystals)
+        known = known_crystals.as_known(found.ids, found.crystals, rows.crystals)
     output = pathlib.Path(options.output)
     with folder_locks.hold(output, "choose another --output"):
         atomic_files.remove_leftovers(output)
-        work = screening_work.open_work(
-            output,
-            _request(options, chosen, rows, known_path),
-            overwrite=options.overwrite,
-        )
+        request = _request(options, chosen, rows, known_path)
+        if to_relax is not None:
+            request["hull_fingerprint"] = screening_inputs.fingerprint_of(
+                to_relax.ids, to_relax.crystals
+            )
+        work = screening_work.open_work(output, request, overwrite=options.overwrite)
+        hull_notes = []
+        if to_relax is not None:
+            relaxed = relaxed_hull.build(
+                to_relax, options.calculator, rows.crystals, chosen, work
+            )
+            known_hull = relaxed.hull
+            chosen = dataclasses.replace(chosen, references=relaxed.references)
+            hull_notes = relaxed.describe()
+            print("\n".join(hull_notes), file=sys.stderr)
+        if known_hull is not None and options.known != NONE:
+            entries = known_hull.entries
+            known += known_crystals.as_known(
+                [entry.id for entry in entries],
+                [entry.crystal for entry in entries],
+                rows.crystals,
+            )
+        if not known and options.known is None:
+            print(
+                "note: there are no known crystals of these compositions, so none is "
+                "called known; give them with --known, or --known=none",
+                file=sys.stderr,
+            )
         result = funnel.screen(
             rows.crystals,
             options.calculator,
@@ -195,6 +246,7 @@ def screen(
                 "request": {**dataclasses.asdict(options), "known": known_path or NONE},
                 "calculator": options.calculator,
                 "hull": options.hull,
+                "hull_notes": hull_notes,
                 "seconds": {**result.seconds, "all": time.perf_counter() - start},
             },
         )
@@ -248,7 +300,7 @@ def _screening_options(
             f"unknown preset {options.preset!r}; expected one of "
             f"{', '.join(ase_relaxation.PRESETS)}"
         )
-    names = ("fmax", "max_steps", "relax_cell", "optimizer", "timeout")
+    names = ("fmax", "max_steps", "relax_cell", "optimizer", "timeout", "keep_symmetry")
     given = {name: getattr(options, name) for name in names}
     settings = dataclasses.replace(
         ase_relaxation.PRESETS[options.preset],
@@ -263,6 +315,7 @@ def _screening_options(
             if options.references
             else None
         ),
+        kept=pathlib.Path(options.kept) if options.kept else None,
         min_distance_ratio=options.min_distance_ratio,
         tolerance=matcher.parse_tolerance(options.tolerance),
         relax_duplicates=options.relax_duplicates,
@@ -289,18 +342,15 @@ def _load_hull(
     return loaded
 
 
-def _find_known(asked: str | None, rows: "screening_inputs.Candidates") -> str | None:
-    """Data set of known crystals: as asked, or that of the samples' run."""
+def _find_known(
+    asked: str | None, rows: "screening_inputs.Candidates", hull: str
+) -> str | None:
+    """Known crystals besides those of the hull: as asked, or of the samples' run."""
     if asked is not None:
         return None if asked == NONE else asked
     path = _find_dataset(rows)
-    if path is None:
-        print(
-            "note: no data set of known crystals goes with the samples, so that none "
-            "is called known; give one with --known, or --known=none",
-            file=sys.stderr,
-        )
-    return path
+    # The hull has them too.
+    return None if hull == f"dataset:{path}" else path
 
 
 def _find_dataset(candidates: "screening_inputs.Candidates") -> str | None:

@@ -330,7 +330,7 @@ def test_matgl_potential_screens_with_references_of_the_user(tmp_path):
         settings=ase_relaxation.RelaxationSettings(max_steps=2),
         num_workers=1,
     )
-    with pytest.raises(ValueError, match="take another calculator, or a hull"):
+    with pytest.raises(ValueError, match="two models make no hull; take --hull=rel"):
         funnel.screen([CASES["good"]], name, known_hull(), (), options)
     found = funnel.screen([CASES["good"], ALUMINIUM_OXIDE], name, None, (), options)
     assert found.energy_model == name.replace(":", " ", 1)

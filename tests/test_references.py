@@ -4,7 +4,13 @@ import pytest
 import scipy.optimize
 from ase.calculators.emt import EMT
 
-from crystaljax.crystals import bridge, structure, structure_files
+from crystaljax.crystals import (
+    bridge,
+    elements,
+    structure,
+    structure_files,
+    validity,
+)
 from crystaljax.relaxation import ase_relaxation, references
 from crystaljax.system import isolation
 
@@ -114,3 +120,35 @@ def test_compounds_are_no_references(tmp_path):
         references.load_references(tmp_path)
     with pytest.raises(FileNotFoundError):
         references.load_references(tmp_path / "nothing.csv")
+
+
+def test_table_has_a_crystal_for_each_of_89_elements():
+    symbols = [elements.symbol(n) for n in range(1, 95) if not 84 <= n <= 88]
+    assert len(symbols) == 89
+    for symbol in symbols:
+        number = elements.atomic_number(symbol)
+        crystals = references.reference_crystals("chgnet", number)
+        assert crystals, symbol
+        for crystal in crystals:
+            assert set(crystal.atomic_numbers.tolist()) == {number}
+            ratio = validity.check(crystal).shortest_distance_ratio
+            # Hydrogen's molecule is the most compressed; alkali metals the least.
+            assert 0.8 < ratio < 1.5 or symbol in ("He", "Ne", "Ar", "Kr", "Xe")
+    with pytest.raises(ValueError, match="Po has no reference crystal"):
+        references.reference_crystals("chgnet", 84)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "volume"),
+    # Å³ an atom, from densities (CRC Handbook): not where the table is from.
+    [
+        *[("B", 7.7), ("C", 8.8), ("Mn", 12.2), ("Fe", 11.8), ("Ga", 19.6)],
+        *[("As", 21.5), ("Se", 27.3), ("In", 26.1), ("Te", 34.0), ("La", 37.5)],
+        *[("Sm", 33.2), ("Ta", 18.0), ("W", 15.8), ("Hg", 23.4), ("Bi", 35.4)],
+        *[("U", 20.8), ("Np", 19.3), ("Pu", 20.4), ("Br", 32.8), ("I", 42.7)],
+    ],
+)
+def test_crystals_of_the_table_have_their_densities(symbol, volume):
+    crystal = references.reference_crystals("x:y", elements.atomic_number(symbol))[0]
+    found = abs(np.linalg.det(crystal.lattice)) / crystal.num_sites
+    assert found == pytest.approx(volume, rel=0.1)

@@ -336,8 +336,9 @@ def test_known_crystals_are_those_of_the_run_that_made_the_samples(here, capsys)
     changed = options(samples="b2.extxyz", known="none", output="other")
     assert screen.screen(changed)[1]["known_as"] == [""]
     structure_files.write_extxyz(here / "lone.extxyz", [b2], [{"name": "b2"}])
-    screen.screen(options(samples="lone.extxyz", known=None, output="lone"))
-    assert "give one with --known" in capsys.readouterr().err
+    lone = options(samples="lone.extxyz", known=None, output="lone", hull="none")
+    screen.screen(lone)
+    assert "give them with --known" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

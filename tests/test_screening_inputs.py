@@ -4,10 +4,8 @@ import zipfile
 
 import numpy as np
 import pytest
-import tiny
 
 from crystaljax.crystals import structure, structure_files
-from crystaljax.data import dataset as datasets
 from crystaljax.screening import inputs as screening_inputs
 
 
@@ -156,26 +154,6 @@ def test_formula_of_what_is_no_crystal_is_empty():
     assert screening_inputs.formula(crystal()) == "Au1Cu1"
     assert screening_inputs.formula(crystal(numbers=(29, 0))) == ""
     assert screening_inputs.formula(structure.NO_CRYSTAL) == ""
-
-
-def test_known_crystals_are_those_of_the_same_reduced_composition(tmp_path):
-    tiny.write_dataset(tmp_path / "data", doubled=2)
-    known = screening_inputs.read_known(
-        tmp_path / "data", [crystal(), structure.NO_CRYSTAL]
-    )
-    dataset = datasets.open_dataset(tmp_path / "data")
-    formulas = dict(
-        zip(dataset.id.to_pylist(), dataset.formula.to_pylist(), strict=True)
-    )
-    expected = {
-        identifier
-        for identifier, formula in formulas.items()
-        if formula in ("Au1Cu1", "Au2Cu2")
-    }
-    assert {formulas[each] for each in expected} == {"Au1Cu1", "Au2Cu2"}
-    assert {identifier for identifier, _ in known} == expected
-    for identifier, found in known:
-        assert screening_inputs.formula(found) == formulas[identifier]
 
 
 def encrypt(path, name):

@@ -32,11 +32,16 @@ class Hull:
         entries: the compounds; the elements, at 0, come by themselves.
         energy_model: what computed the energies, such as "ASE EMT".
         left_out: what its source had that cannot be used, in words.
+        dft: of total energies, as `pretrained` names it; "" for formation energies.
+        element_energies: total energies of the elements by symbol, eV/atom, that the
+            entries' formation energies are against; with ``dft``.
     """
 
     entries: tuple[hull_entries.Entry, ...]
     energy_model: str
     left_out: tuple[str, ...] = ()
+    dft: str = ""
+    element_energies: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def entries_by_system(self) -> dict[frozenset[Element], list[hull_entries.Entry]]:
@@ -83,7 +88,13 @@ def load_hull(
     read = hull_entries.read_entries(
         spec, formulas, energy_model=energy_model, cache=cache
     )
-    return Hull(read.entries, read.energy_model, read.left_out)
+    return Hull(
+        read.entries,
+        read.energy_model,
+        read.left_out,
+        read.dft,
+        read.element_energies,
+    )
 
 
 def restrict(hull: Hull, formulas: Sequence[Formula]) -> Hull:
@@ -110,8 +121,12 @@ def to_dict(hull: Hull, formulas: Sequence[Formula] = ()) -> dict[str, Any]:
     """
     if len(formulas):
         hull = restrict(hull, formulas)
+    totals = {}
+    if hull.dft:
+        totals = {"dft": hull.dft, "element_energies": dict(hull.element_energies)}
     return {
         "energy_model": hull.energy_model,
+        **totals,
         "entries": [
             {
                 "formula": compositions.format_composition(entry.composition),
@@ -140,7 +155,11 @@ def from_dict(value: Mapping[str, Any]) -> Hull:
             f"no hull: {error!r}; expected energy_model, and entries with formula, "
             "formation_energy and id"
         ) from error
-    return build_hull(rows, str(energy_model))
+    return dataclasses.replace(
+        build_hull(rows, str(energy_model)),
+        dft=str(value.get("dft") or ""),
+        element_energies=dict(value.get("element_energies") or {}),
+    )
 
 
 def energy_above_hull(

@@ -16,6 +16,8 @@ from crystaljax.system import errors
 
 # The Materials Project's ids of entries end in the run type where there are several.
 _TYPE_IN_ID = re.compile(r"[-_](GGA|GGA\+U|R2SCAN|SCAN|PBESOL|HSE)$", re.IGNORECASE)
+_MP_ID = re.compile(r"(mp|mvc)-\d+")
+_MP2020 = "MaterialsProject2020Compatibility"
 # The same under two names.
 _SYNONYMS = {"PBE": "GGA", "GGA_PBE": "GGA", "HSE": "HSE06"}
 # Other keys under which entries say how they were computed.
@@ -26,7 +28,7 @@ _WORDS = (
 # First words of the titles of potentials.
 _POTENTIALS = {"PAW_PBE": "PBE", "PAW_GGA": "PW91", "PAW": "LDA"}
 _FAMILIES = (
-    ("MP2020", "MaterialsProject2020Compatibility"),
+    ("MP2020", _MP2020),
     ("MP GGA(+U)/R2SCAN", "MaterialsProjectDFTMixingScheme"),
     ("MP Anion", "MaterialsProjectCompatibility"),
     ("MP Advanced", "MaterialsProjectCompatibility"),
@@ -129,6 +131,24 @@ def _read_words(*places: Mapping[str, Any]) -> dict[str, str]:
         kinds = {_POTENTIALS.get(each.upper(), each.upper()) for each in titles}
         words["potentials"] = " and ".join(sorted(kinds))
     return words
+
+
+def is_of_mp(item: Mapping[str, Any], scheme: Scheme) -> bool:
+    """Whether an entry says that it is of the Materials Project's PBE(+U).
+
+    Its id, the names of its POTCARs, or its corrections say so, besides the run type.
+    """
+    if scheme.functional != "GGA":
+        return False
+    if scheme.corrections:
+        return scheme.corrections == {_MP2020}
+    parameters, data = (_mapping(item.get(key)) for key in ("parameters", "data"))
+    names = (item.get("entry_id"), data.get("material_id"), item.get("id"))
+    return bool(
+        parameters.get("potcar_spec")
+        or parameters.get("potcar_symbols")
+        or any(_MP_ID.match(str(name)) for name in names if name)
+    )
 
 
 def require_one(entries: Sequence[Computed], path: str) -> None:

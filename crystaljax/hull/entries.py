@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pymatgen.core import Composition
 
-from crystaljax.crystals import elements
+from crystaljax.crystals import elements, structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data.readers import files, json_items, pages
 from crystaljax.data.sources import aflow, record
@@ -33,11 +33,15 @@ class Entry:
         composition: its composition.
         formation_energy: eV/atom, against the elements.
         id: where it came from.
+        crystal: its structure, where the source has it.
     """
 
     composition: Composition
     formation_energy: float
     id: str
+    crystal: structure.Crystal | None = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +52,17 @@ class Entries:
         entries: the compounds, in the order of the source.
         energy_model: what computed the energies, such as "ASE EMT".
         left_out: what a service sent that cannot be used, in words; a file has none.
+        dft: of total energies, as `pretrained` names it: "" where the source does not
+            say, or has formation energies.
+        element_energies: the elements' total energies by symbol, eV/atom, with
+            corrections; where there are total energies.
     """
 
     entries: tuple[Entry, ...]
     energy_model: str
     left_out: tuple[str, ...] = ()
+    dft: str = ""
+    element_energies: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def read_entries(
@@ -73,7 +83,9 @@ def read_entries(
             ``energy_model``.
             ``FILE.json``: entries of pymatgen (ComputedEntry, ComputedStructureEntry,
             PDEntry) with total energies in eV per cell, as the Materials Project gives
-            them; the elements must be among them. Or what `convex_hull.to_dict`
+            them; the elements must be among them. Where they are of its PBE(+U),
+            which ids, POTCARs or corrections say, those without its corrections
+            (MP2020) get them. Or what `convex_hull.to_dict`
             gives. Either
             file may be compressed (.gz, .bz2, .xz).
             ``dataset:PATH``: a data set of `crystaljax.prepare`.
@@ -103,24 +115,37 @@ def read_entries(
         asked = _find_systems(spec.partition(":")[2], systems)
         source = _read_aflow(asked, cache, server, manners)
     else:
-        source = _read_file(spec, systems)
+        source = _read_file(spec, systems, energy_model)
     entries = []
     models: dict[str, str] = {}
-    for formula, energy, entry_id, own_model in source.rows:
+    for formula, energy, entry_id, own_model, crystal in source.rows:
         symbols = compositions.symbols_of(formula)
         if systems and not compositions.is_within(symbols, systems):
             continue
-        entries.append(build_entry(formula, energy, entry_id))
+        entries.append(build_entry(formula, energy, entry_id, crystal))
         models.setdefault(own_model or source.energy_model, entry_id)
     if not models:
         # Nothing is known of these systems; whose elements they are is known still.
         models = {row.energy_model: row.id for row in source.rows}
         models = models if len(models) == 1 else {}
     settled = _settle_energy_model(models, source.energy_model, energy_model, spec)
-    return Entries(tuple(entries), settled, source.left_out)
+    # Another name, in the words of the user, is another scale.
+    is_total = bool(source.dft) and settled == source.energy_model
+    return Entries(
+        tuple(entries),
+        settled,
+        source.left_out,
+        dft=source.dft if is_total else "",
+        element_energies=source.element_energies if is_total else {},
+    )
 
 
-def build_entry(formula: compositions.Formula, energy: float, entry_id: str) -> Entry:
+def build_entry(
+    formula: compositions.Formula,
+    energy: float,
+    entry_id: str,
+    crystal: structure.Crystal | None = None,
+) -> Entry:
     """Formula and formation energy (eV/atom) → entry.
 
     Raises:
@@ -135,7 +160,7 @@ def build_entry(formula: compositions.Formula, energy: float, entry_id: str) -> 
         composition = compositions.parse_composition(formula)
     except ValueError as error:
         raise errors.UserError(f"entry {entry_id!r}: {error}") from error
-    return Entry(composition, float(energy), str(entry_id))
+    return Entry(composition, float(energy), str(entry_id), crystal)
 
 
 def _settle_energy_model(
@@ -161,7 +186,9 @@ def _settle_energy_model(
     return found
 
 
-def _read_file(spec: str, systems: set[frozenset[str]]) -> entry_files.Rows:
+def _read_file(
+    spec: str, systems: set[frozenset[str]], claimed: str | None
+) -> entry_files.Rows:
     suffix = files.suffix_without_compression(spec)
     if suffix not in (".csv", *json_items.SUFFIXES):
         raise errors.UserError(
@@ -172,7 +199,7 @@ def _read_file(spec: str, systems: set[frozenset[str]]) -> entry_files.Rows:
         raise FileNotFoundError(f"no hull file {spec}; check the path")
     if suffix == ".csv":
         return entry_files.read_csv(spec)
-    return entry_files.read_json(spec, systems)
+    return entry_files.read_json(spec, systems, claimed)
 
 
 def _read_builtin() -> entry_files.Rows:
@@ -183,7 +210,9 @@ def _read_builtin() -> entry_files.Rows:
     for item in emt.load_builtin():
         assert item.formation_energy is not None, f"{item.id} has no energy"
         formula = elements.cell_formula(item.crystal.atomic_numbers)
-        rows.append(entry_files.Row(formula, item.formation_energy, item.id, ""))
+        rows.append(
+            entry_files.Row(formula, item.formation_energy, item.id, "", item.crystal)
+        )
     return entry_files.Rows(rows, emt.load_metadata()["energy_model"])
 
 
@@ -203,6 +232,8 @@ def _read_dataset(path: str, systems: set[frozenset[str]]) -> entry_files.Rows:
             float(dataset.formation_energy[index]),
             dataset.id[index].as_py(),
             "",
+            # Of all of a large data set nobody wants the crystals.
+            datasets.crystal(dataset, index) if systems else None,
         )
         for index in np.flatnonzero(np.array(wanted, bool)[codes]).tolist()
     ]
@@ -248,7 +279,9 @@ def _read_aflow(
             if isinstance(parsed, record.Record):
                 formula = elements.cell_formula(parsed.crystal.atomic_numbers)
                 energy = float(parsed.formation_energy or 0.0)
-                rows[parsed.id] = entry_files.Row(formula, energy, parsed.id, "")
+                rows[parsed.id] = entry_files.Row(
+                    formula, energy, parsed.id, "", parsed.crystal
+                )
             elif not parsed.is_rule:
                 problems[parsed.id] = parsed.reason
             # Rules leave out what was not asked for, such as other functionals.

@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from pymatgen.core import Composition
 
-from crystaljax.crystals import elements
+from crystaljax.crystals import elements, structure
 from crystaljax.data.readers import csv_rows, json_items
 from crystaljax.data.sources import entries_json, record
 from crystaljax.hull import compositions, energy_schemes
+from crystaljax.relaxation import pretrained
 from crystaljax.system import errors, numbers
 
+# What entries of the Materials Project's PBE(+U) are, once corrected.
+MP_SCHEME = "Materials Project PBE(+U), MP2020"
 # No allotrope lies that far below the reference state; a total energy does.
 _LOWEST_ELEMENT = -1.0  # eV/atom
 
@@ -35,12 +38,14 @@ class Row(NamedTuple):
         formation_energy: eV/atom.
         id: the source's name for it.
         energy_model: what computed the energy; "" where the entry does not say.
+        crystal: its structure, where the source has it.
     """
 
     formula: str
     formation_energy: float
     id: str
     energy_model: str
+    crystal: structure.Crystal | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +56,15 @@ class Rows:
         rows: the entries.
         energy_model: of those that do not say; "" where the source does not either.
         left_out: what the source had that cannot be used, in words.
+        dft: see `entries.Entries`.
+        element_energies: likewise.
     """
 
     rows: Sequence[Row]
     energy_model: str
     left_out: tuple[str, ...] = ()
+    dft: str = ""
+    element_energies: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class _Total(NamedTuple):
@@ -63,6 +72,7 @@ class _Total(NamedTuple):
     energy: float  # eV, of the whole composition
     id: str
     energy_model: str
+    crystal: structure.Crystal | None = None
 
 
 def read_csv(path: str) -> Rows:
@@ -113,7 +123,9 @@ def read_csv(path: str) -> Rows:
     return Rows(rows, "")
 
 
-def read_json(path: str, systems: set[frozenset[str]]) -> Rows:
+def read_json(
+    path: str, systems: set[frozenset[str]], claimed: str | None = None
+) -> Rows:
     """Reads pymatgen entries (total energies, eV), or what `convex_hull.to_dict` gives.
 
     Total energies, with their corrections, become formation energies against the
@@ -123,23 +135,31 @@ def read_json(path: str, systems: set[frozenset[str]]) -> Rows:
         path: a list or mapping of entries, or ``{"entries": …}`` with an optional
             ``energy_model``; or an entry a line (.jsonl).
         systems: total energies outside these need no elements; all are read if empty.
+        claimed: energy model in the words of the user: `MP_SCHEME` says that entries
+            which do not tell are the Materials Project's.
 
     Raises:
         ValueError: an item is no entry, an element is missing, or total and formation
             energies are mixed.
     """
-    model = ""
+    model, dft = "", ""
+    element_energies: dict[str, float] = {}
+    fits: list[bool] = []
     ours: list[Row] = []
     totals: list[_Total] = []
     computed: list[energy_schemes.Computed] = []
+    items: dict[int, Mapping[str, Any]] = {}
     for number, (key, text) in enumerate(json_items.read_items(path, "entries")):
         where = f"{path}, entry {number}" if key is None else key
         try:
             item = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise errors.UserError(f"{where} is no JSON: {error}") from error
-        if key == "energy_model" and isinstance(item, str):
-            model = item
+        if key in ("energy_model", "dft") and isinstance(item, str):
+            model, dft = (item, dft) if key == "energy_model" else (model, item)
+            continue
+        if key == "element_energies" and isinstance(item, dict):
+            element_energies = {s: _parse_energy(e, s) for s, e in item.items()}
             continue
         if isinstance(item, dict) and "computed_structure_entry" in item:
             item = item["computed_structure_entry"]
@@ -157,6 +177,9 @@ def read_json(path: str, systems: set[frozenset[str]]) -> Rows:
         total = _parse_computed_entry(item, entry_id, own_model)
         symbols = compositions.symbols_of(total.composition)
         if not systems or compositions.is_within(symbols, systems):
+            fits.append(claimed == MP_SCHEME or energy_schemes.is_of_mp(item, scheme))
+            if fits[-1] and not scheme.corrections:
+                items[len(totals)] = item
             totals.append(total)
             computed.append(energy_schemes.Computed(entry_id, symbols, scheme))
     if ours and totals:
@@ -164,7 +187,33 @@ def read_json(path: str, systems: set[frozenset[str]]) -> Rows:
             f"{path} mixes formation energies and total energies; split it in two"
         )
     energy_schemes.require_one(computed, path)
-    return Rows(ours or _formation_energies(totals, path), model)
+    if ours or not totals:
+        return Rows(ours, model, dft=dft, element_energies=element_energies)
+    if not all(fits) or model:
+        return Rows(_formation_energies(totals, path)[0], model)
+    totals = [_correct(total, items.get(i)) for i, total in enumerate(totals)]
+    rows, element_energies = _formation_energies(totals, path)
+    return Rows(
+        rows, MP_SCHEME, dft=pretrained.MP_PBE, element_energies=element_energies
+    )
+
+
+def _correct(total: _Total, item: Mapping[str, Any] | None) -> _Total:
+    """With MP2020's corrections, where the entry has none."""
+    if item is None:
+        return total
+    # pymatgen takes its time to import this.
+    from crystaljax.hull import corrections
+
+    try:
+        correction = corrections.correct_entry(item, total.id, total.crystal)
+    except ValueError as error:
+        raise errors.UserError(
+            f"entry {total.id!r} does not fit the Materials Project's corrections: "
+            f"{error}; leave it out, or say with --hull_energy_model what the energies "
+            "of the file are, if they are no others"
+        ) from error
+    return total._replace(energy=total.energy + correction)
 
 
 def _parse_energy(value: object, entry_id: str) -> float:
@@ -217,10 +266,10 @@ def _parse_computed_entry(
         ) from error
     if not composition.num_atoms:
         raise errors.UserError(f"entry {entry_id!r} holds no atom")
-    _require_same_as_structure(composition, item.get("structure"), entry_id)
+    crystal = _parse_structure(composition, item.get("structure"), entry_id)
     energy = _parse_energy(item["energy"], entry_id)
     energy += _parse_energy(item.get("correction") or 0, entry_id)
-    return _Total(composition, energy, entry_id, energy_model)
+    return _Total(composition, energy, entry_id, energy_model, crystal)
 
 
 def _parse_composition(amounts: dict[str, Any] | str) -> Composition:
@@ -237,17 +286,17 @@ def _parse_composition(amounts: dict[str, Any] | str) -> Composition:
     return composition
 
 
-def _require_same_as_structure(
-    composition: Composition, structure: Any, entry_id: str
-) -> None:
-    """Raises ValueError if an entry has a structure of another composition."""
-    if not isinstance(structure, dict):
-        return
+def _parse_structure(
+    composition: Composition, item: Any, entry_id: str
+) -> structure.Crystal | None:
+    """Crystal of an entry; ValueError if it is of another composition."""
+    if not isinstance(item, dict):
+        return None
     try:
-        crystal = entries_json.parse_structure(structure)
+        crystal = entries_json.parse_structure(item)
     except ValueError:
         # Disordered, or not a structure at all: the energy does not depend on it.
-        return
+        return None
     found = compositions.parse_composition(crystal.atomic_numbers)
     if not found.fractional_composition.almost_equals(
         composition.fractional_composition
@@ -257,10 +306,13 @@ def _require_same_as_structure(
             f"{compositions.format_composition(composition)}, but its structure is "
             f"{compositions.format_composition(found)}; leave the entry out"
         )
+    return crystal
 
 
-def _formation_energies(totals: Sequence[_Total], path: str) -> list[Row]:
-    """Against the lowest entry of each element."""
+def _formation_energies(
+    totals: Sequence[_Total], path: str
+) -> tuple[list[Row], dict[str, float]]:
+    """Against the lowest entry of each element, whose energies come second."""
     references: dict[str, float] = {}
     found: collections.Counter[str] = collections.Counter()
     for total in totals:
@@ -277,12 +329,12 @@ def _formation_energies(totals: Sequence[_Total], path: str) -> list[Row]:
             "formation energies need those of the elements: add them to the file"
         )
     rows = []
-    for composition, energy, entry_id, model in totals:
+    for composition, energy, entry_id, model, crystal in totals:
         reference = sum(
             amount * references[element.symbol]
             for element, amount in composition.items()
         )
         formula = compositions.format_composition(composition)
         formation_energy = float((energy - reference) / composition.num_atoms)
-        rows.append(Row(formula, formation_energy, entry_id, model))
-    return rows
+        rows.append(Row(formula, formation_energy, entry_id, model, crystal))
+    return rows, references

@@ -9,16 +9,17 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import ase
 import numpy as np
 from ase import optimize
 from ase.calculators import calculator as ase_calculator
-from ase.filters import FrechetCellFilter
+from ase.filters import Filter, FrechetCellFilter
 from ase.optimize.optimize import Optimizer
 
 from crystaljax.crystals import bridge, structure, validity
-from crystaljax.relaxation import calculators
+from crystaljax.relaxation import calculators, kept_symmetry
 from crystaljax.system import errors, isolation
 
 OPTIMIZERS: Mapping[str, type[Optimizer]] = {
@@ -53,6 +54,8 @@ class RelaxationSettings:
         relax_cell: relax the lattice too (``FrechetCellFilter``), else sites only.
         optimizer: of `OPTIMIZERS`.
         timeout: seconds that a crystal may take; then it has failed.
+        keep_symmetry: relax within the space group that the crystal has within 0.1 Å,
+            which it is given exactly first; see `kept_symmetry`.
 
     Raises:
         ValueError: a number that is not positive, or an unknown optimizer.
@@ -63,6 +66,7 @@ class RelaxationSettings:
     relax_cell: bool = True
     optimizer: str = "LBFGS"
     timeout: float = 600.0
+    keep_symmetry: bool = False
 
     def __post_init__(self):
         for name in ("fmax", "max_steps", "timeout"):
@@ -202,9 +206,18 @@ def _relax(
     settings: RelaxationSettings,
 ) -> Relaxation:
     crystal = structure.wrapped_if_far(crystal)
+    projection = None
+    if settings.keep_symmetry:
+        crystal = kept_symmetry.symmetrize(crystal)
+        projection = kept_symmetry.build(crystal)
     atoms = bridge.to_ase(crystal)
     atoms.calc = ase_calc
-    target = _CellFilter(atoms) if settings.relax_cell else atoms
+    target: Any = atoms
+    if settings.relax_cell:
+        target = _CellFilter(atoms)
+        target.projection = projection
+    elif projection is not None:
+        target = _SymmetricAtoms(atoms, projection)
     optimizer = _optimizer(settings.optimizer)(target, logfile=None)  # type: ignore[arg-type]
     start_volume = atoms.get_volume()
     start_coords = np.asarray(crystal.frac_coords)
@@ -236,6 +249,7 @@ class _CellFilter(FrechetCellFilter):
     """
 
     _forces: np.ndarray | None = None
+    projection: kept_symmetry.Projection | None = None
 
     def set_positions(self, *args, **kwargs):
         self._forces = None
@@ -244,8 +258,22 @@ class _CellFilter(FrechetCellFilter):
     def get_forces(self, *args, **kwargs):
         forces = self._forces
         if forces is None:
-            forces = self._forces = super().get_forces(*args, **kwargs)
+            forces = super().get_forces(*args, **kwargs)
+            if self.projection is not None:
+                forces = self.projection.apply(forces)
+            self._forces = forces
         return forces.copy()
+
+
+class _SymmetricAtoms(Filter):
+    """Sites in a cell that stays, with symmetric forces."""
+
+    def __init__(self, atoms: ase.Atoms, projection: kept_symmetry.Projection):
+        super().__init__(atoms, indices=range(len(atoms)))
+        self._projection = projection
+
+    def get_forces(self, *args, **kwargs):
+        return self._projection.apply(super().get_forces(*args, **kwargs))
 
 
 def _diverged(atoms: ase.Atoms, start_volume: float, start_coords: np.ndarray) -> str:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from crystaljax.crystals import structure
-from crystaljax.relaxation import batch_steps
+from crystaljax.relaxation import batch_steps, kept_symmetry
 from crystaljax.relaxation.potentials import neighbors
 from crystaljax.relaxation.potentials.potential import Potential
 
@@ -31,7 +31,7 @@ class Places:
     lists: list[neighbors.SiteList | None]
 
 
-def empty(state: batch_steps.State) -> Places:
+def empty(state: batch_steps.State, *, keep_symmetry: bool = False) -> Places:
     """Places without crystals, as many and as large as ``state`` has."""
     size, rows, _ = state.coords.shape
     sites, dtype = rows - batch_steps.NUM_CELL_ROWS, state.coords.dtype
@@ -43,6 +43,8 @@ def empty(state: batch_steps.State) -> Places:
         lattice=lattice,
         listed_frac_coords=coords.copy(),
         listed_lattice=lattice.copy(),
+        site_projection=np.zeros((size, *[3 * sites * keep_symmetry] * 2), dtype),
+        cell_projection=np.zeros((size, *[9 * keep_symmetry] * 2), dtype),
     )
     return Places(np.full(size, -1), np.zeros(size), cells, [None] * size)
 
@@ -63,6 +65,12 @@ def fill(
         cells.frac_coords[place] = 0
         cells.frac_coords[place, : crystal.num_sites] = crystal.frac_coords
         cells.lattice[place] = crystal.lattice
+        if cells.site_projection.shape[-1]:
+            projection = kept_symmetry.build(crystal)
+            size = 3 * crystal.num_sites
+            cells.site_projection[place] = 0
+            cells.site_projection[place, :size, :size] = projection.sites
+            cells.cell_projection[place] = projection.cell
         places.seconds[place] = 0
         fresh[place] = True
     return fresh

@@ -49,6 +49,9 @@ class Cells:
         lattice: (batch, 3, 3), at the start, Å.
         listed_frac_coords: (batch, sites, 3), where the neighbours were found.
         listed_lattice: (batch, 3, 3), likewise.
+        site_projection: (batch, 3 sites, 3 sites), see `kept_symmetry`; (batch, 0, 0)
+            where symmetries are not kept.
+        cell_projection: (batch, 9, 9), likewise.
     """
 
     atomic_numbers: Any
@@ -56,6 +59,8 @@ class Cells:
     lattice: Any
     listed_frac_coords: Any
     listed_lattice: Any
+    site_projection: Any
+    cell_projection: Any
 
 
 @flax.struct.dataclass
@@ -269,6 +274,9 @@ def _bind(
         (_, energies), gradient = jax.value_and_grad(total, has_aux=True)(coords)
         on_sites = jnp.where(is_site, gradient[:, :-NUM_CELL_ROWS], 0)
         on_cell = jnp.where(relax_cell, gradient[:, -NUM_CELL_ROWS:], 0)
+        if cells.site_projection.shape[-1]:
+            on_sites = _project(cells.site_projection, on_sites)
+            on_cell = _project(cells.cell_projection, on_cell)
         return energies, jnp.concatenate([on_sites, on_cell], axis=1)
 
     def survey(coords):
@@ -290,6 +298,16 @@ def _bind(
         )
 
     return evaluate, survey
+
+
+def _project(
+    matrix: Float[Array, "batch coords coords"], rows: Float[Array, "batch rows 3"]
+) -> Float[Array, "batch rows 3"]:
+    flat = rows.reshape(len(rows), -1)
+    product = jnp.einsum(
+        "bij,bj->bi", matrix, flat, precision=jax.lax.Precision.HIGHEST
+    )
+    return product.reshape(rows.shape)
 
 
 def _assess(

@@ -26,6 +26,7 @@ from crystaljax.relaxation import (
     batch_places,
     batch_steps,
     calculators,
+    kept_symmetry,
     minimizers,
     pretrained,
 )
@@ -187,6 +188,13 @@ def _relax_each(
         desc=description, total=len(crystals), disable=description is None
     )
     mesh = sharding.build_local_mesh()
+    if settings.keep_symmetry:
+        crystals = [
+            each
+            if validity.find_relaxation_problem(each)
+            else kept_symmetry.symmetrize(each)
+            for each in crystals
+        ]
     groups: dict[int, list[int]] = collections.defaultdict(list)
     with progress:
         for i, crystal in enumerate(crystals):
@@ -239,7 +247,7 @@ def _relax_group(
         mesh: devices that the places are split over.
     """
     waiting = collections.deque(members)
-    places = batch_places.empty(state)
+    places = batch_places.empty(state, keep_symmetry=settings.keep_symmetry)
     packed = before = None
     run = batch_steps.build_run(potential, mesh, settings.optimizer)
     # One layout for all that goes in: with another for what comes from the host than

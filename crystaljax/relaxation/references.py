@@ -1,14 +1,17 @@
 """Total energies → formation energies: what the elements are measured against.
 
-The reference state of an element is the structure that ASE's tables give it at room
-temperature, relaxed with the same calculator, where that is a simple one (fcc, bcc,
-hcp, diamond, simple cubic); of any other element the user gives the energy or the
-structure.
+The reference state of an element is its ground-state crystal, relaxed with the same
+calculator. These crystals are package data for the 89 elements that the common
+potentials know (``tables/element_crystals.json``, made with sources by
+``experiments/tables/make_element_crystals.py``); gases are crystals of their molecules.
+Energies or crystals of the user come before. With EMT, which knows metals alone, the
+structure is that of ASE's tables, where it is a simple one.
 """
 
 import csv
 import dataclasses
 import functools
+import json
 import math
 import os
 import pathlib
@@ -19,7 +22,7 @@ import ase.data
 import numpy as np
 
 from crystaljax.crystals import bridge, elements, inputs, structure, validity
-from crystaljax.relaxation import ase_relaxation, calculators
+from crystaljax.relaxation import ase_relaxation, calculators, kept
 from crystaljax.system import errors, isolation, numbers, text_files
 
 _SIMPLE = ("fcc", "bcc", "hcp", "diamond", "sc")
@@ -28,6 +31,8 @@ _SETTINGS = ase_relaxation.RelaxationSettings(fmax=1e-3, max_steps=300)
 # Single-precision potentials have noise of 1e-3 eV/Å in their forces. The error of the
 # energy is of second order: at this force it is far below 1 meV/atom.
 _GOOD_ENOUGH = 0.02  # eV/Å
+# Of those that are kept: what single precision reaches, with α-Mn in reasonable time.
+_KEPT_SETTINGS = ase_relaxation.RelaxationSettings(fmax=5e-3, max_steps=300)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,14 +90,17 @@ def element_energies(
     atomic_numbers: Iterable[int],
     given: References | None = None,
     worker_options: isolation.WorkerOptions = isolation.ALL_CPUS,
+    folder: pathlib.Path | None = None,
 ) -> tuple[dict[int, float], dict[int, str]]:
     """Energies of the elements in their reference states, eV/atom.
 
     Args:
         calculator: see `calculators.build_calculator`.
         atomic_numbers: of the elements.
-        given: what the user gives; it comes before ASE's tables.
+        given: what the user gives; it comes before the tables.
         worker_options: where they are relaxed.
+        folder: where relaxed crystals of the tables are kept for pretrained potentials;
+            `kept.default_folder` if None.
 
     Returns:
         The energies by atomic number, and for the elements without one the reason.
@@ -111,22 +119,63 @@ def element_energies(
             if calculator == calculators.EMT and not candidates:
                 # Sooner done than a process has started.
                 energies[number] = elemental_energy(calculator, number)
-            candidates = candidates or [reference_crystal(number)]
+            candidates = candidates or reference_crystals(calculator, number)
         except ValueError as error:
             problems[number] = str(error)
         if number in energies or number in problems:
             continue
         owners += [number] * len(candidates)
         crystals += candidates
-    for index, relaxed in ase_relaxation.relax_each(
-        crystals, calculator, _SETTINGS, worker_options
+    path = kept.find_file(calculator, _KEPT_SETTINGS, folder)
+    settings = _SETTINGS if path is None else _KEPT_SETTINGS
+
+    def relax_waiting(waiting):
+        numbers = list(waiting)
+        for position, relaxed in ase_relaxation.relax_each(
+            list(waiting.values()), calculator, settings, worker_options
+        ):
+            yield numbers[position], relaxed, "ase"
+
+    for number, relaxed in zip(
+        owners, kept.relax(crystals, path, relax_waiting)[0], strict=True
     ):
-        number = owners[index]
         if _is_relaxed(relaxed):
             energies[number] = min(relaxed.energy, energies.get(number, math.inf))
         else:
             problems[number] = _did_not_relax(number, calculator, relaxed)
     return energies, {n: why for n, why in problems.items() if n not in energies}
+
+
+def reference_crystals(calculator: str, atomic_number: int) -> list[structure.Crystal]:
+    """Unrelaxed crystals of an element, of which the lowest is its reference state.
+
+    Raises:
+        ValueError: the tables have none.
+    """
+    if calculator == calculators.EMT:
+        return [reference_crystal(atomic_number)]
+    found = _read_table().get(atomic_number)
+    if found is None:
+        raise errors.UserError(
+            f"{elements.symbol(atomic_number)} has no reference crystal: the table has "
+            "those of 89 elements, H to Pu without Po, At, Rn, Fr and Ra. Give its "
+            "energy or its crystal with --references"
+        )
+    return list(found)
+
+
+@functools.cache
+def _read_table() -> dict[int, tuple[structure.Crystal, ...]]:
+    path = pathlib.Path(__file__).parent / "tables" / "element_crystals.json"
+    found: dict[int, tuple[structure.Crystal, ...]] = {}
+    for row in json.loads(path.read_text(encoding="utf-8")):
+        number = elements.atomic_number(row["symbol"])
+        coords = np.array(row["frac_coords"], dtype=float)
+        crystal = structure.Crystal(
+            np.full(len(coords), number), coords, np.array(row["lattice"], dtype=float)
+        )
+        found[number] = (*found.get(number, ()), crystal)
+    return found
 
 
 def reference_crystal(atomic_number: int) -> structure.Crystal:

@@ -17,7 +17,7 @@ from crystaljax.hull import convex_hull
 from crystaljax.matching import matcher
 from crystaljax.relaxation import ase_relaxation, calculators
 from crystaljax.relaxation import references as references_lib
-from crystaljax.screening import columns, stages
+from crystaljax.screening import columns, energy_scale, stages
 from crystaljax.screening import result as screening_result
 from crystaljax.screening import work as screening_work
 from crystaljax.system import errors, isolation
@@ -40,7 +40,9 @@ class ScreeningOptions:
             device, for calculators that `batched_relaxation` supports), or "auto":
             batched where that is possible, there are enough crystals, and no cluster.
         energy_model: of the calculator, in the words of the user; its own if None.
-        references: energies or structures of elements, in place of ASE's tables.
+        references: energies or structures of elements, in place of the tables.
+        kept: folder of relaxations that are kept for later screenings; see
+            `relaxation.kept`.
         min_distance_ratio: crystals with two atoms closer than this share of the sum of
             their covalent radii are not relaxed. Bonds are at 0.8 and more; samples
             with 0.5 to 0.8 mostly relax to something sound, below potentials are asked
@@ -57,6 +59,7 @@ class ScreeningOptions:
     method: str = "ase"
     energy_model: str | None = None
     references: references_lib.References | None = None
+    kept: pathlib.Path | None = None
     min_distance_ratio: float = 0.5
     tolerance: matcher.Tolerance = SAME
     relax_duplicates: bool = False
@@ -91,20 +94,23 @@ def find_energy_model(
         ValueError: an unknown calculator, a claim that is not so, or a hull of another
             energy model.
     """
-    own = calculators.energy_model(calculator)
+    own = energy_scale.energy_model(calculator)
     if calculator == calculators.EMT and claimed not in (None, own):
         raise errors.UserError(
             f"EMT's energies are {own!r}, and comparable with no others; leave "
             f"--energy_model={claimed!r} out"
         )
     energy_model = claimed or own
-    if known_hull is not None and known_hull.energy_model != energy_model:
+    if known_hull is None or energy_scale.is_comparable(calculator, known_hull):
+        return energy_model
+    if known_hull.energy_model != energy_model:
         raise errors.UserError(
             f"{calculator} gives energies of {energy_model!r}, the hull has those of "
             f"{known_hull.energy_model!r}, and energies of two models make no hull; "
-            "take another calculator, or a hull of entries computed with this one. If "
-            "the calculator was made to reproduce the hull's energies, say so: "
-            f"--energy_model={known_hull.energy_model!r}"
+            "take --hull=relaxed: and known crystals, which are relaxed with this "
+            "calculator; or total energies of a DFT that it reproduces, as entries of "
+            "pymatgen. If the calculator was made to reproduce the hull's energies, "
+            f"say so: --energy_model={known_hull.energy_model!r}"
         )
     return energy_model
 
@@ -182,6 +188,7 @@ def screen(
                 sorted(set().union(*numbers.values())),
                 options.references,
                 options.workers("relax elements"),
+                options.kept,
             ),
         )
         # JSON's keys are strings.
@@ -217,7 +224,10 @@ def screen(
     with _timed(seconds, "relax"):
         relaxations = _relax(work, of(alive(), crystals), calculator, options)
     relaxed = list(crystals)
-    energy = np.full(len(crystals), np.nan)
+    energy, on_hull = np.full((2, len(crystals)), np.nan)
+    scale = energy_scale.EnergyScale(
+        energy_model, reference, energy_scale.adds_corrections(calculator)
+    )
     for i, (result, _) in relaxations.items():
         if result.failure:
             rejected[i] = ("relaxation", result.failure)
@@ -226,9 +236,13 @@ def screen(
             rejected[i] = ("energy", "the calculator gave no energy")
             continue
         relaxed[i] = result.crystal
-        energy[i] = references_lib.formation_energy(
-            reference, result.crystal.atomic_numbers, result.energy
-        )
+        try:
+            energy[i] = scale.formation_energy(result.crystal, result.energy)
+            on_hull[i] = energy[i]
+            if known_hull is not None:
+                on_hull[i] = scale.energy_on(known_hull, result.crystal, result.energy)
+        except ValueError as error:
+            rejected[i] = ("energy", str(error))
 
     # ------------------------ hull, compare again ------------------------------
     left = alive()
@@ -237,8 +251,9 @@ def screen(
         above_hull[left] = convex_hull.energy_above_hull(
             known_hull,
             [relaxed[i].atomic_numbers for i in left],
-            energy[left],
-            energy_model,
+            on_hull[left],
+            # That the two can be compared was made sure of above.
+            known_hull.energy_model,
         )
     with _timed(seconds, "compare relaxed"):
         symprecs = columns.RELAXED_SYMPRECS

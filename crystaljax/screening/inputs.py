@@ -25,9 +25,7 @@ from crystaljax.crystals import (
     structure_files,
 )
 from crystaljax.crystals import names as names_lib
-from crystaljax.data import dataset as datasets
 from crystaljax.data.readers import archives
-from crystaljax.hull import compositions
 from crystaljax.screening import crystal_tables
 from crystaljax.system import errors, text_files
 
@@ -121,8 +119,13 @@ def formula(crystal: structure.Crystal) -> str:
 
 def fingerprint(candidates: Candidates) -> str:
     """Hash of names and crystals."""
+    return fingerprint_of(candidates.names, candidates.crystals)
+
+
+def fingerprint_of(names: Sequence[str], crystals: Sequence[structure.Crystal]) -> str:
+    """Hash of names and crystals."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, crystal in zip(candidates.names, candidates.crystals, strict=True):
+    for name, crystal in zip(names, crystals, strict=True):
         digest.update(f"{name} {crystal.num_sites} ".encode())
         for values, dtype in (
             (crystal.atomic_numbers, np.int64),
@@ -309,38 +312,3 @@ def _column(key: str, rows: Sequence[_Row]) -> list[Any]:
         None if value is None else row.texts.get(key, str(value))
         for row, value in zip(rows, values, strict=True)
     ]
-
-
-def read_known(
-    path: str | os.PathLike[str], crystals: Sequence[structure.Crystal]
-) -> list[tuple[str, structure.Crystal]]:
-    """Ids and crystals of a data set that have the composition of one of ``crystals``.
-
-    Raises:
-        FileNotFoundError: there is no data set.
-        ValueError: it is damaged.
-    """
-    dataset = datasets.open_dataset(path)
-    wanted = {
-        elements.reduced_formula(np.asarray(each.atomic_numbers, dtype=int))
-        for each in crystals
-        if formula(each)
-    }
-    symbols = {compositions.symbols_of(each) for each in wanted}
-    formulas = dataset.formula.to_pylist()
-    matching = {
-        each
-        for each in set(formulas)
-        # Cheaper than what follows, where there are millions.
-        if compositions.symbols_of(each) in symbols and _reduced(each) in wanted
-    }
-    return [
-        (dataset.id[i].as_py(), datasets.crystal(dataset, i))
-        for i, each in enumerate(formulas)
-        if each in matching
-    ]
-
-
-def _reduced(text: str) -> str:
-    numbers = elements.formula_atomic_numbers(text)
-    return elements.reduced_formula(numbers.astype(int))

@@ -1,6 +1,7 @@
 """The stages of a screening; `screening` puts them together."""
 
 import dataclasses
+import pathlib
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
@@ -65,6 +66,7 @@ def find_references(
     atomic_numbers: Sequence[int],
     given: references.References | None,
     worker_options: isolation.WorkerOptions = isolation.ALL_CPUS,
+    folder: pathlib.Path | None = None,
 ) -> tuple[dict[int, float], dict[int, str]]:
     """Energies of elements by atomic number, eV/atom, and why others have none."""
     supported = calculators.supported_elements(calculator)
@@ -78,6 +80,7 @@ def find_references(
         [number for number in atomic_numbers if number not in problems],
         given,
         worker_options,
+        folder,
     )
     return energies, problems | others
 

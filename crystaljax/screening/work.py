@@ -5,17 +5,13 @@ work/<stage>.json        the result of a finished stage
 work/relaxations.jsonl   one line per crystal, appended as it is finished
 """
 
-import dataclasses
 import json
 import pathlib
 import shutil
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from crystaljax.crystals import structure
-from crystaljax.relaxation import ase_relaxation
+from crystaljax.relaxation import ase_relaxation, kept
 from crystaljax.system import atomic_files, errors, saved_requests
 
 _REQUEST = "request.json"
@@ -91,14 +87,7 @@ def read_relaxations(
     for line in whole.decode().splitlines():
         entry = json.loads(line)
         index, method = entry.pop("index"), entry.pop("method")
-        for key in ("energy", "max_force", "seconds"):
-            entry[key] = float("nan") if entry[key] is None else entry[key]
-        crystal = structure.Crystal(
-            np.array(entry.pop("atomic_numbers"), dtype=int),
-            np.array(entry.pop("frac_coords"), dtype=float).reshape(-1, 3),
-            np.array(entry.pop("lattice"), dtype=float),
-        )
-        found[index] = (ase_relaxation.Relaxation(crystal=crystal, **entry), method)
+        found[index] = (kept.from_json(entry), method)
     return found
 
 
@@ -111,15 +100,7 @@ def append_relaxation(
     """Adds one line; floats are written so that they are read back the same."""
     if work is None:
         return
-    entry: dict[str, Any] = {"index": index, "method": method}
-    for field in dataclasses.fields(relaxed):
-        if field.name == "crystal":
-            continue
-        value = getattr(relaxed, field.name)
-        is_nan = isinstance(value, float) and np.isnan(value)
-        entry[field.name] = None if is_nan else value
-    for name in ("atomic_numbers", "frac_coords", "lattice"):
-        entry[name] = np.asarray(getattr(relaxed.crystal, name)).tolist()
+    entry = {"index": index, "method": method, **kept.to_json(relaxed)}
     path = work / _RELAXATIONS
     with errors.explain_disk_errors(path), path.open("a") as file:
         file.write(json.dumps(entry) + "\n")

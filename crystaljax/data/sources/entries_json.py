@@ -62,7 +62,8 @@ class EntriesJson:
 
     Attributes:
         path: a file, or a folder of such files.
-        energy_key: formation energy, eV/atom, where there is no table of labels.
+        energy_key: formation energy, eV/atom, where there is no table of labels; None
+            where the energies are not wanted.
         space_group_key: number of the space group, where the table of labels has none.
             An entry without it has its space group found from the structure.
         id_key: the structure's id; None for the key in the file, ``mat_id``,
@@ -75,7 +76,7 @@ class EntriesJson:
     """
 
     path: str
-    energy_key: str = "e_form"
+    energy_key: str | None = "e_form"
     space_group_key: str = "spg"
     id_key: str | None = None
     labels: str | None = None
@@ -120,9 +121,11 @@ class EntriesJson:
         except ValueError as error:
             return record.Failure(row.id, "entry not readable", str(error))
         if row.label is None:
-            energy = labels.find_value(mappings, self.energy_key)
-            # None would be a source without energies.
-            energy = "missing" if energy is None else energy
+            energy = None
+            if self.energy_key is not None:
+                energy = labels.find_value(mappings, self.energy_key)
+                # None would be a source without energies.
+                energy = "missing" if energy is None else energy
         else:
             energy = row.label.formation_energy
         space_group = row.label and row.label.space_group
