@@ -254,18 +254,16 @@ def _request_orbits(
     groups = None
     if options.space_groups != orbit_conditions.LIKELY:
         groups = conditions.parse_space_groups(_text(options.space_groups), vocabulary)
-    asked = orbit_conditions.ask(
-        model,
-        scale,
-        cells,
-        groups,
-        values,
-        num_samples=options.num_samples,
-        shape=shape,
-        seed=options.seed,
-        wyckoff=options.wyckoff,
+    wanted = orbit_conditions.Wanted(
+        formulas=cells,
+        space_groups=groups,
+        energies=values,
         above_hull=above_hull,
+        num_samples=options.num_samples,
+        wyckoff=options.wyckoff,
+        seed=options.seed,
     )
+    asked = orbit_conditions.ask(model, scale, wanted, shape)
     notes += asked.notes
     return requests.Request(
         workdir=workdir,

@@ -61,39 +61,51 @@ def low_energies(
     return values.round(3)[:, None]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Wanted:
+    """What is asked for: every formula with every group and energy.
+
+    Attributes:
+        formulas: of cells.
+        space_groups: 1-230; None leaves them to the model.
+        energies: (formulas, energies), eV/atom.
+        above_hull: the same relative to a hull; None where none is given.
+        num_samples: of each combination.
+        wyckoff: positions that the species fill, `parse_positions`; "" leaves them to
+            the model.
+        seed: of positions that are drawn.
+    """
+
+    formulas: Sequence[str]
+    space_groups: Sequence[int] | None
+    energies: np.ndarray
+    above_hull: np.ndarray | None = None
+    num_samples: int = 1
+    wyckoff: str = ""
+    seed: int = 0
+
+
 def ask(
     model: wyckoff_model.WyckoffModel,
     scale: scaling.Scaling,
-    formulas: Sequence[str],
-    space_groups: Sequence[int] | None,
-    energies: np.ndarray,
-    *,
-    num_samples: int,
+    wanted: Wanted,
     shape: tuple[int, int],
-    seed: int,
-    wyckoff: str = "",
-    above_hull: np.ndarray | None = None,
 ) -> Asked:
-    """Every formula with every group and energy, ``num_samples`` times.
+    """Conditions and orbits of all samples.
 
     Combinations of formula and group that cannot exist are left out, and noted.
 
     Args:
         model: of groups and positions.
         scale: units of the network.
-        formulas: of cells.
-        space_groups: 1-230; None leaves them to the model.
-        energies: (formulas, energies), eV/atom.
-        num_samples: of each combination.
+        wanted: what is asked for.
         shape: orbits and sites that the network holds.
-        seed: of positions that are drawn.
-        wyckoff: positions that the species fill, `parse_positions`; "" leaves them to
-            the model.
-        above_hull: as ``energies``, relative to a hull.
 
     Raises:
         UserError: nothing is left, or positions do not fit.
     """
+    formulas, space_groups = wanted.formulas, wanted.space_groups
+    energies, num_samples = wanted.energies, wanted.num_samples
     questions, owners, problems = [], [], []
     for row, formula in enumerate(formulas):
         numbers = elements.formula_atomic_numbers(formula)
@@ -111,14 +123,18 @@ def ask(
     notes = _describe(problems, len(formulas) * len(space_groups or (0,)))
     if not questions:
         raise errors.UserError(f"nothing to sample: {problems[0][0]}: {problems[0][2]}")
-    if wyckoff:
+    if wanted.wyckoff:
         chosen = [
-            [_given(question, cells, wyckoff)] * num_samples
+            [_given(question, cells, wanted.wyckoff)] * num_samples
             for question, cells in questions
         ]
     else:
         chosen = likely_orbits.choose_orbits(
-            model, questions, [num_samples] * len(questions), seed=seed, shape=shape
+            model,
+            questions,
+            [num_samples] * len(questions),
+            seed=wanted.seed,
+            shape=shape,
         )
     requests, rows = [], []
     for found, (row, column) in zip(chosen, owners, strict=True):
@@ -135,9 +151,15 @@ def ask(
     return Asked(
         _conditions(formulas, energies, requests, rows),
         requests,
-        None if above_hull is None else np.array([above_hull[each] for each in rows]),
+        _above_hull(wanted, rows),
         notes,
     )
+
+
+def _above_hull(wanted: Wanted, rows: Sequence[tuple[int, int]]) -> np.ndarray | None:
+    if wanted.above_hull is None:
+        return None
+    return np.array([wanted.above_hull[each] for each in rows])
 
 
 def _question(numbers, group, energy, library):

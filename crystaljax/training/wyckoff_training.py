@@ -173,22 +173,22 @@ def train(
         own = dataclasses.replace(settings, seed=settings.seed + number)
         position_params.append(
             _fit(
-                network, (table,), positions, checked, own, _named(log_fn, "positions")
+                network,
+                (positions, checked),
+                own,
+                _named(log_fn, "positions"),
+                arguments=(table,),
             )
         )
     group_params = _fit(
         wyckoff_networks.GroupNetwork(settings.width),
-        (),
-        group_data(train_examples),
-        group_data(held_out),
+        (group_data(train_examples), group_data(held_out)),
         settings,
         _named(log_fn, "groups"),
     )
     energy_params = _fit(
         wyckoff_networks.EnergyNetwork(settings.width),
-        (),
-        energy_data(train_examples),
-        energy_data(held_out),
+        (energy_data(train_examples), energy_data(held_out)),
         settings,
         _named(log_fn, "energies"),
         loss_fn=lambda found, wanted: optax.huber_loss(found, wanted, delta=0.2),
@@ -204,16 +204,17 @@ def _named(log_fn: LogFn | None, name: str) -> LogFn | None:
 
 def _fit(
     network: Any,
-    arguments: tuple[Any, ...],
-    data: Any,
-    validation: Any,
+    data: tuple[Any, Any],
     settings: Settings,
     log_fn: LogFn | None,
-    loss_fn: Callable[..., Any] = (optax.softmax_cross_entropy_with_integer_labels),
+    *,
+    arguments: tuple[Any, ...] = (),
+    loss_fn: Callable[..., Any] = optax.softmax_cross_entropy_with_integer_labels,
 ) -> Any:
-    """Parameters of the epoch with the lowest loss on the validation examples."""
+    """Parameters of the epoch with the lowest loss on the second part of ``data``."""
     num_epochs, seed = settings.num_epochs, settings.seed
-    inputs, answers = jax.tree.map(jnp.asarray, data)
+    examples, validation = data
+    inputs, answers = jax.tree.map(jnp.asarray, examples)
     size = min(_BATCH_SIZE, len(answers))
     per_epoch = len(answers) // size
     params = jax.jit(network.init)(
