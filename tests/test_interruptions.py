@@ -19,6 +19,13 @@ from crystaljax import command_line
 from crystaljax.system import atomic_files, errors, folder_locks, interruption, options
 
 ROOT = pathlib.Path(__file__).parents[1]
+# The children that are forked here compute nothing.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*os.fork.*:RuntimeWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:.*_at_fork.*:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 
 # ------------------------------------------------------------------- kills, really done

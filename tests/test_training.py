@@ -422,7 +422,8 @@ def test_written_samples_can_be_read_by_others(samples, tmp_path):
         ({"formulas": ("Cu3Zr1",)}, "Zr"),
         ({"formulas": ("Cu12Au9",)}, "21 sites"),
         ({"space_groups": "231"}, "231"),
-        ({"energies": "low"}, "'low'"),
+        ({"energies": "lowest"}, "'lowest'"),
+        ({"energies": "low"}, "--energies=low can be asked of a model of orbits"),
         ({"num_steps": 2000}, "2000"),
     ],
 )
