@@ -132,9 +132,9 @@ def test_table_has_a_crystal_for_each_of_89_elements():
         for crystal in crystals:
             assert set(crystal.atomic_numbers.tolist()) == {number}
             ratio = validity.check(crystal).shortest_distance_ratio
-            # The triple bond of N2 is the most compressed (1.09 Å); alkali metals the
-            # least.
-            assert 0.75 < ratio < 1.5 or symbol in ("He", "Ne", "Ar", "Kr", "Xe")
+            # The light actinides (alpha-U 2.75 Å) and N2's triple bond are the most
+            # compressed; alkali metals the least.
+            assert 0.65 < ratio < 1.5 or symbol in ("He", "Ne", "Ar", "Kr", "Xe")
     with pytest.raises(ValueError, match="Po has no reference crystal"):
         references.reference_crystals("chgnet", 84)
 
