@@ -13,7 +13,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -342,7 +342,9 @@ def _open_dataset(config: Any, workdir: pathlib.Path) -> datasets.Dataset:
     return datasets.open_dataset(config.data.path)
 
 
-def _prepare_builtin(path: pathlib.Path, setting: str) -> datasets.Dataset:
+def _prepare_builtin(
+    path: pathlib.Path, setting: Literal["origin", "standard"]
+) -> datasets.Dataset:
     """The packaged alloys as a data set, prepared the first time."""
     # Not to be asked for the data set alone: a process may have been killed right after
     # it had written it.

@@ -62,7 +62,7 @@ def save(
         "width": np.array(model.width),
     }
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     atomic_files.write_bytes(path, buffer.getvalue())
 
 

@@ -9,7 +9,6 @@ from jaxtyping import Array
 
 from crystaljax.crystals import orbits
 from crystaljax.models import build, initial, orbit_flow, scaling
-from crystaljax.models.networks import orbit_transformer
 from crystaljax.training import build as build_training
 from crystaljax.training import orbit_batches, train_step
 
@@ -22,7 +21,7 @@ class OrbitTrainee:
         scale: units of the network, a `scaling.Scaling`.
         learning_rate: function of the steps taken, with numbers as a pytree.
         tables: `orbits.OrbitTables`.
-        model: the network.
+        model: the network, an `orbit_transformer.OrbitTransformer`.
         process: what it is trained to undo.
         optimizer: how gradients become updates, given ``learning_rate``.
         coordinate_weight, lattice_weight: of the losses.
@@ -33,7 +32,7 @@ class OrbitTrainee:
     scale: Any
     learning_rate: Any
     tables: Any
-    model: orbit_transformer.OrbitTransformer = train_step.compiled_in()
+    model: Any = train_step.compiled_in()
     process: Any = train_step.compiled_in()
     optimizer: optax.GradientTransformationExtraArgs = train_step.compiled_in()
     coordinate_weight: float = train_step.compiled_in()
