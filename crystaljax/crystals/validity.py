@@ -74,8 +74,9 @@ def is_finite(crystal: structure.Crystal) -> bool:
 def cell_volume(crystal: structure.Crystal) -> float:
     """Volume of the cell, Å³, positive for left-handed vectors too."""
     lattice = np.asarray(crystal.lattice, dtype=np.float64)
-    # That of numbers which are not finite, or not to the third power, is not either.
-    with np.errstate(over="ignore", invalid="ignore"):
+    # That of numbers which are not finite, or not to the third power, is not either;
+    # an elimination divides by whatever is the largest, numbers next to 0 among them.
+    with np.errstate(all="ignore"):
         return float(abs(np.linalg.det(lattice)))
 
 
@@ -95,7 +96,8 @@ def find_cell_problems(crystals: Sequence[structure.Crystal]) -> list[str]:
     safe = np.where(is_finite[:, None, None], lattices, 0.0)
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(safe, axis=-1)
-        volumes = np.abs(np.linalg.det(safe))
+        with np.errstate(all="ignore"):
+            volumes = np.abs(np.linalg.det(safe))
     limit = structure.MAX_COORDINATE
     smallest = np.maximum(MIN_CELL_VOLUME, MIN_FLATNESS * lengths.prod(axis=1))
     problems = []
