@@ -94,10 +94,9 @@ def find_cell_problems(crystals: Sequence[structure.Crystal]) -> list[str]:
     lattices = np.array([each.lattice for each in crystals], float).reshape(-1, 3, 3)
     is_finite = np.all(np.isfinite(lattices), axis=(1, 2), keepdims=True)[:, 0, 0]
     safe = np.where(is_finite[:, None, None], lattices, 0.0)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         lengths = np.linalg.norm(safe, axis=-1)
-        with np.errstate(all="ignore"):
-            volumes = np.abs(np.linalg.det(safe))
+        volumes = np.abs(np.linalg.det(safe))
     limit = structure.MAX_COORDINATE
     smallest = np.maximum(MIN_CELL_VOLUME, MIN_FLATNESS * lengths.prod(axis=1))
     problems = []
