@@ -22,9 +22,9 @@ from crystaljax.crystals import elements, inputs, structure, structure_files
 from crystaljax.data import reading
 from crystaljax.models import build
 from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import conditions, requested_energies
+from crystaljax.sampling import conditions, requested_energies, requests
 from crystaljax.sampling import options as sampling_options
-from crystaljax.sampling import requests as samples_lib
+from crystaljax.sampling import samples as samples_lib
 from crystaljax.system import errors, sharding
 from crystaljax.system import options as options_lib
 from crystaljax.training import model_files, runs
@@ -95,13 +95,13 @@ def modify(options: ModifyOptions, *, show_progress: bool = False) -> Modificati
         ValueError: see `build_request`; before anything is computed.
     """
     request, usable, sources = build_request(options)
-    samples = samples_lib.make_samples(request, show_progress=show_progress)
+    samples = requests.make_samples(request, show_progress=show_progress)
     return Modification(samples, usable, sources)
 
 
 def build_request(
     options: ModifyOptions,
-) -> tuple[samples_lib.Request, list[inputs.Input], list[structure.Crystal]]:
+) -> tuple[requests.Request, list[inputs.Input], list[structure.Crystal]]:
     """Checks crystals and conditions.
 
     Returns:
@@ -156,7 +156,7 @@ def build_request(
     )
     notes += feasibility.notes
     notes += conditions.outside_training(asked, vocabulary)
-    request = samples_lib.Request(
+    request = requests.Request(
         workdir=workdir,
         config=config,
         conditions=asked,
@@ -249,7 +249,7 @@ def write_inputs(
 def _run(chosen: ModifyOptions, output: _Output) -> None:
     folder = output.output or f"{pathlib.Path(chosen.input).stem}_modified"
     request, usable, _ = build_request(chosen)
-    samples_lib.write_request(
+    requests.write_request(
         request,
         folder,
         cifs=output.cifs,

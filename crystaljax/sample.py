@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     import crystaljax.sampling.conditions
     import crystaljax.sampling.requests
+    import crystaljax.sampling.samples
 
 
 @options_lib.frozen
@@ -123,7 +124,7 @@ class _Output(sampling_options.OutputOptions):
 
 def sample(
     options: SampleOptions, *, show_progress: bool = False
-) -> "crystaljax.sampling.requests.Samples":
+) -> "crystaljax.sampling.samples.Samples":
     """Checks the conditions, then samples, all in memory.
 
     Raises:

@@ -27,7 +27,7 @@ from crystaljax.data import dataset as datasets
 from crystaljax.data import report as reports
 from crystaljax.hull import convex_hull
 from crystaljax.hull import figures as hull_figures
-from crystaljax.sampling import requests as samples_lib
+from crystaljax.sampling import samples as samples_lib
 from crystaljax.screening import result as screening_result
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import runpy
 import zipfile
 
 import ase.io
@@ -14,7 +15,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 from crystaljax.crystals import bridge, structure
 from crystaljax.sampling import conditions as conditions_lib
-from crystaljax.sampling import requests
+from crystaljax.sampling import samples as samples_lib
 
 COORDS = np.array([[0, 0, 0], [0.5, 0.5, 0.5]])
 CRYSTALS = [
@@ -33,7 +34,7 @@ CRYSTALS = [
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("samples")
     count = len(CRYSTALS)
-    samples = requests.Samples(
+    samples = samples_lib.Samples(
         crystals=CRYSTALS,
         conditions=conditions_lib.Conditions(
             np.array([each.atomic_numbers for each in CRYSTALS], np.uint8),
@@ -44,9 +45,9 @@ def folder(tmp_path_factory):
         notes=[],
         provenance={"seed": 0},
     )
-    left_out = requests.write_samples(samples, path, table_cifs=True)
+    left_out = samples_lib.write_samples(samples, path, table_cifs=True)
     assert len(left_out) == 1
-    requests.write_samples(samples, path / "zipped", cifs="zip")
+    samples_lib.write_samples(samples, path / "zipped", cifs="zip")
     return path
 
 
@@ -88,20 +89,16 @@ def test_extxyz_and_zip_are_read_by_mattergen(folder, tmp_path):
     assert_same([Structure.from_file(f"{tmp_path}/{name}") for name in names])
 
 
-def test_crystals_are_structures_for_matbench_genmetrics(folder):
+def test_crystals_are_structures_for_matbench_genmetrics(folder, tmp_path, monkeypatch):
     # GenMetrics takes lists of pymatgen structures; docs/benchmarks.md makes them so.
     page = pathlib.Path(__file__).parents[1] / "docs" / "benchmarks.md"
     text = page.read_text("utf-8")
     script = text.split("```python\n")[1].split("```")[0]
     assert "samples.extxyz" in script
-    here = os.getcwd()
-    os.chdir(folder.parent)
-    try:
-        found: dict = {}
-        exec(script.replace('"samples/', f'"{folder.name}/'), found)
-    finally:
-        os.chdir(here)
-    assert_same(found["structures"])
+    monkeypatch.chdir(tmp_path)
+    os.symlink(folder, "samples")
+    pathlib.Path("from_the_page.py").write_text(script, "utf-8")
+    assert_same(runpy.run_path("from_the_page.py")["structures"])
 
 
 def test_cifs_are_in_the_table_only_if_asked_for(folder):

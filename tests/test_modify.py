@@ -14,7 +14,7 @@ import tiny
 from crystaljax import evaluate, modify, sample
 from crystaljax.crystals import bridge, inputs, structure, structure_files
 from crystaljax.sampling import conditions, shards
-from crystaljax.sampling import requests as samples_lib
+from crystaljax.sampling import samples as samples_lib
 from crystaljax.training import checkpoints, runs
 
 # L1_2 Cu3Au with the gold atom elsewhere than at the origin, and in another order.

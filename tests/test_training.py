@@ -26,7 +26,7 @@ from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 from crystaljax.models import initial
 from crystaljax.sampling import generation
-from crystaljax.sampling import requests as samples_lib
+from crystaljax.sampling import samples as samples_lib
 from crystaljax.system import sharding
 from crystaljax.training import batches as batches_lib
 from crystaljax.training import build as build_training

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import tqdm
 
-from crystaljax.crystals import elements, structure
+from crystaljax.crystals import structure
 from crystaljax.sampling import (
     batch_sizes,
     estimation,
@@ -24,91 +24,9 @@ from crystaljax.sampling import (
 )
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import conditions as conditions_lib
+from crystaljax.sampling import samples as samples_lib
 from crystaljax.system import folder_locks, sharding
 from crystaljax.training import checkpoints
-
-# Samples that are shown on the screen.
-_NUM_SHOWN = 20
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Samples:
-    """Crystals with what was asked for.
-
-    Attributes:
-        crystals: one per sample, in order.
-        conditions: one per sample.
-        notes: for the user: where the conditions lie outside what the model saw, ….
-        provenance: checkpoint, seed and sampler, the same for all.
-        inputs: names of the crystals that were modified, one per sample; None in
-            generation.
-        columns: what else the table says of each sample, by name.
-        first: number of the first sample, where these are a part of a request.
-        num_in_all: samples of the request; these if None.
-    """
-
-    crystals: list[structure.Crystal]
-    conditions: conditions_lib.Conditions
-    notes: list[str]
-    provenance: dict[str, Any]
-    inputs: list[str] | None = None
-    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    first: int = 0
-    num_in_all: int | None = None
-
-    def numbers(self) -> list[int]:
-        """Number of each sample in the request."""
-        return list(range(self.first, self.first + len(self.crystals)))
-
-    def names(self) -> list[str]:
-        """One name per sample: its number, formula and space group."""
-        num_in_all = self.num_in_all or len(self.crystals)
-        digits = len(str(max(num_in_all - 1, 0)))
-        return [
-            f"{i:0{digits}d}_{elements.cell_formula(crystal.atomic_numbers)}_sg{group}"
-            for i, crystal, group in zip(
-                self.numbers(),
-                self.crystals,
-                self.conditions.space_group,
-                strict=True,
-            )
-        ]
-
-    def condition_columns(self) -> dict[str, list[Any]]:
-        """What was asked of each sample, by name."""
-        # Back from float32 to the decimal that was asked for.
-        energies = [float(str(energy)) for energy in np.asarray(self.conditions.energy)]
-        columns: dict[str, list[Any]] = {
-            "formula": [
-                elements.cell_formula(crystal.atomic_numbers)
-                for crystal in self.crystals
-            ],
-            "space_group": np.asarray(self.conditions.space_group).tolist(),
-        }
-        if self.inputs is None:
-            columns |= {"formation_energy": energies}
-        else:
-            columns |= {"energy_difference": energies, "input": self.inputs}
-        return columns | {name: each.tolist() for name, each in self.columns.items()}
-
-    def table(self) -> dict[str, list[Any]]:
-        """Columns with one row per sample: name, conditions, cell, provenance."""
-        lattices = np.array([crystal.lattice for crystal in self.crystals])
-        parameters = structure.lattice_parameters(lattices)
-        columns: dict[str, list[Any]] = {
-            "name": self.names(),
-            "sample": self.numbers(),
-            **self.condition_columns(),
-            "num_sites": np.asarray(self.conditions.num_sites).tolist(),
-            "volume": np.abs(np.linalg.det(lattices)).tolist(),
-        }
-        for name, values in zip(
-            ("a", "b", "c", "alpha", "beta", "gamma"), parameters.T, strict=True
-        ):
-            columns[name] = values.tolist()
-        for name, value in self.provenance.items():
-            columns[name] = [value] * len(self.crystals)
-        return columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -177,7 +95,7 @@ def make_shards(
     *,
     finished: Collection[int] = (),
     show_progress: bool = False,
-) -> Iterator[tuple[int, Samples]]:
+) -> Iterator[tuple[int, samples_lib.Samples]]:
     """Yields shards as they are completed, with their numbers.
 
     Batches go on from one shard to the next, and those of an interrupted call are made
@@ -245,7 +163,7 @@ def _samples(
     numbers: range,
     made: dict[int, structure.Crystal],
     estimate_fn: estimation.CellsFn | None,
-) -> Samples:
+) -> samples_lib.Samples:
     part = slice(numbers.start, numbers.stop)
     crystals = [made[number] for number in numbers]
     columns = {name: each[part] for name, each in request.columns.items()}
@@ -253,7 +171,7 @@ def _samples(
         estimated = estimation.estimate_many(estimate_fn, crystals)
         # The estimator answers in float32.
         columns["estimated_energy"] = np.round(estimated, 5)
-    return Samples(
+    return samples_lib.Samples(
         crystals=crystals,
         conditions=jax.tree.map(lambda array: array[part], request.conditions),
         notes=request.notes,
@@ -265,7 +183,9 @@ def _samples(
     )
 
 
-def make_samples(request: Request, *, show_progress: bool = False) -> Samples:
+def make_samples(
+    request: Request, *, show_progress: bool = False
+) -> samples_lib.Samples:
     """Makes all samples of a request, in memory.
 
     Raises:
@@ -279,66 +199,6 @@ def make_samples(request: Request, *, show_progress: bool = False) -> Samples:
         request, run, layout, [0], show_progress=show_progress
     )
     return samples
-
-
-def write_samples(
-    samples: Samples,
-    output: str | pathlib.Path,
-    *,
-    cifs: str = "folder",
-    table_cifs: bool = False,
-    overwrite: bool = False,
-    part: str = "",
-) -> list[str]:
-    """Writes extxyz, CIFs and tables into a folder.
-
-    Args:
-        samples: what to write.
-        output: the folder.
-        cifs: "folder" (``cifs/``), "zip" (``cifs.zip``) or "none".
-        table_cifs: put each crystal's CIF into the CSV too, as ``cif_string``.
-        overwrite: replace files of an earlier call.
-        part: stands in the names of the files behind ``samples`` and ``cifs``.
-
-    Returns:
-        Names of the samples that are not finite or have no volume: they are rows of
-        the table (``written`` is false), but have no crystal file.
-
-    Raises:
-        FileExistsError: the folder has such files and ``overwrite`` is False.
-    """
-    # Writers bring ASE and pymatgen, which sampling does without.
-    from crystaljax.crystals import structure_files
-
-    output = pathlib.Path(output)
-    table = samples.table()
-    names = table["name"]
-    keys = ("name", "sample", *samples.condition_columns(), "seed")
-    infos: list[dict[str, Any]] = [
-        dict(zip(keys, row, strict=True))
-        for row in zip(*(table[key] for key in keys), strict=True)
-    ]
-    output.mkdir(parents=True, exist_ok=True)
-    left_out = structure_files.write_extxyz(
-        output / f"samples{part}.extxyz", samples.crystals, infos, overwrite=overwrite
-    )
-    if cifs != "none":
-        target = output / (f"cifs{part}.zip" if cifs == "zip" else f"cifs{part}")
-        left_out = structure_files.write_cifs(
-            target, samples.crystals, names, overwrite=overwrite
-        )
-    missing = set(left_out)
-    table["written"] = [name not in missing for name in names]
-    # In the CSV only: whoever reads the other files has the crystals as they are.
-    texts = {}
-    if table_cifs:
-        texts["cif_string"] = structure_files.cif_texts(samples.crystals, names)
-    # The last one says that the others are there too.
-    for suffix, columns in (("csv", table | texts), ("parquet", table)):
-        structure_files.write_table(
-            output / f"samples{part}.{suffix}", columns, overwrite=overwrite
-        )
-    return list(left_out)
 
 
 def write_request(
@@ -358,8 +218,8 @@ def write_request(
     Args:
         request: what to make.
         output: the folder; see `crystaljax.sampling.shards` for what is in it.
-        cifs: see `write_samples`.
-        table_cifs: see `write_samples`.
+        cifs: see `samples.write_samples`.
+        table_cifs: see `samples.write_samples`.
         shard_size: samples of a shard; see `shards.open_output`.
         overwrite: remove the samples of another request.
 
@@ -413,11 +273,11 @@ def _write_request(
 
     shown: list[str] = []
 
-    def write(shard_and_samples: tuple[int, Samples]) -> int:
+    def write(shard_and_samples: tuple[int, samples_lib.Samples]) -> int:
         shard, samples = shard_and_samples
         # What is there of it comes from a process that was killed.
         part = layout.part(shard)
-        written = write_samples(
+        written = samples_lib.write_samples(
             samples,
             output,
             cifs=cifs,
@@ -426,7 +286,7 @@ def _write_request(
             part=part,
         )
         if request.orbits and samples.first == 0:
-            shown.extend(format_samples(samples))
+            shown.extend(samples_lib.format_samples(samples))
         return len(written)
 
     made = make_shards(request, run, layout, own, finished=finished, show_progress=True)
@@ -444,28 +304,6 @@ def _write_request(
     print(_report(num_samples, num_kept, time.perf_counter() - start, output))
     if jax.process_count() > 1:
         shards.wait_until_finished(output, layout)
-
-
-def format_samples(samples: Samples) -> list[str]:
-    """The first samples of a model of orbits, as lines for the screen."""
-    from crystaljax.crystals import space_groups
-
-    symbols, table = space_groups.load_space_group_symbols(), samples.table()
-    lines = [
-        f"{'formula':<16}{'space group':<16}{'eV/atom':>8}  {'a, b, c (Å)':<22}"
-        f"{'likely':>7}  Wyckoff positions"
-    ]
-    for row in range(min(len(samples.crystals), _NUM_SHOWN)):
-        group = table["space_group"][row]
-        lengths = ", ".join(f"{table[name][row]:.2f}" for name in ("a", "b", "c"))
-        lines.append(
-            f"{table['formula'][row]:<16}{f'{symbols[group]} ({group})':<16}"
-            f"{table['formation_energy'][row]:>8.3f}  {lengths:<22}"
-            f"{table['probability'][row]:>7.0%}  {table['wyckoff_positions'][row]}"
-        )
-    if len(samples.crystals) > _NUM_SHOWN:
-        lines.append("…")
-    return lines
 
 
 def _describe_orbits(request: Request) -> dict[str, Any]:

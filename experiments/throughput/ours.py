@@ -17,7 +17,7 @@ import crystaljax.sampling.conditions as conditions_lib
 from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models import build, initial
 from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import generation, requests
+from crystaljax.sampling import generation, samples
 from crystaljax.system import errors, sharding
 from crystaljax.training import build as build_training
 from crystaljax.training import train_step
@@ -322,11 +322,11 @@ def sampling_program(workload: Workload, *, seed: int, num_batches: int) -> Samp
     def run_end_to_end(calls: int) -> None:
         for _ in range(calls):
             crystals = generate(generator, all_asked, key)
-            made = requests.Samples(crystals, all_asked, [], {"seed": seed})
+            made = samples.Samples(crystals, all_asked, [], {"seed": seed})
             if all_asked.source is not None:
                 made = dataclasses.replace(made, inputs=["input"] * len(crystals))
             with tempfile.TemporaryDirectory() as folder:
-                requests.write_samples(made, pathlib.Path(folder), cifs="none")
+                samples.write_samples(made, pathlib.Path(folder), cifs="none")
 
     costs = {"num_params": num_params(params), "init_seconds": init_seconds, **costs}
     device = Program(run, size, 1, sampling_flops(workload), costs, (compiled,))
