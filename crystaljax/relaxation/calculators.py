@@ -21,7 +21,7 @@ from ase.calculators import calculator as ase_calculator
 from ase.calculators import emt
 
 from crystaljax.crystals import structure
-from crystaljax.relaxation import pretrained
+from crystaljax.relaxation import pretrained, pretrained_loading
 from crystaljax.system import errors
 
 EMT = "emt"
@@ -141,7 +141,7 @@ def _load_pretrained(potential: pretrained.Potential) -> ase_calculator.Calculat
     # Some print where they run, which is no part of what a command prints.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pretrained.load(potential)
+        return pretrained_loading.load(potential)
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,25 +1,20 @@
-"""Pretrained potentials by name: how each is loaded, and which DFT it reproduces.
+"""Pretrained potentials by name, and which DFT each of them reproduces.
 
 A name is a family and one of its models, such as ``chgnet:r2scan``, or a family alone
 for its usual model. What is known of a model's energies stands here and nowhere else:
 energies meet only where the DFT behind them is one, and `corrected` says whether the
-corrections of its scheme are in them already.
+corrections of its scheme are in them already. `pretrained_loading` makes calculators.
 """
 
 import dataclasses
 import functools
 import hashlib
-import importlib
-import inspect
 import pathlib
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import ase.data
 from ase.calculators import calculator as ase_calculator
-
-from crystaljax.system import errors
 
 # The DFT that potentials were trained to reproduce, as far as it decides which total
 # energies can be compared: functional, +U and the pseudopotentials of VASP.
@@ -63,7 +58,6 @@ class Family:
         install: what to type if it is missing.
         default: the model that the family's name alone stands for; "" for none.
         models: known ones, see `Energies`.
-        load: (model or path of a file, device of PyTorch or "auto") → calculator.
         carried: models whose weights come with the package.
         device_package: whose devices it runs on, "torch" or "jax".
     """
@@ -73,7 +67,6 @@ class Family:
     install: str
     default: str
     models: Mapping[str, Energies]
-    load: Callable[[str, str], ase_calculator.Calculator]
     carried: tuple[str, ...] = ()
     device_package: str = "torch"
 
@@ -95,7 +88,7 @@ class Potential:
     @property
     def is_file(self) -> bool:
         """Whether the model is a file with weights."""
-        return _is_path(self.model)
+        return is_path(self.model)
 
     @property
     def energies(self) -> Energies:
@@ -116,8 +109,11 @@ def parse(name: str) -> Potential | None:
     model = model or (family.default if family else "")
     if not model or family is None:
         return None
-    if prefix == "sevenn":
-        model = model if _is_path(model) else model.lower().replace("sevennet", "7net")
+    if prefix == "sevenn" and not is_path(model):
+        model = model.lower().replace("sevennet", "7net")
+        # As its file writes it: some modalities are in capitals.
+        known = {each.lower(): each for each in family.models}
+        model = known.get(model, model)
     return Potential(prefix, model, device or "auto")
 
 
@@ -131,46 +127,6 @@ def energy_model(potential: Potential) -> str:
         return f"{title} {potential.model}"
     path = pathlib.Path(potential.model).expanduser()
     return f"{title} {path.name} ({_digest(path)})"
-
-
-def load(potential: Potential) -> ase_calculator.Calculator:
-    """The calculator of a potential.
-
-    Raises:
-        ValueError: no such model, file or device; or the weights cannot be loaded.
-        ImportError: the package is not installed.
-    """
-    family = FAMILIES[potential.family]
-    name = f"{potential.family}:{potential.model}"
-    try:
-        importlib.import_module(family.package)
-    except ImportError as error:
-        raise errors.MissingPackageError(
-            f"'{name}' needs {family.package}, which is not installed or cannot be "
-            f"imported ({error}); install it: {family.install}"
-        ) from error
-    if potential.family != "matgl":
-        _require_model(potential, family, name)
-    _require_device(potential, family)
-    try:
-        return family.load(potential.model, potential.device)
-    except errors.UserError:
-        raise
-    except Exception as error:
-        cause = error.__cause__ or error
-        remedy = "is the file whole, and of this package's version?"
-        if not potential.is_file:
-            remedy = (
-                "its weights are fetched over the network when it is first used: try "
-                "again where there is one, or give the path of a file with them, as "
-                f"'{potential.family}:PATH'"
-            )
-            if carried := FAMILIES_THAT_CARRY_WEIGHTS:
-                remedy += f". {carried} need no network"
-        raise errors.UserError(
-            f"{family.title} cannot load {potential.model!r}: {type(cause).__name__}: "
-            f"{' '.join(str(cause).split())}; {remedy}"
-        ) from error
 
 
 def elements(
@@ -194,7 +150,8 @@ def elements(
     return None if potential.is_file and potential.family != "chgnet" else _ELEMENTS
 
 
-def _is_path(model: str) -> bool:
+def is_path(model: str) -> bool:
+    """Whether a model is named by the path of its file."""
     return (
         model.startswith((".", "/", "~"))
         or model.endswith(_SUFFIXES_OF_FILES)
@@ -209,164 +166,9 @@ def _digest(path: pathlib.Path) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=4).hexdigest()
 
 
-def _require_model(potential: Potential, family: Family, name: str) -> None:
-    if potential.is_file:
-        path = pathlib.Path(potential.model).expanduser()
-        if not path.is_file():
-            raise errors.UserError(
-                f"'{name}': there is no file {path}; expected one with the weights of "
-                f"a {family.title} potential"
-            )
-    elif potential.model not in family.models:
-        raise errors.UserError(
-            f"unknown model {potential.model!r} of {family.title}; expected one of "
-            f"{', '.join(family.models)}, or the path of a file with weights"
-        )
-
-
-def _require_device(potential: Potential, family: Family) -> None:
-    if potential.device == "auto":
-        return
-    if family.device_package == "jax":
-        raise errors.UserError(
-            f"{family.title} runs on the devices of JAX: leave '@{potential.device}' "
-            "out, and choose with JAX_PLATFORMS"
-        )
-    torch = importlib.import_module("torch")
-    try:
-        torch.zeros(1, device=potential.device)
-    except (RuntimeError, AssertionError) as error:
-        has = "and has CUDA" if torch.cuda.is_available() else "and has no CUDA here"
-        reason = str(error).split("\n")[0]
-        raise errors.UserError(
-            f"device {potential.device!r} cannot be used ({reason}); PyTorch "
-            f"{torch.__version__} is installed {has}: leave '@{potential.device}' "
-            "out, or install PyTorch for this device"
-        ) from error
-
-
-def _torch_device(device: str) -> str:
-    if device != "auto":
-        return device
-    torch = importlib.import_module("torch")
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _load_chgnet(model: str, device: str) -> ase_calculator.Calculator:
-    from chgnet.model import CHGNet, CHGNetCalculator  # type: ignore[import-not-found]
-
-    device = _torch_device(device)
-    if _is_path(model):
-        network = CHGNet.from_file(str(pathlib.Path(model).expanduser()))
-    else:
-        network = CHGNet.load(model_name=model, use_device=device, verbose=False)
-    # An atom without neighbours has an energy too: crystals that come apart are
-    # found by their volume.
-    return CHGNetCalculator(network, use_device=device, on_isolated_atoms="ignore")
-
-
-def _load_sevenn(model: str, device: str) -> ase_calculator.Calculator:
-    from sevenn import calculator  # type: ignore[import-not-found]
-
-    name, _, modal = model.partition("/")
-    if _is_path(model):
-        name, modal = str(pathlib.Path(model).expanduser()), ""
-    return calculator.SevenNetCalculator(
-        name, device=_torch_device(device), modal=modal or None
-    )
-
-
-def _load_mace(model: str, device: str) -> ase_calculator.Calculator:
-    from mace import calculators  # type: ignore[import-not-found]
-
-    # Its advice for relaxations, against float32 for dynamics.
-    return calculators.mace_mp(
-        model=str(pathlib.Path(model).expanduser()) if _is_path(model) else model,
-        device=_torch_device(device),
-        default_dtype="float64",
-    )
-
-
-def _load_orb(model: str, device: str) -> ase_calculator.Calculator:
-    from orb_models.forcefield import pretrained  # type: ignore[import-not-found]
-
-    build = pretrained.ORB_PRETRAINED_MODELS
-    kwargs: dict[str, Any] = {"device": _torch_device(device)}
-    name = model
-    if _is_path(model):
-        name = next(each for each in build if each in pathlib.Path(model).name)
-        kwargs["weights_path"] = str(pathlib.Path(model).expanduser())
-    loaded = build[name](**kwargs, precision="float32-highest")
-    # From release 0.6 on with what makes its graphs.
-    if isinstance(loaded, tuple):
-        from orb_models.forcefield.inference import (  # type: ignore[import-not-found]
-            calculator as with_adapter,
-        )
-
-        network, adapter = loaded
-        return with_adapter.ORBCalculator(network, adapter, device=kwargs["device"])
-    from orb_models.forcefield import calculator  # type: ignore[import-not-found]
-
-    return calculator.ORBCalculator(loaded, device=kwargs["device"])
-
-
-def _load_mattersim(model: str, device: str) -> ase_calculator.Calculator:
-    from mattersim import forcefield  # type: ignore[import-not-found]
-
-    path = str(pathlib.Path(model).expanduser()) if _is_path(model) else f"{model}.pth"
-    return forcefield.MatterSimCalculator(load_path=path, device=_torch_device(device))
-
-
-def _load_nequix(model: str, device: str) -> ase_calculator.Calculator:
-    from nequix import calculator  # type: ignore[import-not-found]
-
-    del device
-    build = calculator.NequixCalculator
-    where: dict[str, Any] = {"model_name": model}
-    if _is_path(model):
-        where = {"model_path": str(pathlib.Path(model).expanduser())}
-    if "backend" in inspect.signature(build).parameters:
-        where["backend"] = "jax"
-    return build(**where)
-
-
-def _load_matgl(model: str, device: str) -> ase_calculator.Calculator:
-    import matgl  # type: ignore[import-not-found]
-    from matgl.ext.ase import PESCalculator  # type: ignore[import-not-found]
-
-    # A path on disk would be looked for on the Hugging Face Hub if it is not there.
-    path = model
-    if _is_path(model):
-        path = str(pathlib.Path(model).expanduser())
-        if not pathlib.Path(path).is_dir():
-            raise errors.UserError(
-                f"'matgl:{model}': there is no folder {path}; expected one that a "
-                "potential was saved to, with model.json, model.pt and state.pt"
-            )
-    try:
-        potential = matgl.load_model(path)
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise errors.UserError(
-            f"matgl cannot load the potential {model!r}: {type(cause).__name__}: "
-            f"{' '.join(str(cause).split())}; expected the folder of a saved one, or a "
-            f"pretrained one's name, such as {next(iter(_MATGL_MODELS))}, for which "
-            "the network must be reachable"
-        ) from error
-    if not hasattr(potential, "calc_forces"):
-        raise errors.UserError(
-            f"matgl's {model!r} is a {type(potential).__name__}, which has no forces; "
-            "expected a potential: their names have -PES- in them"
-        )
-    if device != "auto":
-        potential = potential.to(device)
-    # Its default is GPa, with which ASE's cell filters go wrong by a factor of 160.
-    return PESCalculator(potential, stress_unit="eV/A3")
-
-
 # Of matgl 4, at https://huggingface.co/materialyze. Those of matgl 1 to 3, whose names
 # end in -PES, are not numerically valid in matgl 4 any more, say its release notes.
-_MATGL_MODELS = {
+MATGL_MODELS = {
     f"{network}-PES-MatPES-{functional}-2025.2{size}": Energies(dft)
     for network, size in (
         ("TensorNet", ""),
@@ -390,7 +192,6 @@ FAMILIES: Mapping[str, Family] = {
             "0.2.0": Energies(MP_PBE, corrected=True),
             "r2scan": Energies(MP_R2SCAN),
         },
-        load=_load_chgnet,
         carried=("0.3.0", "0.2.0", "r2scan"),
     ),
     "sevenn": Family(
@@ -404,8 +205,8 @@ FAMILIES: Mapping[str, Family] = {
             "7net-0": Energies(MP_PBE),
             "7net-0_11jul2024": Energies(MP_PBE),
             "7net-0_22may2024": Energies(MP_PBE),
-            "7net-mf-0/pbe": Energies(MP_PBE),
-            "7net-mf-0/r2scan": Energies(MP_R2SCAN),
+            "7net-mf-0/PBE": Energies(MP_PBE),
+            "7net-mf-0/R2SCAN": Energies(MP_R2SCAN),
             "7net-mf-ompa/mpa": Energies(MP_PBE),
             "7net-mf-ompa/omat24": Energies(OMAT_PBE),
             "7net-omat": Energies(OMAT_PBE),
@@ -415,7 +216,6 @@ FAMILIES: Mapping[str, Family] = {
             "7net-omni/matpes_r2scan": Energies(MATPES_R2SCAN),
             "7net-omni/mp_r2scan": Energies(MP_R2SCAN),
         },
-        load=_load_sevenn,
         carried=("7net-l3i5", "7net-0", "7net-0_22may2024"),
     ),
     "matgl": Family(
@@ -423,8 +223,7 @@ FAMILIES: Mapping[str, Family] = {
         package="matgl",
         install="pip install 'crystaljax[relax]' (the 'relax' extra)",
         default="",
-        models=_MATGL_MODELS,
-        load=_load_matgl,
+        models=MATGL_MODELS,
     ),
     "mace": Family(
         title="MACE",
@@ -443,7 +242,6 @@ FAMILIES: Mapping[str, Family] = {
             "mace-matpes-pbe-0": Energies(MATPES_PBE),
             "mace-matpes-r2scan-0": Energies(MATPES_R2SCAN),
         },
-        load=_load_mace,
     ),
     "orb": Family(
         title="Orb",
@@ -462,7 +260,6 @@ FAMILIES: Mapping[str, Family] = {
             "orb-v2": Energies(MP_PBE),
             "orb-mptraj-only-v2": Energies(MP_PBE),
         },
-        load=_load_orb,
     ),
     "mattersim": Family(
         title="MatterSim",
@@ -474,7 +271,6 @@ FAMILIES: Mapping[str, Family] = {
             "MatterSim-v1.0.0-1M": Energies(MP_PBE),
             "MatterSim-v1.0.0-5M": Energies(MP_PBE),
         },
-        load=_load_mattersim,
     ),
     "nequix": Family(
         title="Nequix",
@@ -489,7 +285,6 @@ FAMILIES: Mapping[str, Family] = {
             "nequix-oam-1": Energies(MP_PBE),
             "nequix-oam-1-pft": Energies(MP_PBE),
         },
-        load=_load_nequix,
         device_package="jax",
     ),
 }

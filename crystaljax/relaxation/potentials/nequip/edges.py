@@ -56,8 +56,9 @@ def pack(
         before: the graph before this; no larger than this one will be.
     """
     del num_sites
-    places, sites = [np.zeros(0)], [np.zeros(0)]
-    parts = [(np.zeros(0), np.zeros((0, _BLOCK)), np.zeros((0, _BLOCK, 3)))]
+    places: list[Any] = [np.zeros(0)]
+    sites: list[Any] = [np.zeros(0)]
+    parts: list[Any] = [(np.zeros(0), np.zeros((0, _BLOCK)), np.zeros((0, _BLOCK, 3)))]
     masks = [np.zeros((0, _BLOCK), bool)]
     num_nodes = 0
     for place, one in enumerate(lists):

@@ -42,8 +42,8 @@ def parse(text: str) -> dict[Irrep, int]:
     found: dict[Irrep, int] = {}
     for term in text.replace(" ", "").split("+"):
         match = _TERM.fullmatch(term)
-        irrep = match and (int(match[2]), 1 if match[3] == "e" else -1)
-        if match is None or irrep in found:
+        irrep = (int(match[2]), 1 if match[3] == "e" else -1) if match else None
+        if match is None or irrep is None or irrep in found:
             raise errors.UserError(
                 f"features {text!r}; expected something like '128x0e+64x1e', each once"
             )
