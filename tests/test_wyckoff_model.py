@@ -22,7 +22,7 @@ HALIDES, METALS = (9, 17, 35, 53), (3, 11, 19, 37, 55)
 
 def question(metal, halide, group, counts=(1, 1)):
     numbers = np.repeat([metal, halide], counts)
-    return wyckoff_model.question_of(numbers, 0.1 * (metal == 3), group)
+    return prototype_library.question_of(numbers, 0.1 * (metal == 3), group)
 
 
 @functools.cache
@@ -42,12 +42,14 @@ def trained():
 
 
 def test_questions_are_about_the_primitive_cell():
-    asked = wyckoff_model.question_of(np.array([8, 8, 8, 8, 22, 22, 0, 0]), 0.5, 136, 2)
+    asked = prototype_library.question_of(
+        np.array([8, 8, 8, 8, 22, 22, 0, 0]), 0.5, 136, 2
+    )
     assert asked.species == (22, 8)
     assert asked.counts == (1, 2)
     assert asked.formula == elements.reduced_formula(np.array([22, 8, 8]))
     with pytest.raises(ValueError, match="cannot be 4 primitive cells"):
-        wyckoff_model.question_of(np.array([8, 8, 8, 8, 22, 22]), 0.5, 136, 4)
+        prototype_library.question_of(np.array([8, 8, 8, 8, 22, 22]), 0.5, 136, 4)
 
 
 def test_assignment_and_orbits_there_and_back():
@@ -62,7 +64,9 @@ def test_assignment_and_orbits_there_and_back():
     )
     assignment = wyckoff_model.assignment_of(crystal)
     assert assignment == ((0,), (5,))
-    asked = wyckoff_model.question_of(orbits.expand(crystal).atomic_numbers, 0.0, 136)
+    asked = prototype_library.question_of(
+        orbits.expand(crystal).atomic_numbers, 0.0, 136
+    )
     numbers, positions = wyckoff_model.orbits_of(asked, assignment)
     np.testing.assert_array_equal(numbers, crystal.atomic_numbers)
     np.testing.assert_array_equal(positions, crystal.positions)

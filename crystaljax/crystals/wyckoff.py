@@ -62,8 +62,8 @@ class _Supply:
 @functools.cache
 def _load_table() -> tuple[tuple[Position, ...], ...]:
     table: list[list[Position]] = [[] for _ in range(symmetry.NUM_SPACE_GROUPS + 1)]
-    for number, *values in standard_groups.list_positions():
-        table[number].append(Position(*values))
+    for number, letter, multiplicity, freedom in standard_groups.list_positions():
+        table[number].append(Position(letter, multiplicity, freedom))
     return tuple(map(tuple, table))
 
 

@@ -35,10 +35,6 @@ _BATCH_SIZES = (64, 1024)
 Inputs = dict[str, Any]
 
 
-Question = prototype_library.Question
-question_of = prototype_library.question_of
-
-
 def assignment_of(crystal: orbits.OrbitCrystal) -> wyckoff_assignments.Assignment:
     """Which positions the species of a crystal fill, in the order of its species."""
     numbers = orbits.expand(crystal).atomic_numbers
@@ -49,7 +45,7 @@ def assignment_of(crystal: orbits.OrbitCrystal) -> wyckoff_assignments.Assignmen
 
 
 def orbits_of(
-    question: Question, assignment: wyckoff_assignments.Assignment
+    question: prototype_library.Question, assignment: wyckoff_assignments.Assignment
 ) -> tuple[np.ndarray, np.ndarray]:
     """Atomic numbers and positions of the orbits, as `standard_choice.choose` has."""
     numbers = [
@@ -69,7 +65,7 @@ def _mask(partial: wyckoff_assignments.Partial) -> Bool[np.ndarray, "27"]:
 
 def position_inputs(
     partial: wyckoff_assignments.Partial,
-    question: Question,
+    question: prototype_library.Question,
     shown: Sequence[wyckoff_assignments.Assignment],
     distances: np.ndarray,
 ) -> Inputs:
@@ -102,7 +98,7 @@ def position_inputs(
 
 
 def group_inputs(
-    question: Question,
+    question: prototype_library.Question,
     library: prototype_library.Library,
     without: prototype_library.Shares | None = None,
 ) -> Inputs:
@@ -118,7 +114,7 @@ def group_inputs(
 
 
 def energy_inputs(
-    question: Question,
+    question: prototype_library.Question,
     library: prototype_library.Library,
     without: prototype_library.Shares | None = None,
 ) -> Inputs:
@@ -140,7 +136,9 @@ def _possible_groups(counts: tuple[int, ...]) -> Bool[np.ndarray, "231"]:
     return np.append(False, wyckoff.find_feasible([counts], numbers)[0])
 
 
-def _species_inputs(question: Question, distances: np.ndarray) -> Inputs:
+def _species_inputs(
+    question: prototype_library.Question, distances: np.ndarray
+) -> Inputs:
     shown = slice(0, wyckoff_networks.NUM_ROLES)
     species = np.zeros(wyckoff_networks.NUM_ROLES, np.int32)
     counts = np.zeros(wyckoff_networks.NUM_ROLES, np.int32)
@@ -176,7 +174,7 @@ def stack(inputs: Sequence[Inputs]) -> Inputs:
 
 
 def steps_of(
-    question: Question,
+    question: prototype_library.Question,
     assignment: wyckoff_assignments.Assignment,
     library: prototype_library.Library,
     without: prototype_library.Shares | None = None,
@@ -266,7 +264,10 @@ class WyckoffModel:
         return np.log(np.maximum(np.concatenate(results), 1e-30))
 
     def likely_assignments(
-        self, questions: Sequence[Question], count: int, width: int = 64
+        self,
+        questions: Sequence[prototype_library.Question],
+        count: int,
+        width: int = 64,
     ) -> list[list[tuple[float, wyckoff_assignments.Assignment]]]:
         """The likeliest assignments of each question, with log probabilities.
 
@@ -325,12 +326,16 @@ class WyckoffModel:
                     done[number][key].append((logarithm, following.filled))
         return [_merge(found, count) for found in done]
 
-    def group_probabilities(self, questions: Sequence[Question]) -> np.ndarray:
+    def group_probabilities(
+        self, questions: Sequence[prototype_library.Question]
+    ) -> np.ndarray:
         """Logarithms of the probabilities of groups, (questions, 231)."""
         inputs = stack([group_inputs(each, self.library) for each in questions])
         return np.asarray(self._group_fn(self.group_params, inputs))
 
-    def likely_energies(self, questions: Sequence[Question]) -> np.ndarray:
+    def likely_energies(
+        self, questions: Sequence[prototype_library.Question]
+    ) -> np.ndarray:
         """Energies that the formulas are known to have, in the unit of `Question`."""
         inputs = stack([energy_inputs(each, self.library) for each in questions])
         return np.asarray(self._energy_fn(self.energy_params, inputs))

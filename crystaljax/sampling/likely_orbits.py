@@ -15,7 +15,6 @@ from jaxtyping import Integer
 from crystaljax.crystals import (
     elements,
     space_groups,
-    standard_groups,
     wyckoff,
     wyckoff_assignments,
 )
@@ -56,22 +55,17 @@ class Request:
 
         Multiplicities are those of the conventional cell, as tables have them.
         """
-        group = standard_groups.load_group(self.question.space_group)
-        symbol = space_groups.load_space_group_symbols()[self.question.space_group]
-        factor = _CENTRINGS[symbol[0]]
+        group = self.question.space_group
+        positions = wyckoff.load_positions(group)
+        factor = _CENTRINGS[space_groups.load_space_group_symbols()[group][0]]
         parts = []
         for number, filled in zip(self.question.species, self.assignment, strict=True):
             letters = "".join(
-                f"{group.positions[index].multiplicity * factor}{letter_of(index)}"
+                f"{positions[index].multiplicity * factor}{positions[index].letter}"
                 for index in filled
             )
             parts.append(f"{elements.symbol(number)}:{letters}")
         return " ".join(parts)
-
-
-def letter_of(position: int) -> str:
-    """Wyckoff letter of a position: a to z, then A."""
-    return "abcdefghijklmnopqrstuvwxyzA"[position]
 
 
 def find_question(

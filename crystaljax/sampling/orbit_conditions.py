@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crystaljax.crystals import elements, wyckoff_assignments
+from crystaljax.crystals import elements, wyckoff, wyckoff_assignments
 from crystaljax.models import prototype_library, scaling, wyckoff_model
 from crystaljax.sampling import conditions as conditions_lib
 from crystaljax.sampling import likely_orbits, orbit_generation
@@ -215,20 +215,19 @@ def parse_positions(
     Raises:
         UserError: unreadable, not of the formula, or not filled by its sites.
     """
+    positions = wyckoff.load_positions(question.space_group)
+    known = {position.letter: index for index, position in enumerate(positions)}
     given: dict[str, tuple[int, ...]] = {}
     for part in text.replace(",", " ").split():
         symbol, colon, letters = part.partition(":")
-        indices = [
-            "abcdefghijklmnopqrstuvwxyzA".find(letter)
-            for letter in letters
-            if not letter.isdigit()
-        ]
-        if not (symbol and colon and indices) or min(indices) < 0 or symbol in given:
+        indices = [known.get(each) for each in letters if not each.isdigit()]
+        if not (symbol and colon and indices) or None in indices or symbol in given:
             raise errors.UserError(
                 f"positions {text!r}: cannot read {part!r}; expected each element once "
-                "with letters, such as Ta:a B:d"
+                f"with letters of space group {question.space_group} ("
+                f"{', '.join(known)}), such as Ta:a B:d"
             )
-        given[symbol] = tuple(sorted(indices))
+        given[symbol] = tuple(sorted(i for i in indices if i is not None))
     wanted = [elements.symbol(number) for number in question.species]
     if set(given) != set(wanted):
         raise errors.UserError(
@@ -241,17 +240,18 @@ def parse_positions(
 
 
 def _require_filled(assignment, question, text, symbols) -> None:
+    positions = wyckoff.load_positions(question.space_group)
     partial = wyckoff_assignments.begin(question.space_group, question.counts)
     for filled, count, symbol in zip(assignment, question.counts, symbols, strict=True):
         for index in filled:
             if index not in wyckoff_assignments.options(partial):
                 possible = ", ".join(
-                    likely_orbits.letter_of(each)
+                    positions[each].letter
                     for each in wyckoff_assignments.options(partial)
                 )
                 raise errors.UserError(
                     f"positions {text!r}: {symbol} cannot fill "
-                    f"{likely_orbits.letter_of(index)} of space group "
+                    f"{positions[index].letter} of space group "
                     f"{question.space_group} here, with {count} sites in the primitive "
                     f"cell; expected {possible or 'no more positions'}"
                 )

@@ -58,7 +58,7 @@ def examples_of(
         crystal = table.crystal(index)
         sites = slice(dataset.offsets[index], dataset.offsets[index + 1])
         energy = (float(dataset.formation_energy[index]) - energy_mean) / energy_scale
-        question = wyckoff_model.question_of(
+        question = prototype_library.question_of(
             np.asarray(dataset.atomic_numbers[sites]),
             energy,
             crystal.space_group,
@@ -146,7 +146,7 @@ def train(
             return None
         # The group is what is asked for.
         questions = [
-            wyckoff_model.Question(each.species, each.counts, each.energy)
+            prototype_library.Question(each.species, each.counts, each.energy)
             for each, _ in examples
         ]
         inputs = [
