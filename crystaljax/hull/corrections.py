@@ -9,7 +9,7 @@ for oxygen and sulfur on bonds between two of them. Elements have none.
 
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -70,41 +70,6 @@ def mp2020_correction(crystal: structure.Crystal) -> float:
     return _adjustment(entry, check_potentials=False) / crystal.num_sites
 
 
-def correction_of_run(
-    crystal: structure.Crystal,
-    run_type: str,
-    hubbards: Mapping[str, float],
-    potentials: Sequence[str],
-) -> float:
-    """What MP2020 adds to the energy of a run of VASP, eV/atom.
-
-    Args:
-        crystal: as relaxed.
-        run_type: of pymatgen, "GGA" or "GGA+U".
-        hubbards: U by symbol, eV, those above zero.
-        potentials: TITELs of the POTCARs, such as "PAW_PBE Ta_pv 07Sep2000".
-
-    Raises:
-        ValueError: functional, U or POTCARs are not those of ``MPRelaxSet``, which the
-            scheme was fitted to; the message says which.
-    """
-    parameters = {
-        "run_type": run_type,
-        "hubbards": dict(hubbards),
-        "potcar_symbols": [str(title) for title in potentials],
-    }
-    pymatgen_structure = bridge.to_pymatgen(crystal)
-    entry = ComputedStructureEntry(pymatgen_structure, 0.0, parameters=parameters)
-    composition = pymatgen_structure.composition
-    expected = hubbards_of_scheme(composition)
-    if run_type in ("GGA", "GGA+U") and dict(hubbards) != expected:
-        raise errors.UserError(
-            f"U is {_list_hubbards(hubbards)}, and {_list_hubbards(expected)} in "
-            "MPRelaxSet"
-        )
-    return _adjustment(entry, check_potentials=True) / crystal.num_sites
-
-
 def correct_entry(
     item: Mapping[str, Any], entry_id: str, crystal: structure.Crystal | None = None
 ) -> float:
@@ -162,9 +127,3 @@ def _adjustment(entry: ComputedEntry, *, check_potentials: bool) -> float:
     if not np.isfinite(total):
         raise errors.UserError(f"{NAME} gives {total}; expected a finite energy")
     return float(total)
-
-
-def _list_hubbards(values: Mapping[str, float]) -> str:
-    if not values:
-        return "none"
-    return ", ".join(f"{symbol} {u:g} eV" for symbol, u in sorted(values.items()))

@@ -128,7 +128,7 @@ def _read_words(*places: Mapping[str, Any]) -> dict[str, str]:
         functional = _mapping(place.get("pseudo_potential")).get("functional")
         titles += [str(functional)] if functional else []
     if titles:
-        kinds = {_POTENTIALS.get(each.upper(), each.upper()) for each in titles}
+        kinds = {_POTENTIALS.get(each.upper()) or each.upper() for each in titles}
         words["potentials"] = " and ".join(sorted(kinds))
     return words
 
