@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     import crystaljax.sampling.conditions
+    import crystaljax.sampling.requested_energies
     import crystaljax.sampling.requests
     import crystaljax.sampling.samples
 
@@ -219,7 +220,6 @@ def _request_orbits(
     from crystaljax.models import build, scaling, wyckoff_files
     from crystaljax.sampling import (
         conditions,
-        formulas,
         orbit_conditions,
         requested_energies,
         requests,
@@ -227,45 +227,34 @@ def _request_orbits(
     from crystaljax.training import runs
 
     shape = build.orbit_shapes(config)[-1]
-    cells = formulas.expand_formulas(
-        options.formulas,
-        options.chemical_systems,
-        formula_units=options.formula_units,
-        max_atoms=options.max_atoms,
-    )
-    for formula in cells:
-        # Larger cells may be several primitive ones.
-        conditions.check_formula(formula, vocabulary, 4 * shape[1])
+    # Larger cells may be several primitive ones.
+    cells = _cells(options, vocabulary, 4 * shape[1])
     model = wyckoff_files.load(workdir / runs.POSITIONS, runs.REMEDY)
     scale = scaling.load_scaling(workdir / "scaling.json")
-    notes: list[str] = []
-    above_hull = None
     if options.energies == orbit_conditions.LOW:
+        if options.hull is not None:
+            raise errors.UserError(
+                f"hull={options.hull} is given, but energies are left to the model; "
+                "name them, such as --energies=hull:hull+0.1:0.05"
+            )
         values = orbit_conditions.low_energies(model, scale, cells)
+        energies = requested_energies.FormulaEnergies(values, None, [])
     else:
-        resolved = requested_energies.resolve_energies(
-            _text(options.energies),
-            cells,
-            vocabulary,
-            hull_spec=options.hull,
-            hull_energy_model=options.hull_energy_model,
-        )
-        values, above_hull = resolved.values, resolved.above_hull
-        notes += resolved.notes
+        energies = _energies(options, cells, vocabulary)
     groups = None
     if options.space_groups != orbit_conditions.LIKELY:
         groups = conditions.parse_space_groups(_text(options.space_groups), vocabulary)
     wanted = orbit_conditions.Wanted(
         formulas=cells,
         space_groups=groups,
-        energies=values,
-        above_hull=above_hull,
+        energies=energies.values,
+        above_hull=energies.above_hull,
         num_samples=options.num_samples,
         wyckoff=options.wyckoff,
         seed=options.seed,
     )
     asked = orbit_conditions.ask(model, scale, wanted, shape)
-    notes += asked.notes
+    notes = energies.notes + asked.notes
     return requests.Request(
         workdir=workdir,
         config=config,
@@ -286,28 +275,15 @@ def _ask(
     "crystaljax.sampling.conditions.Conditions", dict[str, "np.ndarray"], list[str]
 ]:
     """Conditions, further columns of the table, and notes."""
-    from crystaljax.sampling import conditions, formulas, requested_energies
+    from crystaljax.sampling import conditions
 
-    cells = formulas.expand_formulas(
-        options.formulas,
-        options.chemical_systems,
-        formula_units=options.formula_units,
-        max_atoms=options.max_atoms,
-    )
-    for formula in cells:
-        conditions.check_formula(formula, vocabulary, sites)
+    cells = _cells(options, vocabulary, sites)
     space_groups = conditions.parse_space_groups(
         _text(options.space_groups), vocabulary
     )
     feasibility = conditions.judge_feasibility(cells, space_groups, options.infeasible)
     wanted = feasibility.wanted
-    resolved = requested_energies.resolve_energies(
-        _text(options.energies),
-        cells,
-        vocabulary,
-        hull_spec=options.hull,
-        hull_energy_model=options.hull_energy_model,
-    )
+    resolved = _energies(options, cells, vocabulary)
     num_samples = options.num_samples
     asked = conditions.combine(
         cells, space_groups, resolved.values, num_samples, sites, wanted=wanted
@@ -319,6 +295,37 @@ def _ask(
         columns["requested_energy_above_hull"] = above.repeat(num_samples)
     notes = feasibility.notes + resolved.notes
     return asked, columns, notes + conditions.outside_training(asked, vocabulary)
+
+
+def _cells(
+    options: SampleOptions, vocabulary: dict[str, Any], max_sites: int
+) -> list[str]:
+    """Formulas of the cells that are asked for, all of which the model can make."""
+    from crystaljax.sampling import conditions, formulas
+
+    cells = formulas.expand_formulas(
+        options.formulas,
+        options.chemical_systems,
+        formula_units=options.formula_units,
+        max_atoms=options.max_atoms,
+    )
+    for formula in cells:
+        conditions.check_formula(formula, vocabulary, max_sites)
+    return cells
+
+
+def _energies(
+    options: SampleOptions, cells: list[str], vocabulary: dict[str, Any]
+) -> "crystaljax.sampling.requested_energies.FormulaEnergies":
+    from crystaljax.sampling import requested_energies
+
+    return requested_energies.resolve_energies(
+        _text(options.energies),
+        cells,
+        vocabulary,
+        hull_spec=options.hull,
+        hull_energy_model=options.hull_energy_model,
+    )
 
 
 def _wording(options: SampleOptions) -> dict[str, Any]:

@@ -113,6 +113,7 @@ def test_groups_energies_and_positions_may_be_named(run):
         ({"space_groups": "225", "formulas": ("Cu5Au1",)}, "cells of .* sites"),
         ({"wyckoff": "Au:a Cu:c", "formulas": ("Cu3Au1",)}, "name it with --space_g"),
         ({"draws": 2}, "one draw a sample"),
+        ({"hull": "builtin"}, "energies are left to the model; name them"),
         ({"sampler": "heun"}, "sampled by 'euler'"),
         ({"formulas": ("Fe1",)}, "Fe, which the training"),
         ({"formulas": ("Cu99",)}, "99 sites, but the model holds"),
