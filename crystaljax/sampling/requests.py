@@ -319,6 +319,8 @@ def _report(num_samples: int, num_kept: int, seconds: float, output: Any) -> str
         whose = f"process {jax.process_index()} of {jax.process_count()}: "
     if num_kept == num_samples:
         return f"{whose}all {num_samples} crystals are in {output} already"
-    made = f"{whose}{num_samples - num_kept} crystals in {seconds:.1f} s, start-up"
+    num_made = num_samples - num_kept
+    plural = "" if num_made == 1 else "s"
+    made = f"{whose}{num_made} crystal{plural} in {seconds:.1f} s, start-up"
     kept = f", {num_kept} were there already" if num_kept else ""
     return f"{made} and writing included, in {output}{kept}"
