@@ -34,6 +34,10 @@ _CONFIGS = (
 )
 
 
+# Characters of a flag's name: no flag is nearly as long.
+_LONGEST_FLAG = 100
+
+
 @dataclasses.dataclass(frozen=True)
 class Command:
     """A command of the package.
@@ -125,6 +129,13 @@ def parse(command: Command, arguments: Sequence[str]) -> list[Any] | None:
     for name in ("helpfull", "helpshort"):
         flags.DEFINE_alias(name, "help", flag_values=values)
     arguments = values.read_flags_from_files(list(arguments))
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if name.startswith("-") and len(name) > _LONGEST_FLAG:
+            # Absl would look for the nearest of all flags, ever deeper.
+            raise errors.UserError(
+                f"unknown flag {name[:40]!r}…; --help shows all flags"
+            )
     for old, new in command.renamed.items():
         if any(re.match(rf"--?{old}(=|$)", argument) for argument in arguments):
             raise errors.UserError(f"--{old} is called --{new} now")

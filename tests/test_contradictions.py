@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import vasprun_xml
 
-from crystaljax.crystals import bridge, inputs, structure, structure_files
+from crystaljax import command_line, prepare
+from crystaljax.crystals import (
+    bridge,
+    inputs,
+    space_groups,
+    structure,
+    structure_files,
+)
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import (
     aflow_csv,
@@ -252,6 +259,30 @@ def test_a_screening_against_its_table(tmp_path):
     assert not items[0].problem and "the sites make Au1Cu3" in items[1].problem
 
 
+def test_a_screening_whose_last_candidate_is_cut_off(tmp_path):
+    names = ["a", "b"]
+    table = {"name": names, "formula": ["Ag1Cu3", "Au1Cu3"], "rank": [1, 2]}
+    structure_files.write_table(tmp_path / "screening.parquet", table)
+    path = tmp_path / "candidates.extxyz"
+    structure_files.write_extxyz(path, [CU3AU] * 2, [{"name": name} for name in names])
+    # Its name is lost with it: the others are compared with the table all the same.
+    path.write_bytes(path.read_bytes()[:-30])
+    first, last = handover.read_items(tmp_path)
+    assert (first.name, first.row["rank"]) == ("a", 1)
+    assert "the sites make Au1Cu3" in first.problem
+    assert "not readable" in last.problem
+
+
+@pytest.mark.parametrize("rank", ["Properties", float("inf"), True, -3, None])
+def test_ranks_that_are_none_are_places(tmp_path, rank):
+    infos = [{"name": "a", "rank": rank}, {"name": "b", "rank": 2}]
+    infos = [{k: v for k, v in info.items() if v is not None} for info in infos]
+    structure_files.write_extxyz(tmp_path / "x.extxyz", [CU3AU] * 2, infos)
+    items = handover.read_items(tmp_path / "x.extxyz")
+    assert sorted(each.name for each in items) == ["a", "b"]
+    assert len({each.stem for each in items}) == 2
+
+
 def test_data_sets_described_in_no_text(tmp_path):
     for content in (b'{"version": \xff}', b"[" * 100_000, b'{"table": 3}'):
         (tmp_path / "dataset.json").write_bytes(content)
@@ -321,6 +352,36 @@ def test_hulls_of_one_kind(tmp_path, one, other, is_one):
         return
     with pytest.raises(ValueError, match="one hull has one: split the file"):
         hull_entries.read_entries(str(path), energy_model="x")
+
+
+def test_names_that_are_no_species_are_named(tmp_path):
+    made = {"composition": {"Au": 1.0, "Cu_": 3.0}, "energy": -15.5, "entry_id": "e"}
+    (tmp_path / "x.json").write_text(json.dumps([made]))
+    with pytest.raises(ValueError, match="a name is no element"):
+        hull_entries.read_entries(str(tmp_path / "x.json"), energy_model="x")
+
+
+def test_an_ase_database_whose_schema_is_no_text(tmp_path):
+    path = tmp_path / "x.db"
+    with ase.db.connect(path) as database:
+        database.write(bridge.to_ase(CU3AU), e=-0.1)
+    content = path.read_bytes()
+    assert b"CREATE TABLE systems" in content
+    path.write_bytes(
+        content.replace(b"CREATE TABLE systems", b"CREATE T\xe9BLE systems")
+    )
+    with pytest.raises(ValueError, match="damaged or no ASE database"):
+        parse(ase_db.AseDb(str(path), "e"))
+
+
+def test_flags_and_numbers_of_any_length():
+    with pytest.raises(ValueError, match="does not exist") as raised:
+        space_groups.parse_space_groups("9" * 5000)
+    assert len(str(raised.value)) < 200
+    assert space_groups.parse_space_groups("0225") == [225]
+    with pytest.raises(ValueError, match="unknown flag") as raised:
+        command_line.parse(prepare.COMMAND, ["--n" + "A" * 5000])
+    assert len(str(raised.value)) < 200
 
 
 def test_ranges_are_plain_numbers():

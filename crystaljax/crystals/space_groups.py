@@ -111,15 +111,17 @@ def _parse_space_group(entry: str) -> int:
         number = _numbers_by_symbol().get(_normalise(entry))
         if number is None:
             raise errors.UserError(
-                f"unknown space-group symbol {entry!r}; expected a short "
+                f"unknown space-group symbol {entry[:40]!r}; expected a short "
                 "Hermann-Mauguin symbol such as 'Fm-3m' or 'P6_3/mmc', or a number "
                 "from 1 to 230"
             )
         return number
-    if entry.isdecimal() and 1 <= int(entry) <= NUM_SPACE_GROUPS:
-        return int(entry)
+    # Python refuses to make numbers of thousands of digits.
+    digits = entry.lstrip("0") if entry.isdecimal() else ""
+    if 1 <= len(digits) <= 3 and int(digits) <= NUM_SPACE_GROUPS:
+        return int(digits)
     raise errors.UserError(
-        f"space group {entry!r} does not exist; expected a number from 1 to "
+        f"space group {entry[:40]!r} does not exist; expected a number from 1 to "
         f"{NUM_SPACE_GROUPS}, or a symbol such as 'Fm-3m'"
     )
 

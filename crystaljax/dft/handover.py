@@ -117,9 +117,7 @@ def read_items(
             f"none of the {len(rows)} candidates in {path} is left; raise "
             "--max_above_hull, or pass --nonew_only"
         )
-    ranks = {
-        i: int(rows[i].get(columns.RANK) or place) for place, i in enumerate(order, 1)
-    }
+    ranks = {i: _rank(rows[i], place) for place, i in enumerate(order, 1)}
     digits = max(3, len(str(max(ranks.values()))))
     used: set[str] = set()
     return [
@@ -162,13 +160,14 @@ def _rows(
                 for values in zip(*found_columns.values(), strict=True)
             )
         }
-        if by_name.keys() >= set(found.names):
-            return [by_name[name] for name in found.names]
-    rows = columns.rename_former(found.table())
-    return [
-        dict(zip(rows, values, strict=True))
-        for values in zip(*rows.values(), strict=True)
-    ]
+    else:
+        by_name = {}
+    own = columns.rename_former(found.table())
+    rows = (
+        dict(zip(own, values, strict=True))
+        for values in zip(*own.values(), strict=True)
+    )
+    return [by_name.get(name, row) for name, row in zip(found.names, rows, strict=True)]
 
 
 def _find_generated(
@@ -207,6 +206,13 @@ def _find_generated(
 
 def _sites(formula: str) -> dict[str, int]:
     return elements.parse_formula(formula)
+
+
+def _rank(row: Mapping[str, Any], place: int) -> int:
+    """Rank by the table; the place among the others where it says none."""
+    rank = row.get(columns.RANK)
+    is_number = isinstance(rank, int | float) and not isinstance(rank, bool)
+    return int(rank) if is_number and 1 <= rank < 1e9 else place
 
 
 def _order(rows: Sequence[Mapping[str, Any]]) -> list[int]:

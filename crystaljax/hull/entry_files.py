@@ -279,7 +279,14 @@ def _parse_composition(amounts: dict[str, Any] | str) -> Composition:
     for name, amount in amounts.items():
         if numbers.parse_finite(amount) < 0:
             raise errors.UserError(f"{amount} of {name}")
-    composition = Composition(amounts).element_composition
+    try:
+        composition = Composition(amounts).element_composition
+    except IndexError as error:
+        # Of names that are no species.
+        raise errors.UserError(
+            f"composition {str(dict(amounts))[:80]}: a name is no element; expected "
+            "symbols and amounts"
+        ) from error
     for element in composition.elements:
         # A dummy such as X is none.
         elements.atomic_number(element.symbol)

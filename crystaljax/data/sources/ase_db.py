@@ -132,7 +132,8 @@ def _read_sqlite(path: pathlib.Path) -> Iterator[AseRow | record.Failure]:
             )
             for row in rows:
                 yield AseRow(str(row[0]), row)
-        except sqlite3.Error as error:
+        # Its own texts, such as names of tables, are not UTF-8 either.
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise errors.UserError(
                 f"{path} is damaged or no ASE database ({error}); make it again, or "
                 "check it with: ase db"
