@@ -1,9 +1,12 @@
 """CIFs are read for what they say, or refused with both values."""
 
+import re
+
 import numpy as np
 import pytest
 import spglib
 from pymatgen.core import Lattice, Structure
+from pymatgen.io.cif import CifWriter
 
 from crystaljax.crystals import (
     cif,
@@ -216,6 +219,28 @@ def test_what_means_the_same_is_read_as_the_same(edits):
 )
 def test_formulas_of_files(text, counts):
     assert stated_formulas.parse_formula(text) == counts
+
+
+@pytest.mark.parametrize("symbols", [["N"], ["O"] * 5, ["Li", "O"] * 5, ["H"] * 3])
+def test_halves_of_molecules_as_pymatgen_counts_them(symbols):
+    # It writes Z = 0 for one N, and 2 for O5.
+    coords = np.random.default_rng(0).random((len(symbols), 3))
+    made = Structure(Lattice.cubic(6), symbols, coords)
+    found = cif.parse_cif(str(CifWriter(made)))
+    assert len(found.atomic_numbers) == len(symbols)
+    wrong = re.sub(r"(_units_Z +)\d", r"\g<1>7", str(CifWriter(made)))
+    refuse(wrong, _FORMULA, "the file says 7 formula units")
+
+
+def test_zero_says_nothing():
+    for number in ("0", "0.0"):
+        assert formula(edit(("units_Z 1", f"units_Z {number}"))) == "Au1Cu3"
+    refuse(edit(("units_Z 1", "units_Z -1")), _FORMULA, "expected a positive number")
+    zero = edit(("units_Z 1", "units_Z 0"), ("Cu Cu3 0.5 0.5 0 1\n", ""))
+    refuse(zero, _FORMULA, "Au1Cu2")
+    assert formula(edit(("Tables_number 1", "Tables_number 0"))) == "Au1Cu3"
+    assert formula(build([("Au", 0, 0, 0)], formula="Au", number="0")) == "Au1"
+    refuse(build([("Au", 0, 0, 0)], number="0"), "symmetry not said or not known")
 
 
 def test_numbers_beyond_all_bounds_are_refused():

@@ -456,9 +456,9 @@ def test_labels(tmp_path):
         tmp_path / "x.csv", ["a,-1.5,225", "b,oops,", "a,-1.5,225", "c"]
     )
     found = labels.read_labels(path, "material_id", "formation_energy_per_atom", "sg")
-    assert found == {"a": ("-1.5", "225"), "b": ("oops", "")}
+    assert found == {"a": ("-1.5", "225", ()), "b": ("oops", "", ())}
     without = labels.read_labels(path, "material_id", "formation_energy_per_atom")
-    assert without["a"] == ("-1.5", None)
+    assert without["a"] == ("-1.5", None, ())
     with pytest.raises(ValueError, match=r"no column 'id'.*material_id, formation"):
         labels.read_labels(path, "id", "formation_energy_per_atom")
     write_labels(tmp_path / "x.csv", ["a,-1.5,225", "a,-1.6,225"])

@@ -112,7 +112,8 @@ def _read_lattice(block: cif_tags.Block) -> Float[np.ndarray, "3 3"]:
 
 def _read_stated(block: cif_tags.Block) -> stated_formulas.Stated | None:
     """What the file says of its composition; None if it says nothing."""
-    num_units = block.number(_NUM_UNITS)
+    # 0 says nothing: pymatgen writes it for half a molecule, such as one N in a cell.
+    num_units = block.number(_NUM_UNITS) or None
     if num_units is not None and not num_units > 0:
         raise refusals.RefusedError(
             f"{_NUM_UNITS} is {num_units:g}; expected a positive number", _FORMULA

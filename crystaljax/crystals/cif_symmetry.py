@@ -165,6 +165,9 @@ def _resolve(
 def _only_number(numbers: tuple[tuple[str, str], ...]) -> int | None:
     found = set()
     for tag, text in numbers:
+        # No group has it: programs write it where they do not know.
+        if text == "0":
+            continue
         if not (text.isdecimal() and len(text) < 4 and 1 <= int(text) <= 230):
             raise refusals.RefusedError(
                 f"{tag} is {text[:40]!r}; expected a number from 1 to 230", _UNKNOWN

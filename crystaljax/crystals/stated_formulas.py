@@ -40,6 +40,9 @@ _ATOMIC_NUMBERS = frozenset(range(1, elements.NUM_ELEMENTS + 1))
 _VOLUME_TOLERANCE = 0.01
 _ATOMS = {"D": "H"}
 _KNOWN = frozenset(elements.SYMBOLS)
+# pymatgen counts these in pairs, O5 as 2.5 of O2, and writes Z without the half.
+_PAIRED = frozenset(("H", "N", "O", "F", "Cl"))
+_PAIRED_WITH_O = frozenset(("H", "Li", "Na", "K", "Rb", "Cs"))
 # Fractional counts are rounded by a file as it likes; others are exact.
 _ROUNDING = 0.02
 
@@ -84,7 +87,19 @@ def find_contradiction(stated: Stated, counts: Mapping[str, int]) -> str:
     if _agree(stated.counts, counts, units):
         return ""
     divides = all(count % units == 0 for count in counts.values())
-    return "" if divides and _agree(stated.counts, counts, 1.0) else problem
+    is_of_cell = divides or units == _count_pairs(counts)
+    return "" if is_of_cell and _agree(stated.counts, counts, 1.0) else problem
+
+
+def _count_pairs(counts: Mapping[str, int]) -> int:
+    """Whole molecules that pymatgen counts in a cell of X or XO; 0 for others."""
+    if len(set(counts.values())) > 1:
+        return 0
+    names = frozenset(counts)
+    is_paired = len(names) == 1 and names <= _PAIRED
+    if not is_paired and not (len(names) == 2 and names - {"O"} <= _PAIRED_WITH_O):
+        return 0
+    return next(iter(counts.values())) // 2
 
 
 def require_formula(text: object, atomic_numbers: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from crystaljax.crystals import (
     validity,
 )
 from crystaljax.data import columnar, staging
-from crystaljax.data.sources import record
+from crystaljax.data.sources import levels_of_theory, record
 from crystaljax.system import errors, interruption, workers
 
 # Rows that a worker takes at a time: few at first, so that a short file keeps all
@@ -28,6 +28,8 @@ _LAST_CHUNK_ROWS = 1024
 _NUM_EXAMPLES = 3
 # At most this much work is done again after an interruption.
 _SECONDS_BETWEEN_COMMITS = 10.0
+# How energies were computed: key → value → what says it first, in words.
+_Levels = dict[str, dict[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,7 @@ class _Chunk:
     num_rows: int
     failures: list[record.Failure]
     num_space_groups_found: int
+    levels: _Levels
 
 
 def read_source(
@@ -91,12 +94,15 @@ def read_source(
 
     Raises:
         FileNotFoundError: the input is missing.
-        ValueError: the input as a whole is not what the source reads.
+        ValueError: the input as a whole is not what the source reads, or its energies
+            were computed in several ways.
     """
     progress = stage.progress
     if not progress:
         progress |= {"num_rows": 0, "num_space_groups_found": 0, "is_complete": False}
         progress |= {"failed": {}, "left_out": {}}
+    # Rows that are there already may be of several.
+    _require_one_level(progress)
     if not progress["is_complete"]:
         _read_rest(source, form, stage, num_workers, show_progress)
     return Reading(
@@ -136,6 +142,7 @@ def _read_rest(
                 stage.files.append(chunk.columns)
                 _count(progress, chunk)
             bar.update(chunk.num_rows)
+            _require_one_level(progress)
             if time.monotonic() - committed > _SECONDS_BETWEEN_COMMITS:
                 stage.commit()
                 committed = time.monotonic()
@@ -155,6 +162,9 @@ def _progress_bar(progress: dict[str, Any], show_progress: bool) -> tqdm.tqdm:
 def _count(progress: dict[str, Any], chunk: _Chunk) -> None:
     progress["num_rows"] += chunk.num_rows
     progress["num_space_groups_found"] += chunk.num_space_groups_found
+    levels: _Levels = progress.setdefault("levels", {})
+    for key, values in chunk.levels.items():
+        levels[key] = values | levels.get(key, {})
     for failure in chunk.failures:
         if failure.is_rule:
             left_out = progress["left_out"]
@@ -166,6 +176,27 @@ def _count(progress: dict[str, Any], chunk: _Chunk) -> None:
         entry["count"] += 1
         if len(entry["examples"]) < _NUM_EXAMPLES:
             entry["examples"].append({"id": failure.id, "detail": failure.detail})
+
+
+def _require_one_level(progress: dict[str, Any]) -> None:
+    """Raises ValueError where rows say of their energies what others do not."""
+    for key, told in progress.get("levels", {}).items():
+        if len(told) > 1:
+            raise errors.UserError(
+                f"the input holds energies of {len(told)} kinds by their {key!r}: "
+                f"{'; '.join(told.values())}; a data set has one: split the input"
+            )
+
+
+def _find_levels(records: Iterable[record.Record]) -> _Levels:
+    levels: _Levels = {}
+    for each in records:
+        for key, value in each.level.items():
+            values = levels.setdefault(key, {})
+            name = levels_of_theory.normalize(value)
+            if name not in values:
+                values[name] = f"{each.id!r} has {value[:60]}"
+    return levels
 
 
 def canonical_records(
@@ -229,12 +260,14 @@ def _process_rows(
         else:
             parsed.append(result)
     records: list[record.Record] = []
+    used: list[record.Record] = []
     num_found = 0
     for before, result in zip(parsed, _canonical_or_not(parsed, form), strict=True):
         if isinstance(result, record.Failure):
             failures.append(result)
         else:
             records.append(result)
+            used.append(before)
             num_found += before.space_group is None
     columns = columnar.columns_from_crystals(
         [one.id for one in records],
@@ -244,7 +277,7 @@ def _process_rows(
         [one.space_group or 0 for one in records],
         [one.formation_energy or 0.0 for one in records],
     )
-    return _Chunk(columns, len(rows), failures, num_found)
+    return _Chunk(columns, len(rows), failures, num_found, _find_levels(used))
 
 
 def _canonical_or_not(

@@ -12,21 +12,13 @@ from typing import Any
 
 from pymatgen.core import Element
 
+from crystaljax.data.sources import levels_of_theory
 from crystaljax.system import errors
 
 # The Materials Project's ids of entries end in the run type where there are several.
 _TYPE_IN_ID = re.compile(r"[-_](GGA|GGA\+U|R2SCAN|SCAN|PBESOL|HSE)$", re.IGNORECASE)
 _MP_ID = re.compile(r"(mp|mvc)-\d+")
 _MP2020 = "MaterialsProject2020Compatibility"
-# The same under two names.
-_SYNONYMS = {"PBE": "GGA", "GGA_PBE": "GGA", "HSE": "HSE06"}
-# Other keys under which entries say how they were computed.
-_WORDS = (
-    *("functional", "xc", "xc_functional", "level_of_theory", "dft_type"),
-    *("thermo_type", "calculator"),
-)
-# First words of the titles of potentials.
-_POTENTIALS = {"PAW_PBE": "PBE", "PAW_GGA": "PW91", "PAW": "LDA"}
 _FAMILIES = (
     ("MP2020", _MP2020),
     ("MP GGA(+U)/R2SCAN", "MaterialsProjectDFTMixingScheme"),
@@ -80,18 +72,14 @@ def read_scheme(item: Mapping[str, Any], entry_id: str) -> Scheme:
         ValueError: the entry says two things.
     """
     parameters, data = (_mapping(item.get(key)) for key in ("parameters", "data"))
-    types = {
-        _normalize(str(place["run_type"])): None
-        for place in (parameters, data, item)
-        if place.get("run_type")
-    }
+    types = levels_of_theory.read_run_types(parameters, data, item)
     if len(types) > 1:
         raise errors.UserError(
             f"entry {entry_id!r} has the run types {' and '.join(types)}; expected one"
         )
     run_type = next(iter(types), "")
     if not run_type and (match := _TYPE_IN_ID.search(entry_id)):
-        run_type = _normalize(match[1])
+        run_type = levels_of_theory.normalize(match[1])
     functional, _, _ = run_type.partition("+U")
     values = parameters.get("hubbards") or data.get("hubbards") or {}
     hubbards: dict[str, float] | None = {
@@ -107,30 +95,8 @@ def read_scheme(item: Mapping[str, Any], entry_id: str) -> Scheme:
     names = [str(_mapping(each).get("name") or "") for each in adjustments]
     families = {_family(_mapping(each)) for each in adjustments} - {""}
     joins = any("mixing" in name or "Advanced" in name for name in names)
-    words = _read_words(parameters, data, item)
+    words = levels_of_theory.read_words(parameters, data, item)
     return Scheme(functional, hubbards, frozenset(families), joins, words)
-
-
-def _read_words(*places: Mapping[str, Any]) -> dict[str, str]:
-    words: dict[str, str] = {}
-    for key in _WORDS:
-        found = [place[key] for place in places if place.get(key)]
-        if found:
-            words[key] = str(found[0])
-    titles = []
-    for place in places:
-        for key in ("potcar_spec", "potcar_symbols"):
-            specs = place.get(key)
-            for spec in specs if isinstance(specs, list) else ():
-                title = str(_mapping(spec).get("titel", spec))
-                # "PAW_PBE Cu 05Jan2001"; a symbol alone says nothing.
-                titles += title.split()[:1] if " " in title.strip() else []
-        functional = _mapping(place.get("pseudo_potential")).get("functional")
-        titles += [str(functional)] if functional else []
-    if titles:
-        kinds = {_POTENTIALS.get(each.upper()) or each.upper() for each in titles}
-        words["potentials"] = " and ".join(sorted(kinds))
-    return words
 
 
 def is_of_mp(item: Mapping[str, Any], scheme: Scheme) -> bool:
@@ -182,7 +148,9 @@ def _require_same_words(entries: Sequence[Computed], path: str) -> None:
     for entry in entries:
         for key, value in entry.scheme.words.items():
             told = f"{entry.id!r} has {value[:60]}"
-            first.setdefault(key, {}).setdefault(_normalize(value), told)
+            first.setdefault(key, {}).setdefault(
+                levels_of_theory.normalize(value), told
+            )
     for key, values in first.items():
         if len(values) > 1:
             listed = "; ".join(values.values())
@@ -264,11 +232,6 @@ def _electronegativity(symbol: str) -> float:
     # Noble gases have none.
     value = Element(symbol).data.get("X")
     return value if isinstance(value, float | int) else 0.0
-
-
-def _normalize(run_type: str) -> str:
-    name, plus, u = run_type.strip().upper().partition("+U")
-    return _SYNONYMS.get(name, name) + plus + u
 
 
 def _family(adjustment: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from pymatgen.core import Composition
 
 from crystaljax.crystals import elements, structure
 from crystaljax.data.readers import csv_rows, json_items
-from crystaljax.data.sources import entries_json, record
+from crystaljax.data.sources import entries_json, levels_of_theory, record
 from crystaljax.hull import compositions, energy_schemes
 from crystaljax.relaxation import pretrained
 from crystaljax.system import errors, numbers
@@ -24,10 +24,6 @@ from crystaljax.system import errors, numbers
 MP_SCHEME = "Materials Project PBE(+U), MP2020"
 # No allotrope lies that far below the reference state; a total energy does.
 _LOWEST_ELEMENT = -1.0  # eV/atom
-
-
-# Columns of a CSV that say how an energy was computed.
-_RUN_TYPES = ("run_type", "functional")
 
 
 class Row(NamedTuple):
@@ -93,10 +89,11 @@ def read_csv(path: str) -> Rows:
         )
     energy_column = "formation_energy" if "formation_energy" in header else "energy"
     csv_rows.require_columns(path, ["formula", energy_column])
-    optional = [n for n in ("id", "energy_model", *_RUN_TYPES) if n in header]
+    said = levels_of_theory.find_columns(header)
+    optional = [n for n in ("id", "energy_model", *said) if n in header]
     columns = ["formula", energy_column, *optional]
     rows: list[Row] = []
-    run_types: list[str] = []
+    levels: list[str] = []
     for number, cells in enumerate(csv_rows.read_rows(path, columns), start=1):
         where = f"{path}, row {number}"
         if isinstance(cells, record.Failure):
@@ -113,14 +110,24 @@ def read_csv(path: str) -> Rows:
             )
         model = row.get("energy_model") or ""
         rows.append(Row(row["formula"], energy, entry_id, model))
-        run_types.append(next((row[n] for n in _RUN_TYPES if row.get(n)), ""))
-    if len(set(run_types)) > 1:
+        levels.append(_describe_level({name: row[name] for name in said}))
+    if len(set(levels)) > 1:
         # They tell models apart that go by one name, or by none.
         rows = [
-            row._replace(energy_model=f"{row.energy_model} {run_type}".strip())
-            for row, run_type in zip(rows, run_types, strict=True)
+            row._replace(energy_model=f"{row.energy_model} {level}".strip())
+            for row, level in zip(rows, levels, strict=True)
         ]
     return Rows(rows, "")
+
+
+def _describe_level(cells: Mapping[str, str]) -> str:
+    """What a row says of how its energy was computed, with U where it says one."""
+    words = levels_of_theory.read_words(cells)
+    found = [
+        *levels_of_theory.read_run_types(cells),
+        *map(levels_of_theory.normalize, words.values()),
+    ]
+    return ", ".join(dict.fromkeys(found))
 
 
 def read_json(
@@ -173,6 +180,9 @@ def read_json(
         if "formation_energy" in item and "formula" in item:
             energy = _parse_energy(item["formation_energy"], entry_id)
             ours.append(Row(str(item["formula"]), energy, entry_id, own_model))
+            symbols = compositions.symbols_of(ours[-1].formula)
+            if not systems or compositions.is_within(symbols, systems):
+                computed.append(energy_schemes.Computed(entry_id, symbols, scheme))
             continue
         total = _parse_computed_entry(item, entry_id, own_model)
         symbols = compositions.symbols_of(total.composition)

@@ -83,9 +83,10 @@ class _Good:
 class Reader:
     """Reads inputs by number, in this process."""
 
-    def __init__(self, place: pathlib.Path):
+    def __init__(self, place: pathlib.Path, seed: int = SEED):
         """Makes all good files, and reads each."""
         self._place = place
+        self._seed = seed
         self._kinds: dict[str, list[_Good]] = {}
         for name, variants in kinds_lib.build().items():
             made = []
@@ -100,7 +101,7 @@ class Reader:
 
     def make(self, number: int) -> tuple[str, _Good, dict[str, bytes], str]:
         """Kind, good input, damaged files and what was done to them."""
-        rng = np.random.default_rng([SEED, number])
+        rng = np.random.default_rng([self._seed, number])
         name = self.names[number % len(self.names)]
         good = self._kinds[name][int(rng.integers(len(self._kinds[name])))]
         kind = good.kind
@@ -229,12 +230,12 @@ def _work(reader: Reader, first: int, last: int, pipe: Any) -> None:
     pipe.close()
 
 
-def read_all(first: int, last: int):
+def read_all(first: int, last: int, seed: int = SEED):
     """Yields the results of all inputs; one that ends the worker is a crash."""
     # Forked, since importing takes longer than a thousand inputs.
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
-        reader = Reader(pathlib.Path(folder, "input"))
+        reader = Reader(pathlib.Path(folder, "input"), seed)
         while first < last:
             here, there = context.Pipe(duplex=False)
             worker = context.Process(target=_work, args=(reader, first, last, there))
@@ -299,10 +300,10 @@ def _sorted(counters: Mapping[str, collections.Counter]) -> dict[str, dict[str, 
     }
 
 
-def show(number: int) -> None:
+def show(number: int, seed: int = SEED) -> None:
     """Writes a damaged input to a folder, and shows what is read of it."""
     place = pathlib.Path(tempfile.mkdtemp())
-    reader = Reader(place / "input")
+    reader = Reader(place / "input", seed)
     prepare_process()
     name, good, files, done = reader.make(number)
     print(f"{number}: {name}, {done}")
@@ -323,21 +324,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num_inputs", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--output", type=pathlib.Path)
     parser.add_argument("--machine", default=platform.machine())
     parser.add_argument("--show", type=int)
     arguments = parser.parse_args()
     if arguments.show is not None:
-        show(arguments.show)
+        show(arguments.show, arguments.seed)
         return
     last = arguments.first + arguments.num_inputs
     about = {
         "machine": arguments.machine,
-        "seed": SEED,
+        "seed": arguments.seed,
         "first": arguments.first,
     }
     counts = Counts()
-    for number, result in enumerate(read_all(arguments.first, last), start=1):
+    for number, result in enumerate(
+        read_all(arguments.first, last, arguments.seed), start=1
+    ):
         counts.add(result)
         is_last = number == arguments.num_inputs
         # What was read is on record, should this be stopped.

@@ -89,7 +89,8 @@ def cif(text: str, crystal: structure.Crystal) -> str:
         if problem := formula_differs(formulas[0], crystal, whole=False):
             return problem
         said = plain_formula(formulas[0])
-        if said and len(units) == 1:
+        # Z = 0 says nothing.
+        if said and len(units) == 1 and int(units[0]):
             found = sum(counts_of(crystal).values())
             # Of a formula unit, or of the whole cell.
             if found not in (sum(said.values()) * int(units[0]), sum(said.values())):

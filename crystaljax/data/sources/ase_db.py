@@ -19,7 +19,7 @@ import numpy as np
 
 from crystaljax.crystals import bridge, names, stated_formulas, structure
 from crystaljax.data.readers import files, json_items
-from crystaljax.data.sources import labels, record
+from crystaljax.data.sources import labels, levels_of_theory, record
 from crystaljax.system import errors
 
 SUFFIXES = (".db", ".json")
@@ -91,6 +91,7 @@ class AseDb:
             functools.partial(_crystal, decoded),
             self._label(mappings, self.space_group_key),
             self._label(mappings, self.energy_key),
+            levels_of_theory.read(*mappings) if self.energy_key else None,
         )
 
     def describe(self) -> dict[str, Any]:

@@ -7,10 +7,12 @@ from typing import Any
 
 from crystaljax.crystals import cif, stated_formulas, structure
 from crystaljax.data.readers import csv_rows
-from crystaljax.data.sources import record
+from crystaljax.data.sources import levels_of_theory, record
 
 # The formula is compared with the crystal's: the first of these that is there.
 _FORMULA_COLUMNS = ("pretty_formula", "formula")
+# Before the names of columns that say how energies were computed.
+_SAID = "said: "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,9 @@ class CifCsv:
             if name in header:
                 columns["formula"] = name
                 break
+        if self.energy_column is not None:
+            said = levels_of_theory.find_columns(header)
+            columns |= {f"{_SAID}{name}": name for name in said}
         rows = csv_rows.read_rows(self.path, list(columns.values()))
         for number, cells in enumerate(record.until_damaged(rows, self.path)):
             if isinstance(cells, record.Failure):
@@ -66,6 +71,13 @@ class CifCsv:
             functools.partial(_parse_crystal, cells["cif"], cells.get("formula")),
             cells.get("space_group"),
             cells.get("energy"),
+            levels_of_theory.read(
+                {
+                    role.removeprefix(_SAID): cell
+                    for role, cell in cells.items()
+                    if role.startswith(_SAID)
+                }
+            ),
         )
 
     def describe(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from crystaljax.crystals import elements, names, refusals, structure
 from crystaljax.data.readers import files, json_items
-from crystaljax.data.sources import labels, record
+from crystaljax.data.sources import labels, levels_of_theory, record
 from crystaljax.system import errors
 
 _ID_KEYS = ("mat_id", "material_id", "entry_id")
@@ -120,14 +120,17 @@ class EntriesJson:
             structure_dict, mappings, amounts = _parse_entry(row.text)
         except ValueError as error:
             return record.Failure(row.id, "entry not readable", str(error))
+        level: dict[str, str] = {}
         if row.label is None:
             energy = None
             if self.energy_key is not None:
                 energy = labels.find_value(mappings, self.energy_key)
                 # None would be a source without energies.
                 energy = "missing" if energy is None else energy
+                level = levels_of_theory.read(*mappings)
         else:
             energy = row.label.formation_energy
+            level = levels_of_theory.read(dict(row.label.level))
         space_group = row.label and row.label.space_group
         if space_group is None:
             space_group = labels.find_value(mappings, self.space_group_key)
@@ -136,6 +139,7 @@ class EntriesJson:
             functools.partial(_parse_crystal, structure_dict, amounts),
             space_group,
             energy,
+            level,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -289,6 +293,8 @@ def _parse_entry(
         structure_dict = _mapping(entry, "structure")
     places = (entry.get("data"), entry, outer, structure_dict.get("properties"))
     amounts = entry.get("composition") if structure_dict is not entry else None
+    # Of an entry of pymatgen, last, since nobody looks for labels there.
+    places = (*places, entry.get("parameters"))
     mappings: list[Mapping[str, Any]] = []
     mappings += [place for place in places if isinstance(place, dict)]
     return structure_dict, mappings, amounts

@@ -13,7 +13,7 @@ import numpy as np
 from crystaljax.crystals import bridge, names, structure
 from crystaljax.crystals import extxyz as frames
 from crystaljax.data.readers import archives, files
-from crystaljax.data.sources import record
+from crystaljax.data.sources import levels_of_theory, record
 from crystaljax.system import errors, text_files
 
 _SUFFIXES = (".extxyz", ".xyz")
@@ -61,6 +61,7 @@ class ExtXyz:
             functools.partial(_crystal, frame.atoms),
             self._label(frame, self.space_group_key),
             self._label(frame, self.energy_key),
+            levels_of_theory.read(frame.texts) if self.energy_key else None,
         )
 
     def describe(self) -> dict[str, Any]:

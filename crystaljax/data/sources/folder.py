@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from crystaljax.crystals import inputs
 from crystaljax.data.readers import archives
-from crystaljax.data.sources import labels, record
+from crystaljax.data.sources import labels, levels_of_theory, record
 from crystaljax.system import errors
 
 
@@ -84,6 +84,7 @@ class Folder:
             functools.partial(inputs.parse_crystal, row.text, file_format),
             row.label and row.label.space_group,
             row.label and row.label.formation_energy,
+            row.label and levels_of_theory.read(dict(row.label.level)),
         )
 
     def describe(self) -> dict[str, Any]:

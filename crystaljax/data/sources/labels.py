@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from crystaljax.data.readers import csv_rows
-from crystaljax.data.sources import record
+from crystaljax.data.sources import levels_of_theory, record
 from crystaljax.system import errors
 
 NO_LABEL = "no label for this id"
@@ -18,10 +18,13 @@ class Label(NamedTuple):
     Attributes:
         formation_energy: eV/atom.
         space_group: number; None where the table has none.
+        level: how the energy was computed, as far as the table says: names of columns
+            and cells.
     """
 
     formation_energy: str
     space_group: str | None
+    level: tuple[tuple[str, str], ...] = ()
 
 
 def read_labels(
@@ -54,17 +57,21 @@ def read_labels(
     if space_group_column is not None:
         columns.append(space_group_column)
     found: dict[str, Label] = {}
-    for cells in csv_rows.read_rows(path, columns):
+    said = levels_of_theory.find_columns(csv_rows.read_header(path))
+    num_columns = len(columns)
+    for cells in csv_rows.read_rows(path, [*columns, *said]):
         if isinstance(cells, record.Failure):
             if failures is not None:
                 failures.append(cells)
             continue
-        id, energy, *rest = cells
-        label = Label(energy, rest[0] if rest else None)
-        if found.setdefault(id, label) != label:
+        id, energy, *rest = cells[:num_columns]
+        level = tuple(zip(said, cells[num_columns:], strict=True))
+        label = Label(energy, rest[0] if rest else None, level)
+        first = found.setdefault(id, label)
+        if first[:2] != label[:2]:
             raise errors.UserError(
-                f"{path} has the id {id!r} twice, with {tuple(found[id])} and "
-                f"{tuple(label)}; expected one row per id in the column {id_column!r}"
+                f"{path} has the id {id!r} twice, with {first[:2]} and {label[:2]}; "
+                f"expected one row per id in the column {id_column!r}"
             )
     return found
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -24,12 +24,15 @@ class Record:
         crystal: any cell, orientation and site order.
         space_group: 1-230, or None where the source does not say.
         formation_energy: eV/atom, or None where the source does not say.
+        level: how the energy was computed, as far as the row says; see
+            `levels_of_theory.read`.
     """
 
     id: str
     crystal: structure.Crystal
     space_group: int | None
     formation_energy: float | None
+    level: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +117,7 @@ def build_record(
     parse_crystal: Callable[[], structure.Crystal],
     space_group: object,
     formation_energy: object,
+    level: Mapping[str, str] | None = None,
 ) -> Record | Failure:
     """Labels as a file has them and a way to get the crystal → record or failure.
 
@@ -122,6 +126,7 @@ def build_record(
         parse_crystal: called last; ValueError from it becomes a failure.
         space_group: number or text; None where the source does not say.
         formation_energy: number or text, eV/atom; None where the source does not say.
+        level: how the energy was computed; see `Record`.
     """
     try:
         energy = None if formation_energy is None else parse_energy(formation_energy)
@@ -132,7 +137,8 @@ def build_record(
     except ValueError as error:
         return Failure(id, "space group missing or not in 1-230", str(error))
     try:
-        return Record(id, structure.wrapped(parse_crystal()), number, energy)
+        crystal = structure.wrapped(parse_crystal())
+        return Record(id, crystal, number, energy, level or {})
     except ValueError as error:
         reason = getattr(error, "reason", refusals.UNREADABLE)
         return Failure(id, reason, str(error))
