@@ -22,6 +22,7 @@ from crystaljax.crystals import (
     structure,
     validity,
 )
+from crystaljax.system import cut_ends
 
 _CELL = (
     "_cell_length_a",
@@ -31,6 +32,8 @@ _CELL = (
     "_cell_angle_beta",
     "_cell_angle_gamma",
 )
+_LENGTH = "_cell_length_"
+_SITE = "_atom_site_"
 _VOLUME = "_cell_volume"
 _NUM_UNITS = "_cell_formula_units_z"
 _SUM = "_chemical_formula_sum"
@@ -75,6 +78,8 @@ def parse_cif(text: str) -> structure.Crystal:
             known beyond doubt, or it contradicts itself.
     """
     block = cif_tags.read_block(text)
+    if not cut_ends.is_ended(text):
+        _require_whole_end(text, block)
     lattice = _read_lattice(block)
     sites = cif_sites.read_sites(block)
     stated = _read_stated(block)
@@ -82,6 +87,33 @@ def parse_cif(text: str) -> structure.Crystal:
     if len(candidates) == 1:
         return _read_with(candidates[0], sites, lattice, stated).crystal
     return _choose(candidates, sites, lattice, stated)
+
+
+def _require_whole_end(text: str, block: cif_tags.Block) -> None:
+    """Raises RefusedError where the text ends within the last number of its sites."""
+    tag, column = list(block.columns.items())[-1]
+    words = text.rsplit(maxsplit=1)
+    if not column or not words or words[-1] != column[-1]:
+        return
+    if tag in cif_sites.COORDS:
+        columns = [block.columns.get(each, []) for each in cif_sites.COORDS]
+        alike = [value for each in columns for value in each]
+        alike.remove(column[-1])
+    elif tag.startswith(_LENGTH):
+        alike = [value for name, value in block.values(*_CELL[:3]) if name != tag]
+    elif tag == cif_sites.TYPE or (
+        tag.startswith(_SITE) and cut_ends.is_number(column[-1])
+    ):
+        alike = column[:-1]
+    else:
+        # Names are of any length, and other lists make no crystal.
+        return
+    if cut_ends.is_cut(column[-1], alike):
+        raise refusals.RefusedError(
+            f"not readable as CIF: it ends with {column[-1][:40]!r} ({tag}), which is "
+            "shorter than its like, so that it seems to be cut off; "
+            f"{cut_ends.HINT}"
+        )
 
 
 def _read_lattice(block: cif_tags.Block) -> Float[np.ndarray, "3 3"]:

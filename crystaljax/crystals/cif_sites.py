@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 
 from crystaljax.crystals import cif_tags, refusals, site_species, structure
 
-_COORDS = (cif_tags.FRACT_X, "_atom_site_fract_y", "_atom_site_fract_z")
-_TYPE = "_atom_site_type_symbol"
+COORDS = (cif_tags.FRACT_X, "_atom_site_fract_y", "_atom_site_fract_z")
+TYPE = "_atom_site_type_symbol"
 _LABEL = "_atom_site_label"
 _OCCUPANCY = "_atom_site_occupancy"
 _CALCULATED = "_atom_site_calc_flag"
@@ -19,9 +19,9 @@ _MULTIPLICITIES = (
     "_atom_site_site_symmetry_multiplicity",
 )
 _COLUMNS = (
-    *_COORDS,
+    *COORDS,
     _LABEL,
-    _TYPE,
+    TYPE,
     _OCCUPANCY,
     _CALCULATED,
     _DISORDER,
@@ -62,7 +62,7 @@ def read_sites(block: cif_tags.Block) -> Sites:
     columns = block.columns
     num_sites = len(columns[cif_tags.FRACT_X])
     labels = block.texts(_LABEL) or [str(number + 1) for number in range(num_sites)]
-    types = block.texts(_TYPE)
+    types = block.texts(TYPE)
     for tag in _COLUMNS:
         if tag in columns and len(columns[tag]) != num_sites:
             raise refusals.RefusedError(
@@ -119,7 +119,7 @@ def _read_coords(
     block: cif_tags.Block, labels: list[str]
 ) -> Float[np.ndarray, "sites 3"]:
     columns = []
-    for tag in _COORDS:
+    for tag in COORDS:
         texts = block.texts(tag)
         if texts is None:
             raise refusals.RefusedError(f"{tag} is missing")

@@ -20,7 +20,7 @@ import ase.io.extxyz
 import numpy as np
 
 from crystaljax.crystals import stated_formulas
-from crystaljax.system import errors
+from crystaljax.system import cut_ends, errors
 
 # Names, and what refers to names or is a name by its nature.
 TEXT_KEYS = frozenset(
@@ -43,6 +43,7 @@ TEXT_KEYS = frozenset(
 )
 
 _JSON_PREFIX = "_JSON "
+_DEFAULT_PROPERTIES = "species:S:1:pos:R:3"
 _NUM_COLUMNS = re.compile(r"[1-9][0-9]{0,3}")
 _COUNT = re.compile(r"[0-9]{1,18}")
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
@@ -154,8 +155,25 @@ def parse_frame(text: str, text_keys: Collection[str] = ()) -> Frame:
         # ASE's reader raises whatever a malformed line leads to: KeyError, ...
         reason = str(error) or type(error).__name__
         raise errors.UserError(f"not readable as extxyz: {reason}") from error
+    _require_whole_end(text, texts.get("Properties") or _DEFAULT_PROPERTIES)
     stated_formulas.require_formula(texts.get("formula"), atoms.numbers)
     return Frame(atoms, texts)
+
+
+def _require_whole_end(text: str, properties: str) -> None:
+    """Raises ValueError where the file ends within the last number of its last line."""
+    if cut_ends.is_ended(text):
+        return
+    kind, count = properties.split(":")[-2:]
+    rows = [line.split() for line in text.split("\n")[2:]]
+    last = rows[-1][-1]
+    # Of one property all columns are alike: x, y and z.
+    others = [word for row in rows for word in row[-int(count) :]][:-1]
+    if kind in ("R", "S") and cut_ends.is_cut(last, others):
+        raise errors.UserError(
+            f"it ends with {last[:40]!r}, which is shorter than its like "
+            f"({others[-1][:40]!r}), so that it seems to be cut off; {cut_ends.HINT}"
+        )
 
 
 def _require_columns(properties: str) -> None:

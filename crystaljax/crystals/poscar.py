@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from crystaljax.crystals import elements, structure
-from crystaljax.system import errors
+from crystaljax.system import cut_ends, errors
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?")
 _COUNT = re.compile(r"\d{1,18}")
@@ -48,6 +48,8 @@ def parse_poscar(text: str) -> structure.Crystal:
     is_cartesian = _is_cartesian(_line(lines, position), position)
     first = position + 1
     coords, rests = _read_sites(lines, first, sum(counts))
+    if not cut_ends.is_ended(text) and len(lines) == first + len(coords):
+        _require_whole_end(lines[first:], len(lines) - 1)
     trailing = [_name_after(rest, is_selective) for rest in rests]
     if names is None:
         symbols = _names_of_sites(trailing)
@@ -61,6 +63,19 @@ def parse_poscar(text: str) -> structure.Crystal:
         frac_coords=structure.wrap_sites(coords),
         lattice=lattice,
     )
+
+
+def _require_whole_end(site_lines: list[str], position: int) -> None:
+    """Raises where the text ends within the last coordinate."""
+    words = [line.split() for line in site_lines]
+    last = words[-1][-1]
+    others = [word for each in words for word in each[:3]][:-1]
+    if len(words[-1]) == 3 and cut_ends.is_cut(last, others):
+        raise _refuse(
+            position,
+            f"ends with {last[:40]!r}, shorter than the other coordinates, so that it "
+            f"seems to be cut off; {cut_ends.HINT}",
+        )
 
 
 def _line(lines: list[str], position: int) -> str:

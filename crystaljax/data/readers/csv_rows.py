@@ -1,15 +1,26 @@
 """Rows of a CSV file, plain or compressed, one after the other."""
 
+import collections
 import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from crystaljax.data.readers import files
 from crystaljax.data.sources import record
-from crystaljax.system import errors
+from crystaljax.system import cut_ends, errors
 
 # A cell holds a whole CIF; Python's own limit is 128 KiB.
 _MAX_CELL_CHARACTERS = 2**24
+# With whose last cells that of the last row is compared.
+_NUM_ROWS_ALIKE = 100
+
+
+class _Problem(NamedTuple):
+    """Why a row is none."""
+
+    reason: str
+    detail: str
 
 
 def require_columns(path: str | os.PathLike, columns: Sequence[str]) -> None:
@@ -75,13 +86,13 @@ def _read_lines(
     try:
         with files.open_text(path, newline="") as file:
             for cells in _parse_lines(file):
-                if isinstance(cells, str):
+                if isinstance(cells, _Problem):
                     if num_rows == 0:
                         raise errors.UserError(f"{path}: the header is cut off")
                     cells = record.Failure(
                         f"row {num_rows}",
-                        record.NOT_CLOSED,
-                        f"{path}, row {num_rows}: {cells}",
+                        cells.reason,
+                        f"{path}, row {num_rows}: {cells.detail}",
                     )
                 elif num_rows == 0 and any("\0" in cell for cell in cells):
                     raise csv.Error("it has null characters")
@@ -99,7 +110,7 @@ def _read_lines(
         raise errors.UserError(f"{path} is empty; expected CSV with a header")
 
 
-def _parse_lines(lines: Iterable[str]) -> Iterator[list[str] | str]:
+def _parse_lines(lines: Iterable[str]) -> Iterator[list[str] | _Problem]:
     """Yields the cells of each row, or what is wrong with a row that is cut off.
 
     A quoted cell that is not closed goes on to the next quote in the file, or to its
@@ -108,6 +119,7 @@ def _parse_lines(lines: Iterable[str]) -> Iterator[list[str] | str]:
     source = iter(lines)
     again: list[str] = []
     taken: list[str] = []
+    ends: collections.deque[str] = collections.deque(maxlen=_NUM_ROWS_ALIKE)
 
     def take() -> Iterator[str]:
         while True:
@@ -121,18 +133,35 @@ def _parse_lines(lines: Iterable[str]) -> Iterator[list[str] | str]:
     while True:
         taken.clear()
         try:
-            yield next(reader)
+            cells = next(reader)
+            if not cut_ends.is_ended(taken[-1]) and _is_cut(taken[-1], cells, ends):
+                detail = f"{cells[-1][:60]!r} at its end is shorter than its like"
+                yield _Problem(record.CUT, f"{detail}; {cut_ends.HINT}")
+                return
+            ends.extend(cells[-1:])
+            yield cells
         except StopIteration:
             return
         except csv.Error as error:
             if "field limit" in str(error):
                 raise
             if "end of data" in str(error):
-                yield f"{taken[0].strip()[:60]!r} … is never closed by a quote"
+                detail = f"{taken[0].strip()[:60]!r} … is never closed by a quote"
+                yield _Problem(record.NOT_CLOSED, detail)
                 return
             if len(taken) > 1:
                 again.append(taken[-1])
-                yield f"{taken[0].strip()[:60]!r} … is cut off"
+                detail = f"{taken[0].strip()[:60]!r} … is cut off"
+                yield _Problem(record.NOT_CLOSED, detail)
             else:
                 # Blanks behind a quote and the like, within one line.
                 yield next(csv.reader(taken))
+
+
+def _is_cut(line: str, cells: list[str], ends: Iterable[str]) -> bool:
+    """Whether the last line of a file ends within the number in its last cell."""
+    if not cells or line.rstrip().endswith('"'):
+        return False
+    last = cells[-1].strip()
+    # Names may be of any length.
+    return cut_ends.is_number(last) and cut_ends.is_cut(last, ends)

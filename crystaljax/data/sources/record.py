@@ -84,7 +84,9 @@ class Source(Protocol):
 DAMAGED = "file ends early or is damaged"
 NOT_READABLE = "file not readable"
 NOT_CLOSED = "row with a quoted cell that is not closed"
-DAMAGE = (DAMAGED, NOT_READABLE, NOT_CLOSED, f"labels: {NOT_CLOSED}")
+CUT = "last row ends within a number"
+_OF_ROWS = (NOT_CLOSED, CUT)
+DAMAGE = (DAMAGED, NOT_READABLE, *_OF_ROWS, *(f"labels: {each}" for each in _OF_ROWS))
 
 
 def until_damaged(
