@@ -334,6 +334,41 @@ def test_compressed_archive_with_wrong_bytes_is_refused(tmp_path):
         read_all(path)
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+def test_of_several_files_one_with_a_wrong_checksum_costs_all_of_itself(
+    tmp_path, suffix
+):
+    # Its entries can be read, and any digit of them may be the wrong one.
+    for name in "ab":
+        lines = "".join(
+            json.dumps(entry(mat_id=f"{name}{i}").as_dict()) + "\n" for i in range(9)
+        )
+        content = COMPRESS[suffix](lines.encode())
+        if name == "a":
+            end = {".gz": -8, ".bz2": -5, ".xz": -13}[suffix]
+            wrong = bytes([content[end] ^ 255])
+            content = content[:end] + wrong + content[end + 1 :]
+        (tmp_path / f"{name}.jsonl{suffix}").write_bytes(content)
+    found = parse_all(entries_json.EntriesJson(str(tmp_path)))
+    bad, *good = found
+    assert bad.reason == record.NOT_READABLE and f"a.jsonl{suffix}" in bad.detail
+    assert "nothing of it is used" in bad.detail
+    assert [each.id for each in good] == [f"b{i}" for i in range(9)]
+
+
+def test_a_large_member_of_a_zip_with_a_wrong_checksum(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 100)
+    frame = '1\nLattice="3 0 0 0 3 0 0 0 3" pbc="T T T"\nCu 0 0 0\n'
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.extxyz", frame * 9)
+        archive.writestr("b.extxyz", frame * 9)
+    path.write_bytes(path.read_bytes().replace(b"Cu 0 0 0", b"Cu 0 0 1", 1))
+    bad, *good = extxyz.ExtXyz(str(path)).read_rows()
+    assert "a.extxyz in" in bad.detail and "Bad CRC-32" in bad.detail
+    assert len(good) == 9
+
+
 @pytest.mark.parametrize("header", [1, 2])
 def test_tar_with_a_bad_header_loses_that_file_alone(tmp_path, header):
     path = tmp_path / "x.tar"

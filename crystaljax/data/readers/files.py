@@ -71,6 +71,31 @@ def open_text(
     return text_files.open_text(open_bytes(path), newline=newline)
 
 
+def require_undamaged(path: pathlib.Path) -> None:
+    """Reads compressed data once to their end, where their checksum is.
+
+    For one of several files: of what a damaged one gives until its end is reached,
+    nobody knows what is wrong.
+
+    Raises:
+        DamagedError: they contradict themselves. Those that end early are good so far.
+    """
+    if path.suffix.lower() not in COMPRESSED_SUFFIXES:
+        return
+    with open_bytes(path) as file:
+        read_to_end(file)
+
+
+def read_to_end(file: io.BufferedReader) -> None:
+    """`require_undamaged` for what is open."""
+    try:
+        while file.read(_BUFFER_BYTES):
+            pass
+    except DamagedError as error:
+        if not error.is_cut:
+            raise
+
+
 def guard(source: Any, name: str | os.PathLike[str]) -> io.BufferedReader:
     """A stream that decompresses → the same, with `DamagedError` for all that fails.
 
@@ -134,7 +159,14 @@ class _Guarded(io.RawIOBase):
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception, *, is_cut: bool = False) -> DamagedError:
+        rest = ""
+        if not is_cut:
+            # One checksum of all, or of a block whose beginning was handed out.
+            rest = (
+                ": nothing of it is used, since any number in it may be wrong; "
+                "decompress it yourself to read it as it is"
+            )
         return DamagedError(
-            f"{self._name} ends early or is damaged ({error}); download it again",
+            f"{self._name} ends early or is damaged ({error}); download it again{rest}",
             is_cut=is_cut,
         )

@@ -240,6 +240,8 @@ def _read_items(
     """Items of a file; of several files, one that cannot be read costs itself."""
     items = json_items.read_items(path, nested_key="entries")
     try:
+        if not is_alone:
+            files.require_undamaged(path)
         yield from record.until_damaged(items, path)
     except ValueError as error:
         if is_alone:

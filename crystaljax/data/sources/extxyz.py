@@ -106,10 +106,15 @@ def _read_file(path: str) -> Iterator[str]:
 
 
 def _open(member: archives.Member) -> io.BufferedReader:
-    """The member, whole if it is small: checksums are compared at the end of a file."""
+    """The member, after a look at its checksum, which is compared at its end."""
     file = member.open_fn()
     if member.num_bytes > archives.MAX_FILE_BYTES:
-        return file
+        # Those of a zip alone have one.
+        if member.compressed_bytes is None:
+            return file
+        with file:
+            files.read_to_end(file)
+        return member.open_fn()
     with file:
         return io.BufferedReader(io.BytesIO(file.read()))  # type: ignore[arg-type]
 
