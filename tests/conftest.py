@@ -2,15 +2,19 @@
 
 import dataclasses
 import functools
+import gc
 import inspect
 import os
 import pathlib
 import typing
+from importlib import machinery
+from unittest import mock
 
 import filelock
 import hypothesis
 import jaxtyping
 import pytest
+from jaxtyping import _import_hook
 
 # LLVM alone writes a program in half the time that it takes with MLIR before it, and
 # in less if it is not cut into parts for cores that other workers have.
@@ -72,6 +76,23 @@ def _has_shapes(annotation):
 # Before the package is imported, whose functions are decorated with it by name.
 jaxtyping.jaxtyped = _check_types
 
+
+def _find_code(loader, name):
+    """`SourceFileLoader.get_code`, under a file name of jaxtyping's own.
+
+    jaxtyping keeps that name while a module of the package is executed, and so all
+    that the module imports, JAX among it, is compiled anew.
+    """
+    find = functools.partial(
+        _import_hook._optimized_cache_from_source, loader._typechecker.get_hash()
+    )
+    with mock.patch("importlib._bootstrap_external.cache_from_source", find):
+        return machinery.SourceFileLoader.get_code(loader, name)
+
+
+_import_hook._JaxtypingLoader.get_code = _find_code
+_import_hook._JaxtypingLoader.exec_module = machinery.SourceFileLoader.exec_module
+
 # Shared machines stall; a slow example is not a failing one.
 hypothesis.settings.register_profile("crystaljax", deadline=None)
 hypothesis.settings.load_profile("crystaljax")
@@ -94,6 +115,15 @@ _LONG_FILES = (
     "test_checkpoints.py",
     "test_match_rate.py",
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Nothing of the millions of objects that are imported is ever garbage."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):
