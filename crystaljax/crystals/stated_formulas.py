@@ -27,6 +27,9 @@ _SYMBOL = re.compile(r"[A-Z][a-z]?")
 # The form that nearly all files have: ``Cd1 Cu1 N3``.
 _PLAIN = re.compile(r"(?:[A-Z][a-z]?[1-9]\d*(?: |$))+")
 _PLAIN_PART = re.compile(r"([A-Z][a-z]?)(\d+)")
+# And the form of tables: ``TmMgHg2``.
+_BARE = re.compile(r"(?:[A-Z][a-z]?(?:[1-9]\d*)?)+")
+_BARE_PART = re.compile(r"([A-Z][a-z]?)(\d*)")
 # The dot of a hydrate, not that of a number. ``CuSO4.5H2O`` has five waters;
 # ``Al2O3.2SiO2`` cannot be told from a fraction.
 _WATER = r"\.(?=\d+\(?H2O)"
@@ -188,6 +191,12 @@ def parse_formula(text: str) -> Mapping[str, float] | None:
         plain = {name: float(count) for name, count in parts}
         if len(plain) == len(parts) and all(name in _KNOWN for name in plain):
             return plain
+    if _BARE.fullmatch(text):
+        bare: dict[str, float] = collections.defaultdict(float)
+        for name, count in _BARE_PART.findall(text):
+            bare[name] += float(count or 1)
+        if all(name in _KNOWN for name in bare):
+            return bare
     total: collections.Counter[str] = collections.Counter()
     for part in _PART.split(text):
         if not part.strip():
