@@ -136,6 +136,11 @@ def paper(task: str) -> Any:
     # Crystals that are made for each sample; the one that fits best what was asked for
     # is picked.
     config.sampler.draws = 1
+    # Network "orbits": where there is a known prototype with the positions of a sample,
+    # its free parameters (means over the training structures that share it) stand in
+    # the place of the network's answer; of further samples with the same positions each
+    # follows another one, and then none.
+    config.sampler.follow_known = True
 
     config.model = config_dict.ConfigDict()
     # "unet", the paper's; for flow matching on the torus "transformer" over the sites,

@@ -252,6 +252,7 @@ def _request_orbits(
         num_samples=options.num_samples,
         wyckoff=options.wyckoff,
         seed=options.seed,
+        follow_known=config.sampler.follow_known,
     )
     asked = orbit_conditions.ask(model, scale, wanted, shape)
     notes = energies.notes + asked.notes

@@ -81,6 +81,14 @@ def test_a_formula_alone_is_a_question(run, tmp_path):
     np.testing.assert_allclose(
         [abs(np.linalg.det(c.lattice)) for c in made.crystals], table.volume
     )
+    # What is known is followed, but not by all that have the same positions.
+    assert table.follows_known.any()
+    drawn = sample.sample(options(run, num_samples=3, follow_known=False))
+    assert not np.any(drawn.table()["follows_known"])
+    assert drawn.table()["follow_known"] == [False] * 6
+    for row, crystal in enumerate(drawn.crystals):
+        is_same = np.allclose(crystal.lattice, made.crystals[row].lattice, atol=1e-4)
+        assert is_same == (not table.follows_known[row])
     # The energy is what the formula is likely to have: near those of the training.
     assert table.formation_energy.abs().max() < 0.5
 
@@ -131,6 +139,18 @@ def test_impossible_groups_are_left_out_and_noted(run):
     )
     assert made.table()["space_group"] == [1]
     assert any("1 of 2 combinations" in note for note in made.notes)
+
+
+def test_following_known_structures_belongs_to_models_of_orbits(trained):
+    asked = sample.SampleOptions(
+        workdir=str(trained("ddim")),
+        formulas=("Cu3Au1",),
+        space_groups="221",
+        energies="0",
+        follow_known=True,
+    )
+    with pytest.raises(errors.UserError, match="follow_known belongs to models of orb"):
+        sample.sample(asked)
 
 
 def test_other_models_say_nothing_of_likely_groups(trained):

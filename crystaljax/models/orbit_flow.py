@@ -12,11 +12,14 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from crystaljax.crystals import orbits, sample_tensors
-from crystaljax.models import processes, samplers, scaling
+from crystaljax.models import known_structures, processes, samplers, scaling
 from crystaljax.models.networks import orbit_transformer
 
-# Of a volume's logarithm in the first strain.
-_VOLUME = 2 / 3**0.5
+# What a difference between a known structure and the network's answer costs, beside the
+# distance in elements and energy: of parameters (root mean square) and strains (the
+# largest). Chosen on the validation structures of the model `mp`.
+_COST_OF_PARAMETERS = 5.0
+_COST_OF_STRAINS = 1.0
 
 
 def encode(
@@ -59,7 +62,8 @@ def _size(
     multiplicity = jnp.asarray(tables.multiplicity)[group, positions]
     numbers = jnp.asarray(conditions.atomic_numbers).astype(jnp.int32)
     volumes = jnp.asarray(scale.atomic_volumes, jnp.float32)[numbers]
-    return _VOLUME * jnp.log(jnp.sum(volumes * multiplicity, axis=-1))
+    total = jnp.sum(volumes * multiplicity, axis=-1)
+    return known_structures.LOG_VOLUME * jnp.log(total)
 
 
 def compute_loss(
@@ -118,6 +122,7 @@ def sample(
     keys: Array,
     *,
     num_steps: int,
+    shown: known_structures.Shown | None = None,
 ) -> tuple[
     Float[Array, "batch orbits 3"],
     Float[Array, "batch 6"],
@@ -126,6 +131,8 @@ def sample(
     Float[Array, "batch 3 3"],
 ]:
     """Crystals from noise: parameters, strains, and all sites with their lattice.
+
+    Where known structures are shown, they are followed, see `follow`.
 
     Returns:
         parameters, strain; atomic numbers (0 where there is no site), fractional
@@ -144,7 +151,11 @@ def sample(
         return process.velocity(answer, x, t) * free
 
     x = samplers.sample_euler(velocity, start, num_steps=num_steps)
-    parameters, strain = decode(scale, tables, conditions, x * free)
+    x = x * free
+    if shown is not None:
+        num_orbits = jnp.sum(jnp.asarray(conditions.positions) > 0, axis=1)
+        x = follow(shown, x, num_orbits)
+    parameters, strain = decode(scale, tables, conditions, x)
     layout = encoded.layout
     coords = sample_tensors.wrap(orbits.expand_sites(layout, parameters))
     numbers = jnp.take_along_axis(
@@ -155,3 +166,42 @@ def sample(
     lattice = orbits.expand_lattice(tables, conditions.space_group, strain)
     numbers = jnp.where(layout.orbit >= 0, numbers, 0)
     return parameters, strain, numbers, coords, lattice
+
+
+def follow(
+    shown: known_structures.Shown,
+    x: Float[Array, "batch rows 3"],
+    num_orbits: Integer[Array, " batch"],
+) -> Float[Array, "batch rows 3"]:
+    """The known structures that are nearest to a network's answers, in their place.
+
+    What is nearest is decided by elements and energy, and by the answer: structures of
+    one kind of positions may be of different types, and the network knows which one the
+    elements prefer. Answers stay as they are where there is no structure left.
+    """
+    parameters, scaled = orbit_transformer.unpack(x)
+    strains = jnp.asarray(shown.strains) / orbit_transformer.STRAIN_UNITS
+    apart = jnp.asarray(shown.parameters) - parameters[:, None]
+    apart = apart - jnp.round(apart)
+    # What is not free is 0 in both.
+    squares = jnp.sum(apart**2, axis=(2, 3)) / (3 * num_orbits[:, None])
+    distance = jnp.sqrt(squares)
+    shear = (
+        jnp.asarray(shown.strains) - scaled[:, None] * orbit_transformer.STRAIN_UNITS
+    )
+    largest = jnp.abs(shear[..., 1:]).max(axis=-1)
+    costs = (
+        jnp.asarray(shown.costs)
+        + _COST_OF_PARAMETERS * distance
+        + _COST_OF_STRAINS * largest
+    )
+    order = jnp.argsort(costs, axis=1)
+    rank = jnp.minimum(jnp.asarray(shown.rank), order.shape[1] - 1)[:, None]
+    best = jnp.take_along_axis(order, rank, axis=1)
+    is_left = jnp.isfinite(jnp.take_along_axis(costs, best, axis=1))
+    is_left = is_left & (jnp.asarray(shown.rank) < order.shape[1])[:, None]
+    chosen = orbit_transformer.pack(
+        jnp.take_along_axis(shown.parameters, best[..., None, None], axis=1)[:, 0],
+        jnp.take_along_axis(strains, best[..., None], axis=1)[:, 0],
+    )
+    return jnp.where(is_left[..., None], chosen, x)

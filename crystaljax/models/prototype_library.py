@@ -116,11 +116,16 @@ class Library:
 
     @functools.cached_property
     def _by_counts(self) -> Mapping[Any, tuple[np.ndarray, np.ndarray]]:
-        """Entries with their mean numbers, by counts and by counts with group."""
+        """Entries with their mean numbers, by counts, group and assignment."""
         members = collections.defaultdict(list)
         for index, counts in enumerate(self.counts):
-            members[counts].append(index)
-            members[counts, int(self.space_groups[index])].append(index)
+            group = int(self.space_groups[index])
+            for key in (
+                counts,
+                (counts, group),
+                (counts, group, self.assignments[index]),
+            ):
+                members[key].append(index)
         return {
             key: (np.array(found), np.array([self.numbers[i] for i in found]))
             for key, found in members.items()
@@ -131,7 +136,11 @@ class Library:
         return (counts, space_group) in self._by_counts
 
     def nearest(
-        self, question: Question, count: int, without: Shares | None = None
+        self,
+        question: Question,
+        count: int,
+        without: Shares | None = None,
+        assignment: wyckoff_assignments.Assignment | None = None,
     ) -> tuple[list[int], np.ndarray]:
         """Entries of the same counts, the nearest first, and their distances.
 
@@ -141,9 +150,12 @@ class Library:
             question: any.
             count: entries at most.
             without: structures that are taken out of their entries first.
+            assignment: that the entries have; the question names a group.
         """
         key: Any = question.counts
-        if question.space_group:
+        if assignment is not None:
+            key = (question.counts, question.space_group, assignment)
+        elif question.space_group:
             key = (question.counts, question.space_group)
         if key not in self._by_counts:
             return [], np.zeros(0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from crystaljax.models import prototype_library, wyckoff_model
+from crystaljax.models import known_structures, prototype_library, wyckoff_model
 from crystaljax.system import atomic_files, errors
 
 _VERSION = 1
@@ -61,6 +61,17 @@ def save(
         "version": np.array(_VERSION),
         "width": np.array(model.width),
     }
+    if model.structures is not None:
+        known = model.structures
+        arrays |= {
+            "known/entries": known.entries.astype(np.uint32),
+            "known/sizes": known.sizes.astype(np.uint16),
+            "known/orbits": np.array(
+                [len(each) for each in known.parameters], np.uint8
+            ),
+            "known/parameters": np.concatenate(known.parameters).astype(np.float32),
+            "known/strains": known.strains.astype(np.float32),
+        }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     atomic_files.write_bytes(path, buffer.getvalue())
@@ -95,7 +106,7 @@ def _model_of(arrays: dict[str, np.ndarray]) -> wyckoff_model.WyckoffModel:
     networks: dict[str, dict[tuple[str, ...], np.ndarray]] = {}
     for name, array in arrays.items():
         network, *keys = name.split("/")
-        if keys and network != "library":
+        if keys and network not in ("library", "known"):
             networks.setdefault(network, {})[tuple(keys)] = array.astype(np.float32)
     params = {
         name: traverse_util.unflatten_dict(flat) for name, flat in networks.items()
@@ -132,4 +143,20 @@ def _model_of(arrays: dict[str, np.ndarray]) -> wyckoff_model.WyckoffModel:
         params["groups"],
         params["energies"],
         int(arrays["width"]),
+        _structures_of(arrays),
+    )
+
+
+def _structures_of(
+    arrays: dict[str, np.ndarray],
+) -> known_structures.KnownStructures | None:
+    # Earlier files have none.
+    if "known/entries" not in arrays:
+        return None
+    ends = np.cumsum(arrays["known/orbits"].astype(int))
+    return known_structures.KnownStructures(
+        arrays["known/entries"].astype(int),
+        arrays["known/sizes"].astype(int),
+        np.split(arrays["known/parameters"].astype(float), ends[:-1]),
+        arrays["known/strains"].astype(float),
     )

@@ -23,7 +23,7 @@ from crystaljax.crystals import (
     wyckoff,
     wyckoff_assignments,
 )
-from crystaljax.models import prototype_library
+from crystaljax.models import known_structures, prototype_library
 from crystaljax.models.networks import wyckoff_networks
 from crystaljax.system import errors
 
@@ -208,6 +208,7 @@ class WyckoffModel:
         group_params: of a `GroupNetwork`.
         energy_params: of an `EnergyNetwork`.
         width: of the networks.
+        structures: of the entries of the library; None where none were kept.
     """
 
     library: prototype_library.Library
@@ -215,6 +216,7 @@ class WyckoffModel:
     group_params: Any
     energy_params: Any
     width: int = 128
+    structures: known_structures.KnownStructures | None = None
 
     @functools.cached_property
     def _position_fn(self) -> Callable[[Any, Inputs, Any], Any]:

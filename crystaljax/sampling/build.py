@@ -73,6 +73,13 @@ def override_sampler(config: Any, settings: options.SamplerSettings) -> Any:
         config.sampler.eta = eta
     if settings.draws is not None:
         config.sampler.draws = settings.draws
+    if settings.follow_known is not None:
+        if not build.is_of_orbits(config):
+            raise errors.UserError(
+                "follow_known belongs to models of orbits (configs/symmetric.py), and "
+                f"this network is {config.model.network!r}; leave it out"
+            )
+        config.sampler.follow_known = settings.follow_known
     if config.sampler.draws > 1 and is_deterministic(config):
         raise errors.UserError(
             f"draws is {config.sampler.draws}, but this model has one answer "
@@ -189,6 +196,7 @@ def build_orbit_generator(
         mesh=mesh,
         shapes=build.orbit_shapes(config),
         batch_size=config.evaluation.batch_size,
+        follow_known=config.sampler.follow_known,
     )
 
 

@@ -4,9 +4,10 @@ A cell's formula is a question about its primitive cell (`find_question`). The m
 `wyckoff_model` answer which orbits it has, the likeliest first.
 """
 
+import collections
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,12 +44,14 @@ class Request:
         num_cells: primitive cells in the cell that is to be made.
         probability: of the positions, and of the group where it was not given, by the
             model; 1 where both were given.
+        repeat: earlier requests for the same positions, see `number_repeats`.
     """
 
     question: prototype_library.Question
     assignment: wyckoff_assignments.Assignment
     num_cells: int = 1
     probability: float = 1.0
+    repeat: int = 0
 
     def describe(self) -> str:
         """Positions by their letters and multiplicities, such as "Ta:1a B:2d".
@@ -163,6 +166,25 @@ def choose_orbits(
         rng = np.random.default_rng((seed, number))
         requests.append([ways[i] for i in _order(ways, count, rng)])
     return requests
+
+
+def number_repeats(requests: Sequence[Request]) -> list[Request]:
+    """Requests that know how many before them are the same.
+
+    Each of them follows another known structure, and the last none.
+    """
+    seen: collections.Counter[Any] = collections.Counter()
+    numbered = []
+    for request in requests:
+        key = positions_of(request)
+        numbered.append(dataclasses.replace(request, repeat=seen[key]))
+        seen[key] += 1
+    return numbered
+
+
+def positions_of(request: Request) -> Hashable:
+    """What requests for the same positions have in common."""
+    return request.question, request.assignment
 
 
 def _order(ways: Sequence[Request], count: int, rng: Any) -> list[int]:

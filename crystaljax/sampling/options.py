@@ -70,6 +70,11 @@ class SamplerSettings:
         default=None,
         lower=1,
     )
+    follow_known: bool | None = options.option(
+        "Models of orbits: a known prototype with the positions of a sample stands in "
+        "the place of the network's answer; the config's by default, which does so.",
+        default=None,
+    )
 
 
 # The fields of the last base come first.

@@ -25,12 +25,15 @@ class Asked:
     Attributes:
         conditions: of all samples.
         requests: their orbits.
+        follows_known: whether the free parameters of each are those of a known
+            structure.
         above_hull: of each sample's energy, eV/atom; None where no hull is given.
         notes: for the user.
     """
 
     conditions: conditions_lib.Conditions
     requests: list[likely_orbits.Request]
+    follows_known: list[bool]
     above_hull: np.ndarray | None
     notes: list[str]
 
@@ -42,6 +45,8 @@ class Asked:
             "probability": np.array(
                 [float(f"{each.probability:.3g}") for each in self.requests]
             ),
+            # Or the network's own.
+            "follows_known": np.array(self.follows_known),
         }
         if self.above_hull is not None:
             columns["requested_energy_above_hull"] = self.above_hull
@@ -74,6 +79,7 @@ class Wanted:
         wyckoff: positions that the species fill, `parse_positions`; "" leaves them to
             the model.
         seed: of positions that are drawn.
+        follow_known: whether known structures are followed, `orbit_flow.follow`.
     """
 
     formulas: Sequence[str]
@@ -83,6 +89,7 @@ class Wanted:
     num_samples: int = 1
     wyckoff: str = ""
     seed: int = 0
+    follow_known: bool = True
 
 
 def ask(
@@ -146,11 +153,16 @@ def ask(
             )
         requests += found
         rows += [(row, column)] * len(found)
+    requests = likely_orbits.number_repeats(requests)
     for request in requests:
         orbit_generation.require_fits(request, shape)
     return Asked(
         _conditions(formulas, energies, requests, rows),
         requests,
+        [
+            wanted.follow_known and orbit_generation.follows_known(model, request)
+            for request in requests
+        ],
         _above_hull(wanted, rows),
         notes,
     )

@@ -16,7 +16,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from crystaljax.crystals import orbits, standard_choice, standard_groups, structure
-from crystaljax.models import orbit_flow, processes, scaling, wyckoff_model
+from crystaljax.models import (
+    known_structures,
+    orbit_flow,
+    processes,
+    scaling,
+    wyckoff_model,
+)
 from crystaljax.models.networks import orbit_transformer
 from crystaljax.sampling import generation, likely_orbits
 from crystaljax.sampling.conditions import Conditions
@@ -60,6 +66,45 @@ def build_conditions(
     )
 
 
+def show_known(
+    model: wyckoff_model.WyckoffModel | None,
+    requests: Sequence[likely_orbits.Request],
+    num_orbits: int,
+) -> known_structures.Shown:
+    """The known structures that answers may follow; none without a model."""
+    count = known_structures.MAX_SHOWN
+    shape = (len(requests), count)
+    parameters = np.zeros((*shape, num_orbits, 3), np.float32)
+    strains = np.zeros((*shape, standard_groups.MAX_STRAINS), np.float32)
+    costs = np.full(shape, np.inf, np.float32)
+    for row, request in enumerate(requests):
+        found = find_known(model, request)
+        for column, (index, distance) in enumerate(found):
+            assert model is not None and model.structures is not None
+            known = model.structures.parameters[index]
+            parameters[row, column, : len(known)] = known
+            strains[row, column] = model.structures.strains[index]
+            costs[row, column] = distance
+    rank = np.array([each.repeat for each in requests], np.int32)
+    return known_structures.Shown(parameters, strains, costs, rank)
+
+
+def find_known(
+    model: wyckoff_model.WyckoffModel | None, request: likely_orbits.Request
+) -> list[tuple[int, float]]:
+    """Known structures with the positions of a request, with their distances."""
+    if model is None or model.structures is None:
+        return []
+    return model.structures.find(model.library, request.question, request.assignment)
+
+
+def follows_known(
+    model: wyckoff_model.WyckoffModel, request: likely_orbits.Request
+) -> bool:
+    """Whether a known structure is left that a sample can follow."""
+    return request.repeat < len(find_known(model, request))
+
+
 def size_of(request: likely_orbits.Request) -> tuple[int, int]:
     """Orbits and sites of the primitive cell."""
     return sum(map(len, request.assignment)), sum(request.question.counts)
@@ -88,13 +133,13 @@ def build_generate_fn(
     num_steps: int,
     mesh: Mesh,
 ) -> jax.stages.Wrapped:
-    """Compiles ``(params, scale, tables, conditions, key, indices)`` → crystals.
+    """Compiles ``(params, scale, tables, conditions, shown, key, indices)`` → crystals.
 
     These are arrays of atomic numbers, fractional coordinates and lattices. Sample i
     draws from ``fold_in(key, i)`` alone.
     """
 
-    def generate(params, scale, tables, conditions, key, indices):
+    def generate(params, scale, tables, conditions, shown, key, indices):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
         _, _, *crystals = orbit_flow.sample(
             model,
@@ -105,6 +150,7 @@ def build_generate_fn(
             conditions,
             keys,
             num_steps=num_steps,
+            shown=shown,
         )
         return crystals
 
@@ -112,7 +158,7 @@ def build_generate_fn(
     over_devices = sharding.batch_sharding(mesh)
     return jax.jit(
         generate,
-        in_shardings=(whole, whole, whole, over_devices, whole, over_devices),
+        in_shardings=(whole,) * 3 + (over_devices,) * 2 + (whole, over_devices),
         out_shardings=over_devices,
     )
 
@@ -132,6 +178,8 @@ class OrbitGenerator:
             that holds it.
         batch_size: crystals at a time, over the devices of a process.
         seed: of positions that are drawn.
+        follow_known: whether known structures with the positions of a sample stand in
+            the place of the network's answer, see `orbit_flow.follow`.
         params: of the network, on the mesh; None until `with_params`.
         requests: orbits of each sample, see `for_conditions`.
         host: samples are not mended, and drawn once.
@@ -146,6 +194,7 @@ class OrbitGenerator:
     shapes: tuple[tuple[int, int], ...]
     batch_size: int = 128
     seed: int = 0
+    follow_known: bool = True
     params: Any = None
     requests: Sequence[likely_orbits.Request] = ()
     host: generation.HostWork = generation.NO_HOST_WORK
@@ -200,7 +249,7 @@ class OrbitGenerator:
         for rows, found in zip(members.values(), chosen, strict=True):
             for row, request in zip(rows, found, strict=True):
                 result[row] = request
-        return result
+        return likely_orbits.number_repeats(result)
 
     def generate(
         self, requests: Sequence[likely_orbits.Request], key: Array
@@ -260,6 +309,12 @@ class OrbitGenerator:
         return sorted(batches, key=lambda batch: int(batch.numbers[0]))
 
     def _run(self, requests, key, batches):
+        model = self.positions if self.follow_known else None
+        # Samples of one question that follow known structures ask the network once, so
+        # that they agree in which comes first: the noise is that of the first of them.
+        first: dict[Any, int] = {}
+        for number, each in enumerate(requests):
+            first.setdefault(likely_orbits.positions_of(each), number)
         waiting = collections.deque(batches)
         running: collections.deque[Any] = collections.deque()
         while waiting or running:
@@ -267,15 +322,24 @@ class OrbitGenerator:
                 batch = waiting.popleft()
                 padding = batch.size - len(batch.numbers)
                 numbers = np.pad(batch.numbers, (0, padding), mode="edge")
-                conditions = build_conditions(
-                    [requests[number] for number in numbers.tolist()],
-                    *self.shapes[batch.rows],
-                )
-                inputs = sharding.shard_batch(
-                    (conditions, numbers.astype(np.int32)), self.mesh
+                own = [requests[number] for number in numbers.tolist()]
+                shape = self.shapes[batch.rows]
+                shown = show_known(model, own, shape[0])
+                follows = np.isfinite(shown.costs).sum(axis=1) > shown.rank
+                firsts = [first[likely_orbits.positions_of(each)] for each in own]
+                indices = np.where(follows, firsts, numbers).astype(np.int32)
+                conditions = build_conditions(own, *shape)
+                conditions, shown, indices = sharding.shard_batch(
+                    (conditions, shown, indices), self.mesh
                 )
                 made = self.generate_fn(
-                    self.params, self.scale, self.tables, inputs[0], key, inputs[1]
+                    self.params,
+                    self.scale,
+                    self.tables,
+                    conditions,
+                    shown,
+                    key,
+                    indices,
                 )
                 running.append((batch.numbers.tolist(), made))
                 continue

@@ -83,6 +83,7 @@ class Request:
             "num_steps": sampler.num_steps,
             "eta": sampler.eta if sampler.name == "ddim" else None,
             "draws": sampler.draws,
+            "follow_known": sampler.follow_known if self.orbits else None,
             "energy_model": run.vocabulary.get("energy_model") or "unknown",
         }
 

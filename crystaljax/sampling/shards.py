@@ -170,6 +170,7 @@ def _require_same_request(output: pathlib.Path, request: dict[str, Any]) -> None
     if "candidates" in made_by:
         # Its name in folders of older versions.
         made_by["draws"] = made_by.pop("candidates")
+    made_by.setdefault("follow_known", None)
     saved_requests.require_same(
         request,
         saved,

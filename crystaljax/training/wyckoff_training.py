@@ -15,7 +15,12 @@ import tqdm
 
 from crystaljax.data import dataset as datasets
 from crystaljax.data import orbit_table
-from crystaljax.models import prototype_library, scaling, wyckoff_model
+from crystaljax.models import (
+    known_structures,
+    prototype_library,
+    scaling,
+    wyckoff_model,
+)
 from crystaljax.models.networks import wyckoff_networks
 from crystaljax.system import errors
 
@@ -54,7 +59,7 @@ def examples_of(
 ) -> list[Example]:
     """Questions with their answers; structures without orbits are left out."""
     examples = []
-    for index in indices[table.space_group[indices] > 0].tolist():
+    for index in _with_orbits(table, indices):
         crystal = table.crystal(index)
         sites = slice(dataset.offsets[index], dataset.offsets[index + 1])
         energy = (float(dataset.formation_energy[index]) - energy_mean) / energy_scale
@@ -66,6 +71,25 @@ def examples_of(
         )
         examples.append((question, wyckoff_model.assignment_of(crystal)))
     return examples
+
+
+def _with_orbits(table: orbit_table.OrbitTable, indices: np.ndarray) -> list[int]:
+    return indices[table.space_group[indices] > 0].tolist()
+
+
+def known_structures_of(
+    library: prototype_library.Library,
+    dataset: datasets.Dataset,
+    scale: scaling.Scaling,
+    examples: Sequence[Example],
+) -> known_structures.KnownStructures:
+    """Structures of a library's entries, of the training split that made them."""
+    table = orbit_table.open_table(dataset)
+    crystals = [
+        table.crystal(index) for index in _with_orbits(table, dataset.indices("train"))
+    ]
+    volumes = np.asarray(scale.atomic_volumes)
+    return known_structures.build(library, examples, crystals, volumes)
 
 
 def train_on(
@@ -107,7 +131,9 @@ def train_on(
             progress.set_postfix(loss=f"{losses['loss']:.3f}")
             progress.update()
 
-        return train(examples["train"], examples["val"], settings, log_fn=log)
+        model = train(examples["train"], examples["val"], settings, log_fn=log)
+    structures = known_structures_of(model.library, dataset, scale, examples["train"])
+    return dataclasses.replace(model, structures=structures)
 
 
 def train(
