@@ -173,7 +173,7 @@ def screen(
     """
     from crystaljax.relaxation import calculators
     from crystaljax.screening import files as screening_files
-    from crystaljax.screening import funnel, known_crystals, relaxed_hull
+    from crystaljax.screening import funnel, known_crystals, relaxed_hull, stages
     from crystaljax.screening import inputs as screening_inputs
     from crystaljax.screening import work as screening_work
 
@@ -190,6 +190,15 @@ def screen(
         known_hull = _load_hull(options, rows)
     # Before anything is written.
     funnel.find_energy_model(options.calculator, known_hull, options.energy_model)
+    if options.relaxation != "auto":
+        optimizer, num_crystals = chosen.settings.optimizer, len(rows.crystals)
+        stages.choose_method(
+            options.relaxation,
+            options.calculator,
+            optimizer,
+            num_crystals,
+            options.dask,
+        )
     known_path = _find_known(options.known, rows, options.hull)
     known = []
     if known_path:

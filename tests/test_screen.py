@@ -284,6 +284,20 @@ def test_cluster_gives_the_same_and_loses_nothing_with_a_worker(here):
     assert set(read(here / "here")["relaxation_method"]) == {"ase", ""}
 
 
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"relaxation": "none"}, "unknown method 'none'"),
+        ({"relaxation": "batched", "optimizer": "BFGS"}, "cannot relax crystals in"),
+    ],
+)
+def test_a_method_that_is_none_leaves_no_request_behind(here, changes, match):
+    write_samples(here / "samples", [{"Au", "Cu"}], most=2)
+    with pytest.raises(ValueError, match=match):
+        screen.screen(options(**changes))
+    assert not (here / "out" / "work").exists()
+
+
 def test_other_requests_are_refused_and_replaced_when_told_to(here):
     write_samples(here / "samples", [{"Au", "Cu"}], most=4)
     first, _ = screen.screen(options())
