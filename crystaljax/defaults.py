@@ -233,6 +233,9 @@ def paper(task: str) -> Any:
     config.train = config_dict.ConfigDict()
     # Seed of the parameters, the noise and the order of the data.
     config.train.seed = 42
+    # Model whose weights the training starts from: a name of `crystaljax models`, such
+    # as "mp", or a folder of a model or a run; "" starts from fresh parameters.
+    config.train.init = ""
     # Structures (modification: pairs) per step, over all devices.
     config.train.batch_size = 256
     # Parts that the batch of a step is cut into, one after the other, with the mean of

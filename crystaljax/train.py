@@ -39,6 +39,7 @@ from crystaljax.training import batches as batches_lib
 from crystaljax.training import build as build_training
 from crystaljax.training import (
     checkpoints,
+    fine_tuning,
     orbit_batches,
     orbit_training,
     runs,
@@ -100,6 +101,9 @@ def _train(
         batches = batches_lib.build_batches(config, dataset)
     iterator = pipeline.build_iterator(batches.source)
     num_steps, scale = batches.num_steps, batches.scale
+    start = fine_tuning.load(config, sharding.build_local_mesh())
+    if start is not None:
+        scale = fine_tuning.join_scale(start, scale, dataset)
     steps_per_dispatch = config.train.steps_per_dispatch
 
     # -------------------------------------------------------------- model and optimiser
@@ -118,6 +122,10 @@ def _train(
     # ------------------------------------------------------- run directory, checkpoints
     if sharding.is_first_process() and not runs.is_run(workdir):
         vocabulary = _describe_data(config, dataset, batches.energies)
+        if start is not None:
+            if show_progress:
+                print(fine_tuning.describe(start, vocabulary), flush=True)
+            vocabulary = fine_tuning.join_vocabulary(start, vocabulary)
         runs.create_run(workdir, config, scale, vocabulary)
     sharding.wait_for_all("run directory")
     if of_orbits:
@@ -126,7 +134,7 @@ def _train(
             model,
             scale,
             sampling_mesh,
-            _positions(config, dataset, scale, workdir, show_progress),
+            _positions(config, dataset, scale, workdir, start, show_progress),
         )
     else:
         generator = build_sampling.build_generator(
@@ -136,7 +144,8 @@ def _train(
     # Metrics stay on the device until they are logged: fetching one waits for it.
     pending: list[Any] = []
     if manager.latest_step() is None:
-        state = train_step.init_state(trainee, config.train.seed, mesh)
+        params = None if start is None else jax.device_get(start.run.params)
+        state = train_step.init_state(trainee, config.train.seed, mesh, params)
     else:
         like = train_step.state_shapes(trainee)
         state, position, pending = checkpoints.restore_state(manager, like, mesh)
@@ -290,6 +299,7 @@ def _positions(
     dataset: datasets.Dataset,
     scale: Any,
     workdir: pathlib.Path,
+    start: fine_tuning.Start | None,
     show_progress: bool,
 ) -> wyckoff_model.WyckoffModel:
     """The models of energies, groups and positions, trained the first time."""
@@ -304,6 +314,7 @@ def _positions(
                 width=config.model.position_width,
                 seed=config.train.seed,
             ),
+            start=None if start is None else start.positions,
             show_progress=show_progress,
         )
         wyckoff_files.save(model, path)
@@ -407,6 +418,11 @@ class TrainOptions:
     resume: bool = options_lib.option(
         "Go on with the run in the run directory.", default=False
     )
+    init: str | None = options_lib.option(
+        "Model whose weights the training starts from: a name of `crystaljax models`, "
+        "such as mp, or a folder of a model or a run; the same as --config.train.init.",
+        default=None,
+    )
 
 
 def _run(chosen: TrainOptions) -> None:
@@ -418,6 +434,8 @@ def _run(chosen: TrainOptions) -> None:
             "--config.train.dtype=float32 avoids it",
             file=sys.stderr,
         )
+    if chosen.init is not None:
+        chosen.config.train.init = chosen.init
     train(chosen.config, chosen.workdir, resume=chosen.resume)
 
 

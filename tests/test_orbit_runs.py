@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,8 +13,9 @@ from crystaljax import evaluate, sample, train
 from crystaljax.crystals import symmetry_search
 from crystaljax.data import dataset as datasets
 from crystaljax.data import orbit_table
-from crystaljax.system import errors
-from crystaljax.training import runs
+from crystaljax.models import wyckoff_files
+from crystaljax.system import errors, sharding
+from crystaljax.training import checkpoints, runs
 
 
 def config(dataset, **changes):
@@ -30,8 +32,8 @@ def config(dataset, **changes):
     )
 
 
-def write_dataset(path):
-    tiny.write_dataset(path)
+def write_dataset(path, metals=(29, 47, 79)):
+    tiny.write_dataset(path, metals=metals)
     dataset = datasets.open_dataset(path)
     table, report = orbit_table.find_orbits(
         dataset,
@@ -192,3 +194,46 @@ def test_held_out_structures_are_asked_for(run, tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["num_structures"] == len(evaluated.samples) == 12
     assert summary["space_group_0.01"] == 1
+
+
+def test_fine_tuning_starts_from_the_weights_and_keeps_what_is_known(
+    run, tmp_path, capsys
+):
+    # Silver, gold and platinum: only the last is new.
+    data, tuned = tmp_path / "data", tmp_path / "tuned"
+    write_dataset(data, metals=(47, 78, 79))
+    changes = {"num_steps": 2, "train__init": str(run)}
+    still = config(data, **changes, optimizer__learning_rate=0.0)
+    state = train.train(still, tuned)
+    assert "new to it: Pt" in capsys.readouterr().out
+    mesh = sharding.build_local_mesh()
+    before, after = (checkpoints.load_run(path, mesh) for path in (run, tuned))
+    jax.tree.map(np.testing.assert_array_equal, state.params, before.params)
+    assert set(after.vocabulary["elements"]) == {"Cu", "Ag", "Au", "Pt"}
+    # Units are those that the network has learned; platinum has a volume of its own.
+    assert after.scale.energy_scale == before.scale.energy_scale
+    volumes = [np.asarray(each.scale.atomic_volumes) for each in (before, after)]
+    np.testing.assert_array_equal(np.delete(volumes[0], 78), np.delete(volumes[1], 78))
+    assert volumes[0][78] != volumes[1][78]
+    models = [wyckoff_files.load(path / runs.POSITIONS, "") for path in (run, tuned)]
+    new = len(models[1].library) - len(models[0].library)
+    assert new > 0
+    assert models[1].library.counts[new:] == models[0].library.counts
+    theirs, ours = (model.structures for model in models)
+    np.testing.assert_array_equal(ours.entries[-len(theirs) :] - new, theirs.entries)
+    made = sample.sample(options(tuned, formulas=("Cu3Au1", "PtAg")))
+    assert made.table()["formula"] == ["Au1Cu3", "Ag1Pt1"]
+    again = train.train(still, tuned, resume=True, show_progress=False)
+    assert int(again.step) == 2
+
+
+def test_fine_tuning_needs_the_same_network(dataset, run, tmp_path):
+    other = config(dataset, train__init=str(run), model__width=32)
+    with pytest.raises(errors.UserError, match=r"model.width is 16 there and 32"):
+        train.train(other, tmp_path / "run", show_progress=False)
+    missing = config(dataset, train__init="nobody")
+    with pytest.raises(
+        FileNotFoundError, match=r"'nobody', which is no model; exp.* mp"
+    ):
+        train.train(missing, tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run" / "config.json").exists()

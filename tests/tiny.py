@@ -18,7 +18,7 @@ from crystaljax.training import checkpoints, runs
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def write_dataset(path, *, doubled=0):
+def write_dataset(path, *, doubled=0, metals=(29, 47, 79)):
     """Sixty CsCl- and L1_2-like crystals of three metals, in six polymorph groups.
 
     The last ``doubled`` of each group of ten are doubled along a: 4 or 8 sites.
@@ -26,7 +26,7 @@ def write_dataset(path, *, doubled=0):
     rng = np.random.default_rng(0)
     crystals, energies = [], []
     for i in range(60):
-        one, other = [(29, 79), (29, 47), (47, 79)][i % 3]
+        one, other = [metals[::2], metals[:2], metals[1:]][i % 3]
         if i % 2:
             numbers = [one, other]
             coords = [[0, 0, 0], [0.5, 0.5, 0.5]]

@@ -146,6 +146,18 @@ def build(
     )
 
 
+def join(
+    first: KnownStructures, second: KnownStructures, num_entries: int
+) -> KnownStructures:
+    """Structures of two libraries that are joined, the first of ``num_entries``."""
+    return KnownStructures(
+        entries=np.concatenate([first.entries, second.entries + num_entries]),
+        sizes=np.concatenate([first.sizes, second.sizes]),
+        parameters=[*first.parameters, *second.parameters],
+        strains=np.concatenate([first.strains, second.strains]),
+    )
+
+
 class _Mean:
     """Structures that are alike, of which the first says where the others are near."""
 

@@ -228,3 +228,15 @@ def build_library(
         sizes=np.array(sizes, int),
     )
     return library, shares
+
+
+def join(first: Library, second: Library) -> Library:
+    """The entries of one library, then those of another."""
+    return Library(
+        counts=[*first.counts, *second.counts],
+        space_groups=np.concatenate([first.space_groups, second.space_groups]),
+        assignments=[*first.assignments, *second.assignments],
+        numbers=[*first.numbers, *second.numbers],
+        energies=np.concatenate([first.energies, second.energies]),
+        sizes=np.concatenate([first.sizes, second.sizes]),
+    )

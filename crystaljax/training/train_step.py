@@ -105,9 +105,18 @@ class Trainee:
         return compute_loss(self, params, batch, keys)
 
 
-def init_state(trainee: Any, seed: int, mesh: Mesh) -> TrainState:
-    """The state before the first step, on every device."""
-    params = sharding.replicate(trainee.init_params(seed), mesh)
+def init_state(trainee: Any, seed: int, mesh: Mesh, params: Any = None) -> TrainState:
+    """The state before the first step, on every device.
+
+    Args:
+        trainee: what is trained.
+        seed: of fresh parameters.
+        mesh: devices.
+        params: to start from, instead of fresh ones.
+    """
+    if params is None:
+        params = trainee.init_params(seed)
+    params = sharding.replicate(params, mesh)
     # What it needs of the trainee is compiled in.
     static = jax.tree.map(lambda _: None, trainee)
     return _compiled_state_of(mesh)(static, params)

@@ -27,6 +27,8 @@ from crystaljax.system import errors
 _BATCH_SIZE = 512
 _LEARNING_RATE = 2e-3
 _WEIGHT_DECAY = 1e-2
+# Of the learning rate, where networks are trained further.
+_FURTHER = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +99,17 @@ def train_on(
     scale: scaling.Scaling,
     settings: Settings,
     *,
+    start: wyckoff_model.WyckoffModel | None = None,
     show_progress: bool = False,
 ) -> wyckoff_model.WyckoffModel:
     """The model of a data set's training structures.
+
+    Args:
+        dataset: with structures in the standard setting.
+        scale: units of energies and atomic volumes.
+        settings: how long and how large.
+        start: a model to start from; what it knows is kept beside the new structures.
+        show_progress: print a progress bar.
 
     Raises:
         UserError: the data set has no structures in the standard setting.
@@ -131,8 +141,14 @@ def train_on(
             progress.set_postfix(loss=f"{losses['loss']:.3f}")
             progress.update()
 
-        model = train(examples["train"], examples["val"], settings, log_fn=log)
-    structures = known_structures_of(model.library, dataset, scale, examples["train"])
+        model = train(
+            examples["train"], examples["val"], settings, start=start, log_fn=log
+        )
+    library, _ = prototype_library.build_library(examples["train"])
+    structures = known_structures_of(library, dataset, scale, examples["train"])
+    if start is not None and start.structures is not None:
+        # Their entries come behind the new ones, see `train`.
+        structures = known_structures.join(structures, start.structures, len(library))
     return dataclasses.replace(model, structures=structures)
 
 
@@ -141,6 +157,7 @@ def train(
     held_out: Sequence[Example],
     settings: Settings,
     *,
+    start: wyckoff_model.WyckoffModel | None = None,
     log_fn: LogFn | None = None,
 ) -> wyckoff_model.WyckoffModel:
     """The model of positions and groups.
@@ -149,9 +166,13 @@ def train(
         train_examples: also the library of the model.
         held_out: to choose the epoch by; the last is taken if there are none.
         settings: how long and how large.
+        start: a model whose networks are trained further, with its library behind the
+            entries of the new examples.
         log_fn: gets the losses of each epoch.
     """
     library, shares = prototype_library.build_library(train_examples)
+    if start is not None:
+        library = prototype_library.join(library, start.library)
     table = jnp.asarray(wyckoff_networks.position_features())
 
     def position_data(examples):
@@ -204,6 +225,7 @@ def train(
                 own,
                 _named(log_fn, "positions"),
                 arguments=(table,),
+                start=start and start.position_params[number],
             )
         )
     group_params = _fit(
@@ -211,6 +233,7 @@ def train(
         (group_data(train_examples), group_data(held_out)),
         settings,
         _named(log_fn, "groups"),
+        start=start and start.group_params,
     )
     energy_params = _fit(
         wyckoff_networks.EnergyNetwork(settings.width),
@@ -218,6 +241,7 @@ def train(
         settings,
         _named(log_fn, "energies"),
         loss_fn=lambda found, wanted: optax.huber_loss(found, wanted, delta=0.2),
+        start=start and start.energy_params,
     )
     return wyckoff_model.WyckoffModel(
         library, position_params, group_params, energy_params, settings.width
@@ -236,17 +260,26 @@ def _fit(
     *,
     arguments: tuple[Any, ...] = (),
     loss_fn: Callable[..., Any] = optax.softmax_cross_entropy_with_integer_labels,
+    start: Any = None,
 ) -> Any:
-    """Parameters of the epoch with the lowest loss on the second part of ``data``."""
+    """Parameters of the epoch with the lowest loss on the second part of ``data``.
+
+    Where it starts from trained ones, these are among them.
+    """
     num_epochs, seed = settings.num_epochs, settings.seed
     examples, validation = data
     inputs, answers = jax.tree.map(jnp.asarray, examples)
     size = min(_BATCH_SIZE, len(answers))
     per_epoch = len(answers) // size
-    params = jax.jit(network.init)(
-        jax.random.key(seed), jax.tree.map(lambda a: a[:1], inputs), *arguments
-    )
-    schedule = optax.cosine_decay_schedule(_LEARNING_RATE, num_epochs * per_epoch)
+    if start is None:
+        params = jax.jit(network.init)(
+            jax.random.key(seed), jax.tree.map(lambda a: a[:1], inputs), *arguments
+        )
+        learning_rate = _LEARNING_RATE
+    else:
+        params = jax.tree.map(jnp.asarray, start)
+        learning_rate = _LEARNING_RATE * _FURTHER
+    schedule = optax.cosine_decay_schedule(learning_rate, num_epochs * per_epoch)
     optimizer = optax.adamw(schedule, weight_decay=_WEIGHT_DECAY)
 
     def mean_loss(params, inputs, answers, **options):
@@ -266,6 +299,8 @@ def _fit(
 
     measure_fn = jax.jit(mean_loss)
     state, best = optimizer.init(params), (np.inf, params)
+    if start is not None and validation is not None:
+        best = (float(measure_fn(params, *validation)), params)
     rng, key = np.random.default_rng(seed), jax.random.key(seed)
     for epoch in range(num_epochs):
         order = rng.permutation(len(answers))[: per_epoch * size]
