@@ -204,6 +204,7 @@ def screen(
     if known_path:
         found = relaxed_hull.read_known(known_path, rows.crystals)
         known = known_crystals.as_known(found.ids, found.crystals, rows.crystals)
+    generated_by = _describe_generators(rows)
     output = pathlib.Path(options.output)
     with folder_locks.hold(output, "choose another --output"):
         atomic_files.remove_leftovers(output)
@@ -254,6 +255,7 @@ def screen(
             {
                 "request": {**dataclasses.asdict(options), "known": known_path or NONE},
                 "calculator": options.calculator,
+                "generated_by": generated_by,
                 "hull": options.hull,
                 "hull_notes": hull_notes,
                 "seconds": {**result.seconds, "all": time.perf_counter() - start},
@@ -264,6 +266,15 @@ def screen(
 
             html_report.write_report(output)
         return result, table
+
+
+def _describe_generators(rows: "screening_inputs.Candidates") -> list[str]:
+    """What is to be known of the models that generated the candidates."""
+    from crystaljax.training import model_files
+
+    workdirs = {str(each) for each in rows.columns.get("workdir", ()) if each}
+    found = [model_files.describe_limits(each) for each in sorted(workdirs)]
+    return [each for each in found if each]
 
 
 def report(

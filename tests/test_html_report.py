@@ -161,6 +161,17 @@ def test_structures_are_those_of_the_candidates(report):
     )
 
 
+def test_limits_of_the_model_are_among_the_facts(browser, tmp_path):
+    summary_of_mp = summary() | {
+        "generated_by": ["mp: crystals. Not for <b>claims</b>"]
+    }
+    page = html_report.build_report(summary_of_mp, screening_table(), {}, None)
+    path = tmp_path / "report.html"
+    path.write_text(page, encoding="utf-8")
+    with opened(browser, path) as page:
+        assert "Not for <b>claims</b>" in page.inner_text("#facts")
+
+
 def test_space_groups_that_were_found():
     found = describe()["space_groups"]
     assert found["headings"] == [

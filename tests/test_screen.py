@@ -342,11 +342,15 @@ def test_known_crystals_are_those_of_the_run_that_made_the_samples(here, capsys)
     b2 = structure.Crystal(
         np.array([79, 29]), np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.eye(3) * 3.1
     )
+    card = {"version": 1, "title": "alloys", "not_for": "claims"}
+    (here / "run" / "card.json").write_text(json.dumps(card))
     infos = [{"name": "b2", "workdir": str(here / "run")}]
     structure_files.write_extxyz(here / "b2.extxyz", [b2], infos)
     _, table = screen.screen(options(samples="b2.extxyz", known=None))
     assert table["known_as"][0].startswith("crystal-")
     assert table["rejected_stage"] == ["duplicates"]
+    written = json.loads((here / "out" / "screening.json").read_text())
+    assert written["generated_by"] == ["run: alloys. Not for claims"]
     changed = options(samples="b2.extxyz", known="none", output="other")
     assert screen.screen(changed)[1]["known_as"] == [""]
     structure_files.write_extxyz(here / "lone.extxyz", [b2], [{"name": "b2"}])

@@ -94,6 +94,19 @@ def load_card(folder: pathlib.Path) -> dict[str, Any]:
     return card
 
 
+def describe_limits(folder: str | os.PathLike) -> str | None:
+    """What a model is and is not for, in a line; None where there is no model.
+
+    Raises:
+        UserError: see `load_card`.
+    """
+    path = pathlib.Path(folder)
+    if not is_model(path):
+        return None
+    card = load_card(path)
+    return f"{path.name}: {card['title']}. Not for {card['not_for']}"
+
+
 def verify(folder: pathlib.Path) -> dict[str, Any]:
     """The card, after all files have been compared with their checksums.
 
