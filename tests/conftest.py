@@ -26,6 +26,10 @@ os.environ["XLA_FLAGS"] = (
     " --xla_cpu_parallel_codegen_split_count=1"
 ).strip()
 
+# Workers of pytest take all cores: threads that wait for others keep cores busy.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 _check_all = jaxtyping.jaxtyped
 
 

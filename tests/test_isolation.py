@@ -44,7 +44,8 @@ def test_bad_items_cost_themselves_and_nothing_else():
         assert found[number] == isolation.Lost("timed out after 1.5 s")
 
 
-def test_an_innocent_item_has_a_second_chance(tmp_path):
+def test_an_innocent_item_has_a_second_chance(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     paths = [str(tmp_path / "marker")]
     found = dict(isolation.map_isolated(behaving.die_once, paths, 30.0, ONE))
     assert found == {0: "1"}

@@ -24,8 +24,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing import connection as connections
 from typing import Any
 
-import joblib
-
 from crystaljax.system import errors, workers
 
 # An item whose process dies is tried once more: when memory runs out, the system kills
@@ -123,6 +121,9 @@ def map_isolated(
 def _map_here(
     fn: Callable[[Any], Any], items: Sequence[Any], timeout: float, num_workers: int
 ) -> Generator[tuple[int, Any], None, None]:
+    # Only here: the processes that are started need none of it.
+    import joblib
+
     calls = _Calls(fn, timeout)
     # Threads that wait, each for a process.
     parallel = joblib.Parallel(

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import joblib
 import threadpoolctl
 import tqdm
 
@@ -63,6 +62,9 @@ def map_in_workers(
         with threadpoolctl.threadpool_limits(1):
             yield from with_progress(map(fn, items), description, total)
         return
+    # Only here: commands and worker processes start sooner without it.
+    import joblib
+
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(
             n_jobs=num_workers, return_as="generator", batch_size="auto"
