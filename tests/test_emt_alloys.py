@@ -1,5 +1,6 @@
 import collections
 
+import aflow_prototypes
 import numpy as np
 import pytest
 import spglib
@@ -61,14 +62,10 @@ def test_prototype_has_its_space_group_and_is_primitive(prototype):
     ],
 )
 def test_prototype_is_the_one_of_aflow(name, aflow):
-    # Not where every worker would wait for it: it takes seconds to load.
-    from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
-
     # Within a few percent: some entries of the library are rounded or strained.
     matcher = StructureMatcher(ltol=0.05, stol=0.1, angle_tol=2)
-    entry = next(e for e in AFLOW_PROTOTYPE_LIBRARY if e["tags"]["aflow"] == aflow)
     here = bridge.to_pymatgen(as_crystal(by_name(name), ("Ni", "Pt", "Au")))
-    assert matcher.fit_anonymous(here, entry["snl"].structure)
+    assert matcher.fit_anonymous(here, aflow_prototypes.load(aflow))
 
 
 def test_exchangeable_letters_are_decorated_once():

@@ -5,6 +5,7 @@ import itertools
 import math
 import random
 
+import aflow_prototypes
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -75,12 +76,8 @@ def test_the_last_position_is_the_general_one():
 @pytest.fixture(scope="module")
 def known_crystals():
     """AFLOW's prototypes, with what spglib finds in them."""
-    # Not where every worker would wait for it: it takes seconds to load.
-    from pymatgen.analysis import prototypes
-
     found = []
-    for entry in prototypes.AFLOW_PROTOTYPE_LIBRARY:
-        crystal = entry["snl"].structure
+    for crystal in aflow_prototypes.load_all():
         numbers = [site.specie.Z for site in crystal]
         dataset = spglib.get_symmetry_dataset(
             (crystal.lattice.matrix, crystal.frac_coords, numbers), symprec=0.01
