@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import subprocess
 import sys
 import time
 
@@ -14,7 +13,7 @@ from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import emt
 from crystaljax.matching import matcher
-from crystaljax.system import atomic_files
+from crystaljax.system import atomic_files, workers
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -32,18 +31,19 @@ def record(dataset, tmp_path_factory):
     """What the command wrote."""
     folder = tmp_path_factory.mktemp("match_rate")
     settings = {"data__num_templates": 2, "train__checkpoint_every": 4}
-    subprocess.run(
-        [
-            *(sys.executable, ROOT / "experiments" / "match_rate" / "run.py"),
-            *tiny.flags("best", dataset.path, **settings),
-            *("--dataset=tiny", f"--train={dataset.path}", "--split=val"),
-            *("--num_structures=6", "--num_samples=2", "--num_for_many=3"),
-            "--draws=2",
-            *(f"--workdir={folder / 'run'}", f"--output={folder}", "--energies"),
-        ],
-        check=True,
-        cwd=folder,
-    )
+    arguments = [
+        *tiny.flags("best", dataset.path, **settings),
+        *("--dataset=tiny", f"--train={dataset.path}", "--split=val"),
+        *("--num_structures=6", "--num_samples=2", "--num_for_many=3"),
+        "--draws=2",
+        *(f"--workdir={folder / 'run'}", f"--output={folder}", "--energies"),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["run.py", *arguments])
+        # A process that has to start takes longer than what it has to do here.
+        patch.setattr(workers, "default_num_workers", lambda: 1)
+        run.main()
     (path,) = folder.glob("*.json")
     assert path.name == "tiny_best-smoke.json"
     return json.loads(path.read_text())

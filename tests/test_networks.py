@@ -1,5 +1,6 @@
 """The network against the paper's PyTorch code, and against itself."""
 
+import functools
 import json
 import pathlib
 import zlib
@@ -324,8 +325,15 @@ def tiny():
     return model, random_params(model)
 
 
+@functools.cache
+def compiled(model):
+    """`model.apply`, traced once for all tests."""
+    return jax.jit(model.apply)
+
+
 def test_initial_values_are_those_of_the_networks_own_initialisers(tiny_with_source):
-    model, _ = tiny_with_source
+    # Layers of every kind, once.
+    model = tiny_with_source[0].clone(num_res_blocks=0, attention_levels=())
     drawn = initial.init_params(model, 16, seed=0)
     own = jax.jit(model.init)(
         jax.random.key(0),
@@ -392,7 +400,7 @@ def test_conditions_change_the_prediction(tiny):
     numbers = np.zeros((1, 12), np.uint8)
     numbers[0, :4] = [29, 29, 29, 79]
 
-    apply = jax.jit(model.apply)
+    apply = compiled(model)
 
     def predict(t=10.0, numbers=numbers, group=221, energy=0.1):
         return apply(
@@ -424,10 +432,10 @@ def test_times_are_scaled_before_the_sinusoids(tiny):
         jnp.array([0.1]),
     )
     x = jax.random.normal(jax.random.key(2), (1, 16, 3))
-    scaled = jax.jit(model.clone(time_scale=1000.0).apply)
+    scaled = compiled(model.clone(time_scale=1000.0))
     np.testing.assert_allclose(
         scaled(params, x, jnp.array([0.25]), *conditions),
-        jax.jit(model.apply)(params, x, jnp.array([250.0]), *conditions),
+        compiled(model)(params, x, jnp.array([250.0]), *conditions),
         atol=1e-5,
     )
 
@@ -440,7 +448,7 @@ def tiny_with_source(tiny):
 
 
 def predict_with_source(model, params, source):
-    return jax.jit(model.apply)(
+    return compiled(model)(
         params,
         jax.random.normal(jax.random.key(2), (1, 16, 3)),
         jnp.array([10.0]),
@@ -517,7 +525,7 @@ def test_low_precision_stays_close_and_answers_in_float32(tiny, dtype):
         jnp.array([1, 225], jnp.uint8),
         jnp.array([0.0, 0.1]),
     )
-    exact = jax.jit(model.apply)(params, *args)
-    low = jax.jit(model.clone(dtype=dtype).apply)(params, *args)
+    exact = compiled(model)(params, *args)
+    low = compiled(model.clone(dtype=dtype))(params, *args)
     assert low.dtype == jnp.float32
     np.testing.assert_allclose(low, exact, atol=0.1 * np.abs(exact).max())

@@ -180,9 +180,12 @@ def plain_loop(crystals):
     return found
 
 
-# At 0.15 Å equal is not transitive: it matters which ones a crystal is compared with.
-@pytest.mark.parametrize("num_workers", [1, 2, 3])
-def test_workers_share_one_composition(num_workers):
+@pytest.fixture(scope="module")
+def compared_one_by_one():
+    """Crystals, and what each of them equals.
+
+    At 0.15 Å equal is not transitive: it matters which ones a crystal is compared with.
+    """
     rng = np.random.default_rng(0)
     parents = [crystal_of(each) for each in (ROCKSALT, ZINCBLENDE, L1_0)]
     crystals = [
@@ -194,6 +197,12 @@ def test_workers_share_one_composition(num_workers):
     crystals[40:40] = others
     expected = plain_loop(crystals)
     assert 20 < expected.count(-1) < 100
+    return crystals, expected
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_workers_share_one_composition(num_workers, compared_one_by_one):
+    crystals, expected = compared_one_by_one
     bad = broken(crystals[0], "coordinate")
     found = novelty.find_duplicates([*crystals, bad], num_workers=num_workers)
     np.testing.assert_array_equal(found, [*expected, -1])

@@ -1,4 +1,5 @@
 import csv
+import functools
 import gzip
 import json
 import pathlib
@@ -17,6 +18,7 @@ from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import report as reports
 from crystaljax.data import selection
+from crystaljax.data.readers import pages
 from crystaljax.data.sources import (
     ase_db,
     building,
@@ -372,6 +374,9 @@ def test_aflow_from_the_command_to_the_data_set(tmp_path, monkeypatch, capsys):
     command += ["--species=W,Ta", "--natoms=4:60", "--page_size=7", "--num_workers=1"]
     command += ["--nodrop_duplicates", f"--output={tmp_path / 'data'}"]
     monkeypatch.setenv("no_proxy", "*")
+    # The server here has time for us.
+    at_once = functools.partial(pages.Manners, min_interval=0, retry_wait=0)
+    monkeypatch.setattr(pages, "Manners", at_once)
     with aflux_server.AfluxServer(entries) as server:
         server.script[2] = ["503", "db fail"]
         command.append(f"--server={server.server}")

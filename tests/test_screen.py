@@ -1,6 +1,7 @@
 """The command as users run it: real processes that are killed, a real cluster."""
 
 import collections
+import contextlib
 import json
 import os
 import pathlib
@@ -91,16 +92,41 @@ def write_samples(folder, symbol_sets, seed=0, most=100):
     return len(infos)
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """Current directory with samples and odd.py."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    (tmp_path / "odd.py").write_text(CALCULATOR)
-    calculators.forget_calculators()
-    yield tmp_path
+@contextlib.contextmanager
+def working_in(folder):
+    """Current directory with odd.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [*sys.path])
+        (folder / "odd.py").write_text(CALCULATOR)
+        calculators.forget_calculators()
+        yield
     sys.modules.pop("odd", None)
     calculators.forget_calculators()
+
+
+@pytest.fixture
+def here(tmp_path):
+    """Current directory with odd.py, for samples."""
+    with working_in(tmp_path):
+        yield tmp_path
+
+
+SLOW = {"calculator": "odd:build_slow", "energy_model": "ASE EMT"}
+
+
+def write_slow_samples(folder):
+    return write_samples(folder, [{"Au", "Cu"}, {"Ag", "Pd"}], most=6)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Screening of `write_slow_samples` that nothing happens to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with working_in(folder):
+        write_slow_samples(folder / "samples")
+        screen.screen(options(**SLOW))
+    return folder / "out"
 
 
 def options(**changes):
@@ -226,8 +252,8 @@ def test_odd_calculator_costs_its_rows_and_no_others(here):
     assert ("Ag", "Ni", "") not in seen and ("Pd", "Pt", "") not in seen
 
 
-def test_killed_screening_goes_on_and_ends_the_same(here):
-    count = write_samples(here / "samples", [{"Au", "Cu"}, {"Ag", "Pd"}], most=6)
+def test_killed_screening_goes_on_and_ends_the_same(here, undisturbed):
+    count = write_slow_samples(here / "samples")
     arguments = ["--calculator=odd:build_slow", "--energy_model=ASE EMT"]
     arguments += ["--report=false", "--relaxation=ase", "--output=killed"]
     process = subprocess.Popen(
@@ -245,12 +271,10 @@ def test_killed_screening_goes_on_and_ends_the_same(here):
     assert not (here / "killed" / "screening.csv").exists()
     # In this process, which has all that a new one would have to load.
     screen.main(command(*arguments)[3:])
-    slow = {"calculator": "odd:build_slow", "energy_model": "ASE EMT"}
-    screen.screen(options(**slow, output="whole"))
-    assert num_relaxed(here / "killed") == num_relaxed(here / "whole")
-    np.testing.assert_equal(read(here / "killed"), read(here / "whole"))
+    assert num_relaxed(here / "killed") == num_relaxed(undisturbed)
+    np.testing.assert_equal(read(here / "killed"), read(undisturbed))
     for name in ("candidates.extxyz", "hull.json"):
-        ours, theirs = (here / each / name for each in ("killed", "whole"))
+        ours, theirs = here / "killed" / name, undisturbed / name
         if name == "hull.json":
             assert ours.read_bytes() == theirs.read_bytes()
         else:
@@ -260,10 +284,9 @@ def test_killed_screening_goes_on_and_ends_the_same(here):
                 np.testing.assert_array_equal(mine.positions, yours.positions)
 
 
-def test_cluster_gives_the_same_and_loses_nothing_with_a_worker(here):
+def test_cluster_gives_the_same_and_loses_nothing_with_a_worker(here, undisturbed):
     distributed = pytest.importorskip("distributed")
-    count = write_samples(here / "samples", [{"Au", "Cu"}, {"Ag", "Pd"}], most=6)
-    slow = {"calculator": "odd:build_slow", "energy_model": "ASE EMT"}
+    count = write_slow_samples(here / "samples")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
     ) as cluster:
@@ -276,12 +299,11 @@ def test_cluster_gives_the_same_and_loses_nothing_with_a_worker(here):
 
         thread = threading.Thread(target=kill)
         thread.start()
-        screen.screen(options(**slow, output="there", dask=cluster.scheduler_address))
+        screen.screen(options(**SLOW, output="there", dask=cluster.scheduler_address))
         thread.join()
     assert killed[0] < count - 3
-    screen.screen(options(**slow, output="here"))
-    np.testing.assert_equal(read(here / "there"), read(here / "here"))
-    assert set(read(here / "here")["relaxation_method"]) == {"ase", ""}
+    np.testing.assert_equal(read(here / "there"), read(undisturbed))
+    assert set(read(undisturbed)["relaxation_method"]) == {"ase", ""}
 
 
 @pytest.mark.parametrize(
