@@ -34,6 +34,7 @@ STOPPED = 75
 KILL_WAIT_SECONDS = 30
 # Sizes of full disks, as shares of what the whole result takes.
 SHARES = (0.1, 0.4, 0.7, 0.95)
+_PAGE = 4096  # bytes
 
 
 def main() -> None:
@@ -104,13 +105,16 @@ def terminate(case: commands.Case, workshop: run.Workshop) -> Iterator[dict[str,
 def fill_disk(case: commands.Case, workshop: run.Workshop) -> Iterator[dict[str, Any]]:
     """Disks that are too small by various shares, and then grow."""
     whole = workshop.undisturbed(case)
-    size = sum(each.stat().st_size for each in whole.rglob("*") if each.is_file())
+    # A page is the least that a file or folder takes.
+    needed = sum(
+        max(1, -(-each.stat().st_size // _PAGE)) if each.is_file() else 1
+        for each in whole.rglob("*")
+    )
     for share in SHARES:
         here = workshop.place(f"{case.verb}-full")
         here.mkdir()
-        # A page is the least that a file takes.
-        pages = max(int(share * size / 4096), 4)
-        _mount(here, f"size={pages * 4096}")
+        pages = max(int(share * needed), 4)
+        _mount(here, f"size={pages * _PAGE}")
         try:
             ended = processes.Forked(
                 case.verb, workshop.flags(case), here, run.hurry
@@ -121,7 +125,7 @@ def fill_disk(case: commands.Case, workshop: run.Workshop) -> Iterator[dict[str,
                 here,
                 workshop,
                 share=share,
-                bytes=pages * 4096,
+                bytes=pages * _PAGE,
                 **_refusal(ended, "the disk is full"),
             )
         finally:
