@@ -5,7 +5,8 @@
 
 Every input has a number, from which kind, file and damage follow; ``--show=NUMBER``
 writes the damaged files to a folder and shows what is read of them. One worker process
-reads; a watchdog ends it where one input takes more than `HANG` seconds.
+reads; a watchdog ends it where one input takes more than `HANG` seconds. The counts are
+written as they grow, and the same command goes on with them.
 """
 
 import argparse
@@ -263,14 +264,16 @@ class Counts:
         self._by_kind = collections.defaultdict(collections.Counter)
         self._by_mutation = collections.defaultdict(collections.Counter)
         self._examples = collections.defaultdict(list)
-        self._seconds: list[float] = []
+        self._seconds = 0.0
+        self._longest = 0.0
 
     def add(self, result: Result) -> None:
         """Counts one input."""
         self._by_kind[result.kind][result.outcome] += 1
         for name in result.mutation.split("+"):
             self._by_mutation[name][result.outcome] += 1
-        self._seconds.append(result.seconds)
+        self._seconds += result.seconds
+        self._longest = max(self._longest, result.seconds)
         if result.outcome in BAD and len(self._examples[result.outcome]) < 100:
             self._examples[result.outcome].append(dataclasses.asdict(result))
 
@@ -285,12 +288,23 @@ class Counts:
             "by_kind": _sorted(self._by_kind),
             "by_damage": _sorted(self._by_mutation),
             "seconds_of_the_processor": {
-                "all": round(sum(self._seconds), 1),
-                "median": float(np.median(self._seconds)),
-                "largest": float(np.max(self._seconds)),
+                "all": round(self._seconds, 1),
+                "largest": round(self._longest, 3),
             },
             "examples": dict(self._examples),
         }
+
+    def add_dict(self, counts: Mapping[str, Any]) -> None:
+        """Adds what `to_dict` gave."""
+        for mine, key in ((self._by_kind, "by_kind"), (self._by_mutation, "by_damage")):
+            for name, outcomes in counts[key].items():
+                mine[name].update(outcomes)
+        for outcome, examples in counts["examples"].items():
+            self._examples[outcome] += examples
+        self._seconds += counts["seconds_of_the_processor"]["all"]
+        self._longest = max(
+            self._longest, counts["seconds_of_the_processor"]["largest"]
+        )
 
 
 def _sorted(counters: Mapping[str, collections.Counter]) -> dict[str, dict[str, int]]:
@@ -339,9 +353,15 @@ def main() -> None:
         "first": arguments.first,
     }
     counts = Counts()
-    for number, result in enumerate(
-        read_all(arguments.first, last, arguments.seed), start=1
-    ):
+    done = 0
+    if arguments.output and arguments.output.exists():
+        before = json.loads(arguments.output.read_text(encoding="utf-8"))
+        if any(before[key] != value for key, value in about.items()):
+            sys.exit(f"{arguments.output} has other counts; choose another --output")
+        counts.add_dict(before)
+        done = before["num_inputs"]
+    results = read_all(arguments.first + done, last, arguments.seed)
+    for number, result in enumerate(results, start=done + 1):
         counts.add(result)
         is_last = number == arguments.num_inputs
         # What was read is on record, should this be stopped.
