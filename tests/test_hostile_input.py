@@ -51,6 +51,23 @@ def test_the_inputs_are_of_all_kinds_and_damaged_in_all_ways(counts):
     assert counts["outcomes"]["same"] > NUM_INPUTS // 10
 
 
+def test_counts_that_go_on_are_those_of_one_run():
+    results = [
+        run.Result(i, "CIF" if i % 2 else "hull", "cut+bit flipped", name, "x", 0.5)
+        for i, name in enumerate(run.OUTCOMES)
+    ]
+    whole, first = run.Counts(), run.Counts()
+    for number, each in enumerate(results):
+        whole.add(each)
+        if number < 5:
+            first.add(each)
+    again = run.Counts()
+    again.add_dict(json.loads(json.dumps(first.to_dict())))
+    for each in results[5:]:
+        again.add(each)
+    assert again.to_dict() == whole.to_dict()
+
+
 @pytest.fixture
 def limits():
     """An alarm as in the process that reads, for one test."""
