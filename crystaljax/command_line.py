@@ -77,6 +77,7 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> None:
         with interruption.handled():
             _run(command, arguments)
     except interruption.Stopped as stopped:
+        _close_progress_bars()
         goes_on = f"; {command.goes_on}" if command.goes_on else ""
         print(f"{stopped}{goes_on}", file=sys.stderr)
         raise SystemExit(interruption.EXIT_STATUS) from None
@@ -104,8 +105,19 @@ def _run(command: Command, arguments: Sequence[str] | None) -> None:
         text = errors.describe_disk_error(error) if isinstance(error, OSError) else None
         if debug or (text is None and not isinstance(error, USER_ERRORS)):
             raise
+        _close_progress_bars()
         text = with_flags(text or str(error), command)
         raise SystemExit(f"error: {text}") from error
+
+
+def _close_progress_bars() -> None:
+    """Ends their lines: what is said next has one of its own.
+
+    Those of generators that nobody asks any more are open until the process ends.
+    """
+    tqdm: Any = sys.modules.get("tqdm")
+    for bar in list(getattr(tqdm and tqdm.tqdm, "_instances", ())):
+        bar.close()
 
 
 def _print_help(command: Command) -> None:

@@ -6,6 +6,7 @@ import sys
 import typing
 
 import pytest
+import tqdm
 from ml_collections import config_dict
 
 from crystaljax import (
@@ -210,6 +211,27 @@ def test_bugs_keep_their_traceback(error):
 # ------------------------------------------------------------------------------ configs
 def config_of(*arguments):
     return command_line.parse(train.COMMAND, ["--workdir=w", *arguments])[0].config
+
+
+def test_an_error_has_a_line_of_its_own_below_an_open_progress_bar(capsys):
+    def count():
+        with tqdm.tqdm(total=3) as bar:
+            for _ in range(3):
+                bar.update()
+                yield
+
+    numbers = count()
+
+    def stumble(_):
+        next(numbers)
+        raise errors.UserError("no")
+
+    with pytest.raises(SystemExit, match="error: no"):
+        command_line.run(dataclasses.replace(list_models.COMMAND, run=stumble), [])
+    assert capsys.readouterr().err.endswith("\n")
+    # Nothing is written over the message.
+    numbers.close()
+    assert not capsys.readouterr().err
 
 
 def test_configs_by_name_and_by_file(monkeypatch, tmp_path):
