@@ -197,6 +197,20 @@ def steps_of(
 
 
 # ------------------------------------------------------------------------------ answers
+@functools.lru_cache(maxsize=16)
+def _compiled(network: Any, activation: Callable[..., Any] | None) -> Callable:
+    """``(params, *inputs)`` → answers of a network; the same function for an equal one.
+
+    Models that are loaded again are not compiled again.
+    """
+
+    def apply(params, *inputs):
+        logits = network.apply(params, *inputs)
+        return logits if activation is None else activation(logits)
+
+    return jax.jit(apply)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class WyckoffModel:
     """Trained networks with the structures whose answers they are shown.
@@ -218,29 +232,19 @@ class WyckoffModel:
     width: int = 128
     structures: known_structures.KnownStructures | None = None
 
-    @functools.cached_property
-    def _position_fn(self) -> Callable[[Any, Inputs, Any], Any]:
+    @property
+    def _position_fn(self) -> Callable[..., Any]:
         network = wyckoff_networks.PositionNetwork(self.width)
+        return _compiled(network, jax.nn.softmax)
 
-        def probabilities(params, inputs, table):
-            logits: Any = network.apply(params, inputs, table)
-            return jax.nn.softmax(logits)
-
-        return jax.jit(probabilities)
-
-    @functools.cached_property
-    def _group_fn(self) -> Callable[[Any, Inputs], Any]:
+    @property
+    def _group_fn(self) -> Callable[..., Any]:
         network = wyckoff_networks.GroupNetwork(self.width)
+        return _compiled(network, jax.nn.log_softmax)
 
-        def probabilities(params, inputs):
-            logits: Any = network.apply(params, inputs)
-            return jax.nn.log_softmax(logits)
-
-        return jax.jit(probabilities)
-
-    @functools.cached_property
-    def _energy_fn(self) -> Callable[[Any, Inputs], Any]:
-        return jax.jit(wyckoff_networks.EnergyNetwork(self.width).apply)
+    @property
+    def _energy_fn(self) -> Callable[..., Any]:
+        return _compiled(wyckoff_networks.EnergyNetwork(self.width), None)
 
     @functools.cached_property
     def _table(self) -> np.ndarray:

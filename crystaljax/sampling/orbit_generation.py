@@ -7,6 +7,7 @@ positions up (`likely_orbits`), and decodes.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -127,6 +128,7 @@ def require_fits(request: likely_orbits.Request, shape: tuple[int, int]) -> None
         )
 
 
+@functools.lru_cache(maxsize=16)
 def build_generate_fn(
     model: orbit_transformer.OrbitTransformer,
     process: processes.FlowMatching,
@@ -136,7 +138,8 @@ def build_generate_fn(
     """Compiles ``(params, scale, tables, conditions, shown, key, indices)`` → crystals.
 
     These are arrays of atomic numbers, fractional coordinates and lattices. Sample i
-    draws from ``fold_in(key, i)`` alone.
+    draws from ``fold_in(key, i)`` alone. The same arguments give the same function,
+    which this process has compiled already.
     """
 
     def generate(params, scale, tables, conditions, shown, key, indices):
