@@ -64,8 +64,8 @@ class _Output(sampling_options.OutputOptions):
     """Where and how samples are written."""
 
     output: str | None = options_lib.option(
-        "Folder to write; <input>_modified by default. The same command again goes on "
-        "with what is there.",
+        "Folder to write; <input>_modified by default. The same command again "
+        "resumes what was interrupted.",
         default=None,
     )
 

@@ -119,7 +119,7 @@ class _Output(sampling_options.OutputOptions):
     """Where and how samples are written."""
 
     output: str = options_lib.option(
-        "Folder to write. The same command again goes on with what is there."
+        "Folder to write. The same command again resumes what was interrupted."
     )
 
 

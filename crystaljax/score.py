@@ -333,7 +333,7 @@ def _count_discoveries(
         energies,
     ).counts(has_hull=options.above_hull_column is not None)
     if options.known is None:
-        # Not all are novel: nobody said what is known.
+        # Without known crystals novelty is unknown: not all are novel.
         counts |= {"novel": None, "unique_and_novel": None, "sun": None}
     return counts | {
         "hull": options.above_hull_column,

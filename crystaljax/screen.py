@@ -5,7 +5,7 @@ r"""Screens crystals: checks, relaxes and ranks them by energy above hull.
 
 ``--samples`` is a folder of `crystaljax.sample` or `crystaljax.modify`, or crystals in
 other files. Every one keeps its row in ``screening.csv`` and ``screening.parquet``,
-with the stage at which it fell out, and why; the others are ranked, and written as
+with the stage that rejected it and the reason; the others are ranked, and written as
 ``candidates.extxyz`` and ``candidates/`` (relaxed), and ``symmetrized/`` (the same with
 the symmetry that they nearly have). How many are stable, unique and novel, by which
 potential and hull and against which known crystals, is printed and in ``sun.json``, one
@@ -51,7 +51,7 @@ class ScreenOptions:
         "Ag, Pt, Au), or module:function, a function that returns an ASE calculator."
     )
     output: str = options_lib.option(
-        "Folder to write. The same command again goes on with what is there."
+        "Folder to write. The same command again resumes what was interrupted."
     )
     hull: str = options_lib.option(
         "Known compounds. relaxed:KNOWN relaxes known crystals of the chemical systems "
@@ -151,7 +151,7 @@ class ScreenOptions:
     )
 
 
-# What has no say in what the results are.
+# Options that do not change the results.
 _FREE = ("output", "kept", "num_workers", "dask", "report", "overwrite")
 
 

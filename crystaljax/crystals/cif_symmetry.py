@@ -224,24 +224,24 @@ def _require_named(
         found = operations.find_space_group(made)
     except ValueError as error:
         raise refusals.RefusedError(str(error), _CONTRADICTION) from error
-    told: list[tuple[str, set[int]]] = [
+    stated: list[tuple[str, set[int]]] = [
         (text, {each.number for each in settings}) for text, settings in named.items()
     ]
-    told += [
+    stated += [
         (text, {each.number for each in space_group_names.find_settings(text)})
         for _, text in references
     ]
     for _, text in halls:
         try:
-            told.append(
+            stated.append(
                 (text, {operations.find_space_group(operations.parse_hall(text))})
             )
         except ValueError:
             # A symbol that nobody knows contradicts nothing.
             continue
     if number is not None:
-        told.append((f"number {number}", {number}))
-    for text, numbers in told:
+        stated.append((f"number {number}", {number}))
+    for text, numbers in stated:
         if numbers and found not in numbers:
             raise refusals.RefusedError(
                 f"the {len(made)} operations make space group {found}; the file names "

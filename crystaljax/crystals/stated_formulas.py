@@ -8,7 +8,6 @@ forms with charges, multipliers, brackets and dots: ``'Cu 2+, 2(Cl 1-), 2(H2 O)'
 import collections
 import dataclasses
 import functools
-import math
 import re
 from collections.abc import Mapping
 
@@ -77,10 +76,10 @@ def find_contradiction(stated: Stated, counts: Mapping[str, int]) -> str:
     """
     found = elements.format_formula(counts)
     units = stated.num_units
-    told = f"the formula {stated.text!r}"
+    named = f"the formula {stated.text!r}"
     if units is not None:
-        told = f"{units:g} formula units of {stated.text!r}"
-    problem = f"the sites make {found}, the file says {told}"
+        named = f"{units:g} formula units of {stated.text!r}"
+    problem = f"the sites make {found}, the file says {named}"
     if set(counts) != set(stated.counts):
         return problem
     if units is None:
@@ -287,12 +286,3 @@ def _split_symbols(letters: str) -> list[str] | None:
 
 def _is_atom(name: str) -> bool:
     return name in _KNOWN or name in _ATOMS
-
-
-def parse_num_units(text: str) -> float:
-    """Number of formula units per cell; NaN for what is none."""
-    try:
-        value = float(text)
-    except ValueError:
-        return math.nan
-    return value if 0 < value < math.inf else math.nan

@@ -1,7 +1,7 @@
 """Writes crystals and tables as files that other tools read: extxyz, CIF, tables.
 
 Every writer writes beside its target first and renames at the end, so that a file that
-is there is whole; none overwrites unless told to. A crystal that no file can hold (a
+is there is whole; none overwrites unless asked to. A crystal that no file can hold (a
 number that is not finite, a cell without volume) is left out, and the writer's return
 value says so, for the caller's table.
 """

@@ -200,7 +200,7 @@ def _ways(supply: _Supply, count: int) -> tuple[tuple[int, ...], ...]:
     """The fixed positions that one species can take so that free ones hold its rest.
 
     A way is a number of positions for each of ``supply.fixed``. Ways that take more
-    than another one does are left out: they are of use to nobody.
+    than another one does are left out: they are never needed.
     """
     # Bit n says whether free positions hold n sites; powers of two share the sum.
     held = _held(supply.free, 1 << count.bit_length())

@@ -179,12 +179,12 @@ def _count(progress: dict[str, Any], chunk: _Chunk) -> None:
 
 
 def _require_one_level(progress: dict[str, Any]) -> None:
-    """Raises ValueError where rows say of their energies what others do not."""
-    for key, told in progress.get("levels", {}).items():
-        if len(told) > 1:
+    """Raises ValueError if rows state different levels of theory."""
+    for key, examples in progress.get("levels", {}).items():
+        if len(examples) > 1:
             raise errors.UserError(
-                f"the input holds energies of {len(told)} kinds by their {key!r}: "
-                f"{'; '.join(told.values())}; a data set has one: split the input"
+                f"the input holds energies of {len(examples)} kinds by their {key!r}: "
+                f"{'; '.join(examples.values())}; a data set has one: split the input"
             )
 
 
@@ -283,7 +283,7 @@ def _process_rows(
 def _canonical_or_not(
     parsed: list[record.Record], form: CanonicalForm
 ) -> list[record.Record | record.Failure]:
-    """`canonical_records`; what nobody expected costs the record that it comes from."""
+    """`canonical_records`; an unexpected error costs only the record that caused it."""
     try:
         return canonical_records(parsed, form)
     except Exception as error:

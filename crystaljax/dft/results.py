@@ -195,15 +195,15 @@ def build_table(
     for i in order:
         run = analyses[i].run
         problems = [run.problem, formations[i].problem, on_hull.problems[i]]
-        told = _identify(analyses[i])
+        row = _identify(analyses[i])
         holds = None
         # Elements hold by definition, and without a hull nobody can tell.
-        if on_hull.hull is not None and told["kind"] != "reference":
+        if on_hull.hull is not None and row["kind"] != "reference":
             # NaN is below nothing.
             holds = run.converged and bool(above[i] <= tolerance)
         rows.append(
             {
-                **told,
+                **row,
                 "converged": run.converged,
                 "holds": holds,
                 "problem": "; ".join(each for each in problems if each),
@@ -223,14 +223,14 @@ def build_table(
 
 def _identify(analysis: Analysis) -> dict[str, Any]:
     run, handed = analysis.run, analysis.handed
-    told: Mapping[str, Any] = handed.row if handed else {}
-    formula = told.get("formula") or ""
+    row: Mapping[str, Any] = handed.row if handed else {}
+    formula = row.get("formula") or ""
     if run.crystal.num_sites:
         formula = elements.cell_formula(run.crystal.atomic_numbers)
     return {
-        "name": told.get("name") or run.folder,
+        "name": row.get("name") or run.folder,
         "folder": run.folder,
-        "kind": told.get("kind") or "",
+        "kind": row.get("kind") or "",
         "formula": formula,
     }
 
@@ -238,18 +238,18 @@ def _identify(analysis: Analysis) -> dict[str, Any]:
 def _compare(analysis: Analysis) -> dict[str, Any]:
     """What was predicted, and whether the structure still is what it was."""
     crystal, handed = analysis.run.crystal, analysis.handed
-    told: Mapping[str, Any] = handed.row if handed else {}
+    row: Mapping[str, Any] = handed.row if handed else {}
     is_comparable = handed is not None and handed.crystal is not None
     volume = validity.cell_volume(crystal) if crystal.num_sites else np.nan
     return {
-        "formation_energy_predicted": _number(told.get(columns.RELAXED_ENERGY)),
-        "energy_above_hull_predicted": _number(told.get(columns.ABOVE_HULL)),
-        "energy_model_predicted": told.get(columns.ENERGY_MODEL) or "",
+        "formation_energy_predicted": _number(row.get(columns.RELAXED_ENERGY)),
+        "energy_above_hull_predicted": _number(row.get(columns.ABOVE_HULL)),
+        "energy_model_predicted": row.get(columns.ENERGY_MODEL) or "",
         "same_structure": analysis.rms is not None
         if is_comparable and crystal.num_sites
         else None,
         "structure_rms": _number(analysis.rms),
-        str(columns.REQUESTED_SPACE_GROUP): told.get(columns.REQUESTED_SPACE_GROUP),
+        str(columns.REQUESTED_SPACE_GROUP): row.get(columns.REQUESTED_SPACE_GROUP),
         **{
             f"space_group_dft_{symprec:g}": group
             for symprec, group in zip(SYMPRECS, analysis.space_groups, strict=True)

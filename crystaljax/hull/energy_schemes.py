@@ -143,13 +143,13 @@ def _require_one_functional(entries: Sequence[Computed], path: str) -> None:
 
 
 def _require_same_words(entries: Sequence[Computed], path: str) -> None:
-    """Of what else entries say, those that say it say the same."""
+    """Raises unless entries that state a further setting state the same one."""
     first: dict[str, dict[str, str]] = {}
     for entry in entries:
         for key, value in entry.scheme.words.items():
-            told = f"{entry.id!r} has {value[:60]}"
+            example = f"{entry.id!r} has {value[:60]}"
             first.setdefault(key, {}).setdefault(
-                levels_of_theory.normalize(value), told
+                levels_of_theory.normalize(value), example
             )
     for key, values in first.items():
         if len(values) > 1:

@@ -104,7 +104,7 @@ def read_entries(
         FileNotFoundError: there is no such file or data set.
         ValueError: the spec is none of these; a file is damaged or lacks a column; an
             entry has no formula or no finite energy; its elements are missing; the
-            energies are of several models, or nobody says of which.
+            energies are of several models, or of an unknown one.
     """
     systems = compositions.chemical_systems(formulas)
     if spec == BUILTIN:
@@ -232,7 +232,7 @@ def _read_dataset(path: str, systems: set[frozenset[str]]) -> entry_files.Rows:
             float(dataset.formation_energy[index]),
             dataset.id[index].as_py(),
             "",
-            # Of all of a large data set nobody wants the crystals.
+            # Without chosen systems, crystals of a large data set are not loaded.
             datasets.crystal(dataset, index) if systems else None,
         )
         for index in np.flatnonzero(np.array(wanted, bool)[codes]).tolist()

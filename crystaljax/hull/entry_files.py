@@ -81,7 +81,7 @@ def read_csv(path: str) -> Rows:
     header = csv_rows.read_header(path)
     better = [name for name in header if name.startswith("formation_energy_")]
     if "formation_energy" in header and better:
-        # Our own tables of samples: nobody computed what was asked for.
+        # Our own tables of samples: the requested energies were not computed.
         raise errors.UserError(
             f"{path} has the columns 'formation_energy' and {better[0]!r}: a table of "
             "samples, whose formation_energy is what was asked for; write a CSV with "

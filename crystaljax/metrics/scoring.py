@@ -88,7 +88,7 @@ class Score:
     Attributes:
         generated: what was scored.
         references: against what.
-        pairing: which was made for which; None where nobody knows.
+        pairing: which was made for which; None if unknown.
         pairs: that match.
         checks: distances and space groups of the generated crystals.
         reference_checks: of the references.
@@ -160,7 +160,7 @@ class Score:
             valid_only: of pairs of which both are valid.
 
         Raises:
-            ValueError: it matters what was made for which reference, and nobody knows.
+            ValueError: the number depends on the pairing, which is unknown.
         """
         keep = np.ones(len(self.pairs.generated), bool)
         if k is not None or not anyone:

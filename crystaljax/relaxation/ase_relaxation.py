@@ -98,7 +98,7 @@ class Relaxation:
         converged: whether ``max_force`` fell below ``fmax``.
         failure: why it failed; "" if it did not. A crystal that ran out of steps has
             not failed, it is just not converged.
-        seconds: that it took; NaN if nobody measured.
+        seconds: that it took; NaN if not measured.
     """
 
     crystal: structure.Crystal
@@ -133,7 +133,7 @@ def relax(
     result = Relaxation(crystal, np.nan, np.nan, 0, False, failure)
     if not failure:
         # Potentials and optimizers are other people's code, at configurations that
-        # nobody foresaw: whatever they raise is this crystal's result.
+        # they were not made for: whatever they raise is this crystal's result.
         try:
             with np.errstate(all="ignore"):
                 result = _relax(crystal, ase_calc, settings)

@@ -91,7 +91,7 @@ def reproduced_energies(calculator: str) -> pretrained.Energies:
 
 
 def supported_elements(calculator: str) -> frozenset[str] | None:
-    """Symbols of the elements that a calculator has parameters for; None: nobody knows.
+    """Symbols of the elements that a calculator has parameters for; None if unknown.
 
     Raises:
         ValueError: see `build_calculator`.

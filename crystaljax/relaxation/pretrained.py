@@ -39,7 +39,7 @@ class Energies:
     """What a model's energies are.
 
     Attributes:
-        dft: what they reproduce, such as `MP_PBE`; "" if nobody has said.
+        dft: what they reproduce, such as `MP_PBE`; "" if not stated.
         corrected: whether they carry the corrections that the Materials Project adds
             to its energies (MP2020): the model learned corrected energies.
     """

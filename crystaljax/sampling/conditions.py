@@ -115,7 +115,7 @@ def outside_training(conditions: Conditions, vocabulary: dict[str, Any]) -> list
     )
     if unseen:
         notes.append(
-            f"{len(unseen)} of the space groups asked for were never seen in training: "
+            f"{len(unseen)} of the requested space groups were never seen in training: "
             + _list_some(unseen)
         )
     known = "formation_energy" if conditions.source is None else "energy_difference"
@@ -124,13 +124,13 @@ def outside_training(conditions: Conditions, vocabulary: dict[str, Any]) -> list
     outside = np.mean((energy < low) | (energy > high))
     if outside > 0:
         notes.append(
-            f"{outside:.0%} of the energies asked for lie outside the training range, "
+            f"{outside:.0%} of the requested energies lie outside the training range, "
             f"{low:.3f} to {high:.3f} eV/atom"
         )
     largest = int(np.max(conditions.num_sites))
     if largest > vocabulary["max_sites"]:
         notes.append(
-            f"cells of up to {largest} sites are asked for; the largest in training "
+            f"cells of up to {largest} sites are requested; the largest in training "
             f"has {vocabulary['max_sites']}"
         )
     return notes

@@ -65,8 +65,8 @@ class SamplerSettings:
         "Noise of DDIM; the config's by default.", default=None, lower=0, upper=1
     )
     draws: int | None = options.option(
-        "Crystals drawn for each sample, of which the one that fits best what was "
-        "asked for is picked; the config's by default.",
+        "Crystals drawn for each sample, of which the one that fits the request best "
+        "is picked; the config's by default.",
         default=None,
         lower=1,
     )

@@ -231,6 +231,6 @@ def _describe_hull(spec: str, known: "convex_hull.Hull", trained_on: str | None)
     if trained_on != known.energy_model:
         return (
             f"{note}, but the model was trained on energies of {trained_on}: where "
-            "these differ, so does what is asked for"
+            "these differ, so do the requested energies"
         )
     return f"{note}, as the training data"

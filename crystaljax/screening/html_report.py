@@ -126,7 +126,7 @@ def build_report(
         "data": data.replace("<", "\\u003c"),
     }
     page = (_PAGE / "page.html").read_text("utf-8")
-    # In one pass: what was put in is not looked at again.
+    # In one pass, so that marks within the inserted text are left as they are.
     return re.sub(r"{{(\w+)}}", lambda match: parts[match[1]], page)
 
 

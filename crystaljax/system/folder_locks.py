@@ -1,7 +1,7 @@
-"""One process at a time writes a folder; a second one is refused, and told by whom.
+"""One process at a time writes a folder; the error of a second one names the first.
 
 The lock is the system's own (flock): it ends with the process that holds it, however
-that ends. The file that a killed process leaves is in nobody's way.
+that ends. The file that a killed process leaves hinders no other.
 """
 
 import contextlib

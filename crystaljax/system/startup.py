@@ -33,7 +33,7 @@ def initialize_processes() -> None:
     """Joins the other processes of this job, if there are any; call it before all else.
 
     Under Slurm (``srun``) and Open MPI (``mpirun``) JAX finds them itself. Elsewhere
-    every process is told: ``JAX_COORDINATOR_ADDRESS`` (host:port of process 0),
+    every process needs ``JAX_COORDINATOR_ADDRESS`` (host:port of process 0),
     ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``.
 
     Raises:

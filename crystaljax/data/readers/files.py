@@ -28,8 +28,8 @@ class DamagedError(errors.UserError):
     """Compressed data that end early or contradict themselves.
 
     Attributes:
-        is_cut: whether they end early, so that what came before is good; of data that
-            contradict themselves nobody knows where they are wrong.
+        is_cut: whether they end early, so that what came before is good; in data that
+            contradict themselves the place of the damage is unknown.
     """
 
     def __init__(self, message: str, *, is_cut: bool = False):
@@ -74,8 +74,8 @@ def open_text(
 def require_undamaged(path: pathlib.Path) -> None:
     """Reads compressed data once to their end, where their checksum is.
 
-    For one of several files: of what a damaged one gives until its end is reached,
-    nobody knows what is wrong.
+    For one of several files: in what a damaged one gives until its end is reached,
+    the place of the damage is unknown.
 
     Raises:
         DamagedError: they contradict themselves. Those that end early are good so far.

@@ -295,7 +295,7 @@ def _parse_entry(
         structure_dict = _mapping(entry, "structure")
     places = (entry.get("data"), entry, outer, structure_dict.get("properties"))
     amounts = entry.get("composition") if structure_dict is not entry else None
-    # Of an entry of pymatgen, last, since nobody looks for labels there.
+    # Of an entry of pymatgen, last, since labels are rarely there.
     places = (*places, entry.get("parameters"))
     mappings: list[Mapping[str, Any]] = []
     mappings += [place for place in places if isinstance(place, dict)]

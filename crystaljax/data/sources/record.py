@@ -100,7 +100,7 @@ def until_damaged(
 
     Raises:
         ValueError: none of it can be read, or compressed data contradict themselves, so
-            that nobody knows what else is wrong.
+            that the rest may be wrong too.
     """
     num_rows = 0
     try:

@@ -19,7 +19,7 @@ from crystaljax.crystals import orbits, sample_tensors, standard_groups
 from crystaljax.models.networks import blocks, encoders, layers
 
 # Species of a formula in the order of `standard_choice.species_order`, and orbits of
-# one species and position, that are told apart.
+# one species and position, that get an embedding of their own.
 _NUM_ROLES = 4
 _NUM_PLACES = 8
 # Sites at most of a one-hot number of sites.

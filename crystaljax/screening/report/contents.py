@@ -193,7 +193,7 @@ def _describe_requested(table: Mapping[str, list[Any]]) -> dict[str, Any]:
 
 
 def _count_reasons(table: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-    """Why inputs fell out; reasons that differ in numbers or names only are one."""
+    """Reasons of rejections; those that differ only in numbers or names are one."""
     if columns.REJECTED_REASON not in table:
         return []
     rows = range(len(table[columns.REJECTED_REASON]))

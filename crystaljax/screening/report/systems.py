@@ -45,7 +45,7 @@ def describe_systems(
     Args:
         candidates: of any systems.
         known_hull: what is known.
-        energy_model: of the candidates; "" if nobody says.
+        energy_model: of the candidates; "" if unknown.
         max_systems: diagrams.
 
     Returns:
