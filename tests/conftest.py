@@ -118,6 +118,20 @@ _LONG_FILES = (
     "test_calculators.py",
     "test_checkpoints.py",
     "test_match_rate.py",
+    "test_interruptions.py",
+    "test_orbit_runs.py",
+    "test_html_report.py",
+    "test_import_torch.py",
+    "test_relaxed_hull.py",
+    "test_relaxation_batches.py",
+    "test_ase_relaxation.py",
+    "test_hostile_input.py",
+    "test_prepare.py",
+    "test_library.py",
+    "test_templates.py",
+    "test_superposition.py",
+    "test_isolation.py",
+    "test_imports.py",
 )
 
 

@@ -321,7 +321,7 @@ def test_references_of_the_user_shift_formation_energies(everything):
 
 def test_matgl_potential_screens_with_references_of_the_user(tmp_path):
     pytest.importorskip("matgl")
-    potentials.save_tensornet(tmp_path / "potential")
+    potentials.save_m3gnet(tmp_path / "potential")
     name = f"matgl:{tmp_path / 'potential'}"
     own = references.References(energies={29: -5.0, 79: -5.5})
     options = dataclasses.replace(
