@@ -72,7 +72,8 @@ class SampleOptions(sampling_options.SamplingOptions):
     )
     formula_units: str = options_lib.option(
         "Formula units of a cell, such as 1,2 or 1:4; 1 by default, and all that "
-        "`max_atoms=` allows for chemical systems.",
+        "`max_atoms=` allows for chemical systems. 'likely' leaves the number to a "
+        "model of orbits, for formulas such as TiO2 (Ti2O4 stays as it is).",
         default="",
     )
     max_atoms: int | None = options_lib.option(
@@ -189,13 +190,14 @@ def _with_defaults(options: SampleOptions, of_orbits: bool) -> SampleOptions:
         "--space_groups=likely": options.space_groups == orbit_conditions.LIKELY,
         "--energies=low": options.energies == orbit_conditions.LOW,
         "--wyckoff": bool(options.wyckoff),
+        "--formula_units=likely": options.formula_units == orbit_conditions.LIKELY,
     }
     asked = [flag for flag, is_asked in left.items() if is_asked]
     if asked and not of_orbits:
         raise errors.UserError(
             f"{' and '.join(asked)} can be asked of a model of orbits "
-            "(configs/symmetric.py), and this is another; name space groups and "
-            "energies"
+            "(configs/symmetric.py), and this is another; name space groups, "
+            "energies and numbers"
         )
     defaults = ("likely", "low") if of_orbits else ("seen", "0")
     groups, energies = (
@@ -227,9 +229,18 @@ def _request_orbits(
     from crystaljax.training import runs
 
     shape = build.orbit_shapes(config)[-1]
-    # Larger cells may be several primitive ones.
-    cells = _cells(options, vocabulary, 4 * shape[1])
     model = wyckoff_files.load(workdir / runs.POSITIONS, runs.REMEDY)
+    groups = None
+    if options.space_groups != orbit_conditions.LIKELY:
+        groups = conditions.parse_space_groups(_text(options.space_groups), vocabulary)
+    written = options
+    if options.formula_units == orbit_conditions.LIKELY:
+        likely = orbit_conditions.likely_cells(
+            model, options.formulas, groups or (), shape[1]
+        )
+        written = dataclasses.replace(options, formulas=likely, formula_units="")
+    # Larger cells may be several primitive ones.
+    cells = _cells(written, vocabulary, 4 * shape[1])
     scale = scaling.load_scaling(workdir / "scaling.json")
     if options.energies == orbit_conditions.LOW:
         if options.hull is not None:
@@ -241,9 +252,6 @@ def _request_orbits(
         energies = requested_energies.FormulaEnergies(values, None, [])
     else:
         energies = _energies(options, cells, vocabulary)
-    groups = None
-    if options.space_groups != orbit_conditions.LIKELY:
-        groups = conditions.parse_space_groups(_text(options.space_groups), vocabulary)
     wanted = orbit_conditions.Wanted(
         formulas=cells,
         space_groups=groups,

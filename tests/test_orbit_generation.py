@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from crystaljax.crystals import elements, orbits, symmetry_search
-from crystaljax.models import initial, processes, prototype_library, scaling
+from crystaljax.models import (
+    initial,
+    processes,
+    prototype_library,
+    scaling,
+    wyckoff_model,
+)
 from crystaljax.models.networks import orbit_transformer
 from crystaljax.sampling import likely_orbits, orbit_conditions, orbit_generation
 from crystaljax.system import errors, sharding
@@ -191,3 +197,28 @@ def test_positions_that_fit_are_read():
     question = prototype_library.question_of(RUTILE, 0.0, 136)
     for text in ("Ti:a O:f", "O:4f,Ti:2a"):
         assert orbit_conditions.parse_positions(text, question) == ((0,), (5,))
+
+
+def test_formula_units_are_those_of_known_prototypes_with_like_elements():
+    def example(numbers, group, assignment):
+        return prototype_library.question_of(np.array(numbers), 0.0, group), assignment
+
+    # Rutile for d elements, fluorite for f elements.
+    rutile = [
+        example([metal] * 2 + [8] * 4, 136, ((0,), (5,))) for metal in (22, 23, 24)
+    ]
+    fluorite = [example([metal] + [8] * 2, 225, ((0,), (2,))) for metal in (58, 59, 60)]
+    library, _ = prototype_library.build_library(rutile + fluorite)
+
+    def units(metal, groups=(), max_sites=12):
+        numbers = np.array([metal, 8, 8])
+        return likely_orbits.likely_units(numbers, groups, library, max_sites)
+
+    assert (units(40), units(92)) == (2, 1)
+    assert (units(40, (225,)), units(92, (136,))) == (1, 2)
+    assert units(40, max_sites=5) == 1
+    # Nobody knows a prototype: what the group can hold.
+    assert units(40, (227,)) == 2
+    model = wyckoff_model.WyckoffModel(library, [], {}, {})
+    cells = orbit_conditions.likely_cells(model, ("ZrO2", "Zr1O2", "Zr4O8"), (), 12)
+    assert cells == ("O4Zr2", "O4Zr2", "O8Zr4")

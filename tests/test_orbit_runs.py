@@ -1,5 +1,6 @@
 """Models of orbits by the commands: train, resume, sample, evaluate, refusals."""
 
+import dataclasses
 import json
 import shutil
 
@@ -83,6 +84,8 @@ def test_a_formula_alone_is_a_question(run, tmp_path):
     np.testing.assert_allclose(
         [abs(np.linalg.det(c.lattice)) for c in made.crystals], table.volume
     )
+    likely = sample.sample(options(run, formula_units="likely"))
+    assert likely.table()["formula"] == ["Au1Cu3", "Ag1Au1"]
     # What is known is followed, but not by all that have the same positions.
     assert table.follows_known.any()
     drawn = sample.sample(options(run, num_samples=3, follow_known=False))
@@ -152,6 +155,9 @@ def test_following_known_structures_belongs_to_models_of_orbits(trained):
         follow_known=True,
     )
     with pytest.raises(errors.UserError, match="follow_known belongs to models of orb"):
+        sample.sample(asked)
+    asked = dataclasses.replace(asked, follow_known=None, formula_units="likely")
+    with pytest.raises(errors.UserError, match=r"formula_units.*of orbits"):
         sample.sample(asked)
 
 

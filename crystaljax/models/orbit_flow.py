@@ -177,7 +177,8 @@ def follow(
 
     What is nearest is decided by elements and energy, and by the answer: structures of
     one kind of positions may be of different types, and the network knows which one the
-    elements prefer. Answers stay as they are where there is no structure left.
+    elements prefer. The volume is the geometric mean of both, which is nearer than
+    either. Answers stay as they are where there is no structure left.
     """
     parameters, scaled = orbit_transformer.unpack(x)
     strains = jnp.asarray(shown.strains) / orbit_transformer.STRAIN_UNITS
@@ -186,10 +187,9 @@ def follow(
     # What is not free is 0 in both.
     squares = jnp.sum(apart**2, axis=(2, 3)) / (3 * num_orbits[:, None])
     distance = jnp.sqrt(squares)
-    shear = (
-        jnp.asarray(shown.strains) - scaled[:, None] * orbit_transformer.STRAIN_UNITS
-    )
-    largest = jnp.abs(shear[..., 1:]).max(axis=-1)
+    own = scaled * orbit_transformer.STRAIN_UNITS
+    shear = (jnp.asarray(shown.strains) - own[:, None])[..., 1:]
+    largest = jnp.abs(shear).max(axis=-1)
     costs = (
         jnp.asarray(shown.costs)
         + _COST_OF_PARAMETERS * distance
@@ -200,8 +200,10 @@ def follow(
     best = jnp.take_along_axis(order, rank, axis=1)
     is_left = jnp.isfinite(jnp.take_along_axis(costs, best, axis=1))
     is_left = is_left & (jnp.asarray(shown.rank) < order.shape[1])[:, None]
+    strain = jnp.take_along_axis(strains, best[..., None], axis=1)[:, 0]
+    strain = strain.at[:, 0].set((strain[:, 0] + scaled[:, 0]) / 2)
     chosen = orbit_transformer.pack(
         jnp.take_along_axis(shown.parameters, best[..., None, None], axis=1)[:, 0],
-        jnp.take_along_axis(strains, best[..., None], axis=1)[:, 0],
+        strain,
     )
     return jnp.where(is_left[..., None], chosen, x)

@@ -28,6 +28,11 @@ _NUM_ASSIGNMENTS = 16
 # Each assignment at least this probable, relative to the likeliest, is taken once
 # before any is taken again.
 _LEAST = 0.01
+# Prototypes that vote on the number of formula units, and the distance at which one
+# counts e times less: right for 70 % of the validation structures of the
+# model `mp`, of which 34 % hold one unit.
+_NUM_VOTERS = 200
+_VOTING_DISTANCE = 0.3
 # Log probability of what a formula cannot be.
 _IMPOSSIBLE = -50.0
 # Primitive cells in the conventional cell of a centred group.
@@ -118,6 +123,43 @@ def find_question(
         f"space group {space_group} cannot hold {list(whole.counts)} sites: its "
         f"positions hold {wyckoff.describe_positions(space_group)}; {remedy}"
     )
+
+
+def likely_units(
+    atomic_numbers: Integer[np.ndarray, " sites"],
+    space_groups: Sequence[int],
+    library: prototype_library.Library,
+    max_sites: int,
+) -> int:
+    """How many formula units the primitive cell of a formula is likely to hold.
+
+    Known prototypes of the same formula type vote, the nearer in elements the more, and
+    large cells need more of them.
+
+    Args:
+        atomic_numbers: of one formula unit.
+        space_groups: that are wanted, 1-230; any if there are none.
+        library: known prototypes.
+        max_sites: of a cell.
+
+    Returns:
+        The fewest that a group can hold where no prototype is known, and 1 where none
+        can.
+    """
+    question = prototype_library.question_of(atomic_numbers, math.nan)
+    votes: dict[int, float] = {}
+    for units in range(1, max_sites // sum(question.counts) + 1):
+        counts = tuple(units * count for count in question.counts)
+        for group in space_groups or (0,):
+            if group and not wyckoff_assignments.count_assignments(group, counts):
+                continue
+            asked = dataclasses.replace(question, counts=counts, space_group=group)
+            members, distances = library.nearest(asked, _NUM_VOTERS)
+            weights = np.sqrt(library.sizes[members])
+            weights *= np.exp(-((distances / _VOTING_DISTANCE) ** 2)) / units**0.5
+            votes[units] = votes.get(units, 0.0) + float(weights.sum())
+    # The first of equal ones is the smallest.
+    return max(votes, key=votes.__getitem__, default=1)
 
 
 def choose_orbits(

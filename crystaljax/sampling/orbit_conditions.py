@@ -66,6 +66,28 @@ def low_energies(
     return values.round(3)[:, None]
 
 
+def likely_cells(
+    model: wyckoff_model.WyckoffModel,
+    formulas: Sequence[str],
+    space_groups: Sequence[int],
+    max_sites: int,
+) -> tuple[str, ...]:
+    """Formulas with the number of formula units that their primitive cells likely hold.
+
+    A formula that is written as several units, such as Ti2O4, stays as it is.
+    """
+    cells = []
+    for formula in formulas:
+        numbers = elements.formula_atomic_numbers(formula)
+        units = 1
+        if elements.cell_formula(numbers) == elements.reduced_formula(numbers):
+            units = likely_orbits.likely_units(
+                numbers, space_groups, model.library, max_sites
+            )
+        cells.append(elements.cell_formula(np.tile(numbers, units)))
+    return tuple(cells)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Wanted:
     """What is asked for: every formula with every group and energy.
