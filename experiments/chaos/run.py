@@ -99,7 +99,9 @@ class Workshop:
         for name in (f"crystaljax.{case.verb}", *case.preload):
             importlib.import_module(name)
         here = self.folder / f"{case.name.replace(' ', '_')}-whole"
-        if not (here / commands.OUTPUT).exists():
+        # Written last: a run that was stopped here itself is made again.
+        cpu_seconds = here.with_suffix(".cpu")
+        if not cpu_seconds.exists():
             flags = self.flags(case)
             # The first one compiles.
             for _ in range(2):
@@ -107,7 +109,7 @@ class Workshop:
                 ended = processes.Forked(case.verb, flags, here, hurry).wait()
                 if ended.status != 0:
                     raise RuntimeError(f"{case.name}: {ended.text}")
-            here.with_suffix(".cpu").write_text(json.dumps(ended.cpu_seconds))
+            cpu_seconds.write_text(json.dumps(ended.cpu_seconds))
         return here
 
     def cpu_seconds(self, case: commands.Case) -> float:
