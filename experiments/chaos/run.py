@@ -13,6 +13,7 @@ chain, and the same command goes on with it.
 import argparse
 import contextlib
 import functools
+import hashlib
 import importlib
 import json
 import os
@@ -77,6 +78,7 @@ class Workshop:
         self.seed = seed
         self.is_small = is_small
         self.cases = commands.build_cases(self.inputs, is_small=is_small)
+        self._forget_another_package()
         if not self.inputs.exists():
             writing = self.folder / "writing"
             shutil.rmtree(writing, ignore_errors=True)
@@ -84,6 +86,22 @@ class Workshop:
                 functools.partial(commands.write_inputs, writing, is_small=is_small)
             )
             writing.rename(self.inputs)
+
+    def _forget_another_package(self) -> None:
+        """Removes what an earlier version of the package has made of the inputs.
+
+        It may have written another key into a file, which no kill has changed.
+        """
+        digest = hashlib.sha256()
+        for path in sorted((commands.ROOT / "crystaljax").rglob("*.*")):
+            if path.suffix in (".py", ".js", ".html"):
+                digest.update(path.read_bytes())
+        kept = self.folder / "package"
+        if kept.exists() and kept.read_text() != digest.hexdigest():
+            for each in [*self.folder.glob("*-whole*"), self.inputs / "run"]:
+                shutil.rmtree(each) if each.is_dir() else each.unlink(missing_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept.write_text(digest.hexdigest())
 
     def flags(self, case: commands.Case, *, again: bool = False) -> list[str]:
         """Flags of a command, the first time or when it goes on."""
