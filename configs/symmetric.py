@@ -50,7 +50,14 @@ VARIANTS = {
     },
     "smoke": defaults.SMOKE
     | RECIPE
-    | {"data.rows": 24, "train.ema_decay": 0.999, "train.num_steps": 6000},
+    | {
+        "data.rows": 24,
+        "model.dropout": 0.1,
+        "train.substitution": 0.25,
+        "train.energy_noise": 0.1,
+        "train.ema_decay": 0.999,
+        "train.num_steps": 6000,
+    },
     "alloys": defaults.SMOKE
     | RECIPE
     | {

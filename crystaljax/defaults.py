@@ -241,6 +241,10 @@ def paper(task: str) -> Any:
     # Parts that the batch of a step is cut into, one after the other, with the mean of
     # their gradients: the same step (but for the noise of rounding) in less memory.
     config.train.accumulation_steps = 1
+    # Network "orbits": share of species that are shown to it as elements beside them in
+    # the order of Mendeleev numbers, and noise on energies, in standard deviations.
+    config.train.substitution = 0.0
+    config.train.energy_noise = 0.0
     # Steps in all; 0 takes them from num_epochs.
     config.train.num_steps = 0
     # Passes over the training structures (modification: drawings of pairs), where

@@ -8,9 +8,16 @@ import numpy as np
 import optax
 import pytest
 
-from crystaljax.crystals import orbits, standard_choice, structure, symmetry_search
+from crystaljax.crystals import (
+    elements,
+    orbits,
+    standard_choice,
+    structure,
+    symmetry_search,
+)
 from crystaljax.models import orbit_flow, processes, scaling
 from crystaljax.models.networks import orbit_transformer
+from crystaljax.training import orbit_training
 
 PROCESS = processes.FlowMatching(processes.sample_torus, 1.0, "direction", 2.0)
 UNITS = scaling.Scaling(0.0, 1.0, 0.0, 1.0, -0.5, 1.5, np.full(104, 15.0))
@@ -198,3 +205,34 @@ def test_crystals_are_learned_by_heart():
     apart = np.asarray(parameters) - batch.parameters
     assert np.abs(apart - np.round(apart)).max() < 0.03
     assert np.abs(np.asarray(strain) - batch.strain).max() < 0.1
+
+
+def test_species_are_varied_among_neighbours_and_stay_apart():
+    numbers = np.tile(np.array([[22, 8, 8, 0], [11, 17, 53, 35]], np.uint8), (300, 1))
+    count = len(numbers)
+    conditions = orbit_transformer.OrbitConditions(
+        np.full(count, 1, np.uint8),
+        numbers,
+        np.minimum(numbers, 1),
+        np.zeros(count, np.int32),
+        jnp.zeros(count),
+        np.ones((count, 4), bool),
+    )
+    keys = jax.random.split(jax.random.key(0), count)
+    same = orbit_training.vary_conditions(conditions, keys, 0.0, 0.0)
+    assert same is conditions
+    varied = orbit_training.vary_conditions(conditions, keys, 0.25, 0.1)
+    others = np.asarray(varied.atomic_numbers)
+    ranks = elements.mendeleev_number()
+    order = np.argsort(np.argsort(ranks))
+    steps = order[others] - order[numbers]
+    assert np.abs(steps).max() == 2 and (others[numbers == 0] == 0).all()
+    changed = steps[numbers > 0] != 0
+    # Some would be two species of one element, and stay.
+    assert 0.15 < changed.mean() < 0.27
+    # One species moves as a whole, and two never meet.
+    before, after = (each[:, :, None] == each[:, None] for each in (numbers, others))
+    np.testing.assert_array_equal(before, after)
+    assert float(np.std(varied.energy)) == pytest.approx(0.1, rel=0.1)
+    again = orbit_training.vary_conditions(conditions, keys, 0.25, 0.1)
+    np.testing.assert_array_equal(again.atomic_numbers, others)
