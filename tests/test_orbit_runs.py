@@ -29,6 +29,8 @@ def config(dataset, **changes):
         model__position_epochs=2,
         model__position_networks=1,
         model__position_width=16,
+        # Each size of a batch is another program.
+        evaluation__batch_size=2,
         **changes,
     )
 
