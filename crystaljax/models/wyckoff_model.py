@@ -198,11 +198,15 @@ def steps_of(
 
 # ------------------------------------------------------------------------------ answers
 @functools.lru_cache(maxsize=16)
-def _compiled(network: Any, activation: Callable[..., Any] | None) -> Callable:
-    """``(params, *inputs)`` → answers of a network; the same function for an equal one.
+def _compiled(
+    kind: Callable[[int], Any], width: int, activation: Callable[..., Any] | None
+) -> Callable[..., Any]:
+    """``(params, *inputs)`` → answers of a network of this kind and width.
 
-    Models that are loaded again are not compiled again.
+    The same function for the same arguments: a model that is loaded again is not
+    compiled again.
     """
+    network = kind(width)
 
     def apply(params, *inputs):
         logits = network.apply(params, *inputs)
@@ -234,17 +238,17 @@ class WyckoffModel:
 
     @property
     def _position_fn(self) -> Callable[..., Any]:
-        network = wyckoff_networks.PositionNetwork(self.width)
-        return _compiled(network, jax.nn.softmax)
+        network = wyckoff_networks.PositionNetwork
+        return _compiled(network, self.width, jax.nn.softmax)
 
     @property
     def _group_fn(self) -> Callable[..., Any]:
-        network = wyckoff_networks.GroupNetwork(self.width)
-        return _compiled(network, jax.nn.log_softmax)
+        network = wyckoff_networks.GroupNetwork
+        return _compiled(network, self.width, jax.nn.log_softmax)
 
     @property
     def _energy_fn(self) -> Callable[..., Any]:
-        return _compiled(wyckoff_networks.EnergyNetwork(self.width), None)
+        return _compiled(wyckoff_networks.EnergyNetwork, self.width, None)
 
     @functools.cached_property
     def _table(self) -> np.ndarray:

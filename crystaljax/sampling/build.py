@@ -186,9 +186,11 @@ def build_orbit_generator(
     assert isinstance(process, processes.FlowMatching)
     scale = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), scale)
     scale, tables = sharding.replicate((scale, orbits.load_tables()), mesh)
+    # Flax makes it hashable, which type checkers do not see.
+    network: Any = model
     return orbit_generation.OrbitGenerator(
         generate_fn=orbit_generation.build_generate_fn(
-            model, process, config.sampler.num_steps, mesh
+            network, process, config.sampler.num_steps, mesh
         ),
         scale=scale,
         tables=tables,
