@@ -13,7 +13,9 @@ from crystaljax import command_line, prepare
 from crystaljax.crystals import (
     bridge,
     inputs,
+    refusals,
     space_groups,
+    stated_formulas,
     structure,
     structure_files,
 )
@@ -177,6 +179,27 @@ def test_extxyz_with_another_formula(tmp_path):
     assert [each.reason[:9] for each in unreadable] == ["frame 1: ", "frame 2: "]
     in_folder = screening_inputs.read_candidates(tmp_path)
     assert sorted(map(bool, in_folder.problems)) == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_refused"),
+    [
+        ("Cl4Na1/0", True),
+        ("Al2O3.2SiO2", True),
+        ("Cu3Au/0", False),
+        # Nobody knows what these say.
+        ("Ba1-xSrxTiO3", False),
+        ("Perovskite 3", False),
+        ("XO2", False),
+        ("rock salt", False),
+    ],
+)
+def test_elements_of_formulas_that_cannot_be_read(text, is_refused):
+    if not is_refused:
+        stated_formulas.require_formula(text, CU3AU.atomic_numbers)
+        return
+    with pytest.raises(refusals.RefusedError, match="the sites make Au1Cu3"):
+        stated_formulas.require_formula(text, CU3AU.atomic_numbers)
 
 
 def test_extxyz_with_a_line_too_many(tmp_path):

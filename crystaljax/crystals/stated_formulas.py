@@ -37,6 +37,7 @@ _PART = re.compile(
     rf"|(?<=[A-Za-z\])}}]\d){_WATER}|(?<=[A-Za-z\])}}]\d\d){_WATER}"
 )
 _AMBIGUOUS = re.compile(r"[A-Za-z\])}]\d+\.\d+[A-Za-z(\[{]")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _HAS_CAPITALS = re.compile(r"\s*[A-Z(\[{\d]")
 _ATOMIC_NUMBERS = frozenset(range(1, elements.NUM_ELEMENTS + 1))
 _VOLUME_TOLERANCE = 0.01
@@ -109,22 +110,40 @@ def require_formula(text: object, atomic_numbers: np.ndarray) -> None:
 
     Args:
         text: formula of the cell or of a formula unit; what cannot be read as one
-            beyond doubt, or is missing, is no statement.
+            beyond doubt says which elements there are if it has nothing but symbols,
+            numbers and signs, and is no statement otherwise.
         atomic_numbers: of the file's sites.
 
     Raises:
         RefusedError: they differ.
     """
     counts = parse_formula(" ".join(text.split())) if isinstance(text, str) else None
-    if counts is None or not _HAS_CAPITALS.match(str(text)):
+    elements_of_text = _find_elements(str(text)) if counts is None else None
+    if not _HAS_CAPITALS.match(str(text)) or (counts or elements_of_text) is None:
         return
     numbers = collections.Counter(np.asarray(atomic_numbers).tolist())
     if not set(numbers) <= _ATOMIC_NUMBERS:
         return
     found = {elements.symbol(number): count for number, count in numbers.items()}
-    problem = find_contradiction(Stated(str(text), counts, None), found)
+    if counts is not None:
+        problem = find_contradiction(Stated(str(text), counts, None), found)
+    else:
+        made = elements.format_formula(found)
+        problem = f"the sites make {made}, the file says the formula {str(text)!r}"
+        problem = problem if set(found) != elements_of_text else ""
     if problem:
         raise refusals.RefusedError(problem, "sites contradict the formula of the file")
+
+
+def _find_elements(text: str) -> set[str] | None:
+    """Symbols of a text whose letters are nothing else; None for other texts."""
+    found: set[str] = set()
+    for letters in _LETTERS.findall(text):
+        names = _split_symbols(letters)
+        if names is None:
+            return None
+        found.update(names)
+    return found or None
 
 
 def require_volume(text: object, crystal: structure.Crystal) -> None:
