@@ -152,9 +152,11 @@ def write(
     for name in (*FILES[:3], *OPTIONAL):
         if (source / name).exists():
             atomic_files.write_bytes(folder / name, (source / name).read_bytes())
-    # Where the training structures lay says nothing elsewhere.
+    # Where the training structures and the model it started from lay says nothing
+    # elsewhere.
     config, vocabulary = (runs.load_json(folder / name) for name in FILES[:2])
     config["data"]["path"] = ""
+    config["train"]["init"] = ""
     atomic_files.write_json(folder / FILES[0], config)
     atomic_files.write_json(folder / FILES[1], vocabulary | {"dataset": None})
     arrays = {}
