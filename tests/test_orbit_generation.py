@@ -222,3 +222,17 @@ def test_formula_units_are_those_of_known_prototypes_with_like_elements():
     model = wyckoff_model.WyckoffModel(library, [], {}, {})
     cells = orbit_conditions.likely_cells(model, ("ZrO2", "Zr1O2", "Zr4O8"), (), 12)
     assert cells == ("O4Zr2", "O4Zr2", "O8Zr4")
+
+
+def test_what_is_too_large_for_the_model_is_taken_apart_where_it_can_be():
+    # The group could hold all sites in one primitive cell, and nothing is known.
+    numbers = np.tile([11, 17], 10)
+    assert likely_orbits.find_question(numbers, 225, 0.0)[1] == 1
+    question, num_cells = likely_orbits.find_question(numbers, 225, 0.0, None, 12)
+    assert (sum(question.counts), num_cells) == (4, 5)
+    # Positions that the model holds, where all likely ones have too many orbits.
+    question = prototype_library.question_of(np.full(16, 22), 0.0, 47)
+    asked = [(question, 1)]
+    (found,) = likely_orbits.choose_orbits(positions(), asked, [2], shape=(2, 16))
+    assert [sum(map(len, each.assignment)) for each in found] == [2, 2]
+    assert likely_orbits.choose_orbits(positions(), asked, [2], shape=(1, 16)) == [[]]

@@ -33,6 +33,8 @@ _LEAST = 0.01
 # model `mp`, of which 34 % hold one unit.
 _NUM_VOTERS = 200
 _VOTING_DISTANCE = 0.3
+# Probability of what the model does not list.
+_IMPROBABLE = 1e-12
 # Log probability of what a formula cannot be.
 _IMPOSSIBLE = -50.0
 # Primitive cells in the conventional cell of a centred group.
@@ -81,18 +83,21 @@ def find_question(
     space_group: int,
     energy: float,
     library: prototype_library.Library | None = None,
+    max_sites: int | None = None,
 ) -> tuple[prototype_library.Question, int]:
     """The question that a cell's formula is, with the number of its primitive cells.
 
     The cell is taken for a primitive one if the group can hold the sites so, else of as
     few primitive cells as there must be; but where only another number makes it a
-    prototype that is known, for that.
+    prototype that is known, for that, and never for a primitive cell that is too large
+    where it can be several.
 
     Args:
         atomic_numbers: of the cell.
         space_group: 1-230.
         energy: in deviations of the training structures from their mean.
         library: known prototypes.
+        max_sites: of a primitive cell.
 
     Raises:
         UserError: the group cannot have the formula; the message names cell sizes that
@@ -100,7 +105,7 @@ def find_question(
     """
     whole = prototype_library.question_of(atomic_numbers, energy, space_group)
     divisor = math.gcd(*whole.counts)
-    possible = []
+    possible: list[tuple[bool, bool, prototype_library.Question, int]] = []
     for num_cells in range(1, divisor + 1):
         if divisor % num_cells:
             continue
@@ -108,11 +113,13 @@ def find_question(
             atomic_numbers, energy, space_group, num_cells
         )
         if wyckoff_assignments.count_assignments(space_group, question.counts):
-            if library is None or library.holds(question.counts, space_group):
-                return question, num_cells
-            possible.append((question, num_cells))
+            fits = max_sites is None or sum(question.counts) <= max_sites
+            known = library is None or library.holds(question.counts, space_group)
+            possible.append((fits, known, question, num_cells))
     if possible:
-        return possible[0]
+        # The first of equal ones.
+        _, _, question, num_cells = max(possible, key=lambda each: each[:2])
+        return question, num_cells
     largest = 4 * sum(whole.counts)
     units = wyckoff_assignments.formula_units(space_group, whole.counts, largest)
     remedy = "expected another group"
@@ -180,8 +187,9 @@ def choose_orbits(
         questions: with their numbers of primitive cells, `find_question`.
         num_samples: requests for each question.
         seed: of what is drawn; a question's draws depend on its number alone.
-        shape: orbits and sites at most; what has more is not chosen, and a question of
-            which nothing is left has no requests.
+        shape: orbits and sites at most; what has more is not chosen. A question of
+            which nothing is left gets the fewest orbits that its group allows, and no
+            requests where these are too many.
     """
     options = _expand_groups(model, questions)
     flat = [(question, cells) for each in options for question, cells, _ in each]
@@ -201,6 +209,8 @@ def choose_orbits(
             for of_assignment, assignment in found[question]
             if shape is None or sum(map(len, assignment)) <= shape[0]
         ]
+        if not ways and shape is not None:
+            ways = _fewest_orbits(each, shape[0])
         if not ways:
             requests.append([])
             continue
@@ -208,6 +218,23 @@ def choose_orbits(
         rng = np.random.default_rng((seed, number))
         requests.append([ways[i] for i in _order(ways, count, rng)])
     return requests
+
+
+def _fewest_orbits(
+    options: Sequence[tuple[prototype_library.Question, int, float]], num_orbits: int
+) -> list[Request]:
+    """What the model finds improbable, but can be made."""
+    for question, cells, _ in options:
+        positions = wyckoff.load_positions(question.space_group)
+        partial = wyckoff_assignments.begin(question.space_group, question.counts)
+        # None that is left is a dead end.
+        while not partial.is_complete:
+            left = wyckoff_assignments.options(partial)
+            largest = max(left, key=lambda index: positions[index].multiplicity)
+            partial = wyckoff_assignments.place(partial, largest)
+        if sum(map(len, partial.filled)) <= num_orbits:
+            return [Request(question, partial.filled, cells, _IMPROBABLE)]
+    return []
 
 
 def number_repeats(requests: Sequence[Request]) -> list[Request]:

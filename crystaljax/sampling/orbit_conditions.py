@@ -142,7 +142,9 @@ def ask(
         for group in space_groups or (0,):
             for column, energy in enumerate(scaled.tolist()):
                 try:
-                    question = _question(numbers, group, energy, model.library)
+                    question = _question(
+                        numbers, group, energy, model.library, shape[1]
+                    )
                 except errors.UserError as error:
                     if column == 0:
                         problems.append((formula, group, str(error)))
@@ -196,10 +198,10 @@ def _above_hull(wanted: Wanted, rows: Sequence[tuple[int, int]]) -> np.ndarray |
     return np.array([wanted.above_hull[each] for each in rows])
 
 
-def _question(numbers, group, energy, library):
+def _question(numbers, group, energy, library, max_sites):
     if group == 0:
         return prototype_library.question_of(numbers, energy), 1
-    return likely_orbits.find_question(numbers, group, energy, library)
+    return likely_orbits.find_question(numbers, group, energy, library, max_sites)
 
 
 def _conditions(formulas, energies, requests, rows) -> conditions_lib.Conditions:

@@ -238,7 +238,11 @@ class OrbitGenerator:
             members[numbers[row].tobytes(), group, float(energies[row])].append(row)
         questions = [
             likely_orbits.find_question(
-                numbers[rows[0]][numbers[rows[0]] > 0], group, energy, library
+                numbers[rows[0]][numbers[rows[0]] > 0],
+                group,
+                energy,
+                library,
+                self.shapes[-1][1],
             )
             for (_, group, energy), rows in members.items()
         ]
@@ -247,7 +251,15 @@ class OrbitGenerator:
             questions,
             [len(rows) for rows in members.values()],
             seed=self.seed,
+            shape=self.shapes[-1],
         )
+        for (question, _), found in zip(questions, chosen, strict=True):
+            if not found:
+                raise errors.UserError(
+                    f"{question.formula} has more orbits in space group "
+                    f"{question.space_group} than the {self.shapes[-1][0]} that the "
+                    "model holds; use another space group, or a model that holds more"
+                )
         result: list[Any] = [None] * len(groups)
         for rows, found in zip(members.values(), chosen, strict=True):
             for row, request in zip(rows, found, strict=True):
