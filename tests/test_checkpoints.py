@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 
 import jax
 import numpy as np
@@ -362,3 +363,33 @@ def test_an_orphan_of_the_future_is_removed(cache):
     jax.config.update("jax_compilation_cache_dir", None)
     startup.enable_compilation_cache()
     assert not (cache / "orphan-cache").exists()
+
+
+@pytest.mark.parametrize("kind", ["cause", "context", "full disk", "other"])
+def test_errors_of_writing_threads_on_a_full_disk_are_those_of_the_disk(
+    kind, tmp_path, monkeypatch
+):
+    free = 0 if kind == "full disk" else 1 << 40
+    usage = types.SimpleNamespace(total=1 << 41, used=0, free=free)
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage)
+
+    def write():
+        try:
+            raise ValueError("TensorStore: os_error_code='28'")
+        except ValueError as error:
+            if kind == "cause":
+                raise RuntimeError("Event loop is closed") from error
+            raise RuntimeError("Event loop is closed")  # noqa: B904
+
+    def run():
+        with checkpoints.explain_disk_errors(tmp_path):
+            if kind in ("full disk", "other"):
+                raise RuntimeError("Event loop is closed")
+            write()
+
+    if kind == "other":
+        with pytest.raises(RuntimeError, match="Event loop"):
+            run()
+        return
+    with pytest.raises(errors.DiskError, match="No space left"):
+        run()

@@ -9,8 +9,10 @@ passed over: the newest whole one is taken in its place, and a note says so.
 
 import contextlib
 import dataclasses
+import errno
 import pathlib
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -133,10 +135,35 @@ def explain_disk_errors(workdir: pathlib.Path) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            found = re.search(r"os_error_code='(\d+)'", str(error))
-            if isinstance(error, OSError | errors.UserError) or found is None:
+            number = _find_error_number(error, folder)
+            if isinstance(error, OSError | errors.UserError) or number is None:
                 raise
-            raise OSError(int(found.group(1)), "cannot write", str(folder)) from error
+            raise OSError(number, "cannot write", str(folder)) from error
+
+
+# Less than any checkpoint takes, bytes.
+_FULL = 1 << 16
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def _find_error_number(error: BaseException, folder: pathlib.Path) -> int | None:
+    """What the system said when something could not be written.
+
+    A disk that is full can end in an error of the threads that write: "Event loop is
+    closed".
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        found = re.search(r"os_error_code='(\d+)'", str(cause))
+        if found:
+            return int(found.group(1))
+        if isinstance(cause, OSError) and cause.errno in _OF_DISKS:
+            return cause.errno
+        cause = cause.__cause__ or cause.__context__
+    there = folder if folder.exists() else folder.parent
+    if isinstance(error, RuntimeError) and shutil.disk_usage(there).free < _FULL:
+        return errno.ENOSPC
+    return None
 
 
 def restore_state(
