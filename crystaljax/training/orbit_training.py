@@ -1,5 +1,6 @@
 """What a training step of the flow on orbits works with."""
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -127,7 +128,8 @@ def vary_conditions(
     others = jnp.where(numbers > 0, jnp.asarray(ordered)[moved], 0)
     # Two species that became one are none of the crystal's.
     is_kept = (same == (others[:, :, None] == others[:, None])).all(axis=(1, 2))
-    return conditions.replace(
+    return dataclasses.replace(
+        conditions,
         atomic_numbers=jnp.where(is_kept[:, None], others, numbers),
         energy=conditions.energy + energy_noise * noise,
     )

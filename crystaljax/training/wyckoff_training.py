@@ -220,28 +220,32 @@ def train(
         own = dataclasses.replace(settings, seed=settings.seed + number)
         position_params.append(
             _fit(
-                network,
+                _Fitted(
+                    network, (table,), start=start and start.position_params[number]
+                ),
                 (positions, checked),
                 own,
                 _named(log_fn, "positions"),
-                arguments=(table,),
-                start=start and start.position_params[number],
             )
         )
     group_params = _fit(
-        wyckoff_networks.GroupNetwork(settings.width),
+        _Fitted(
+            wyckoff_networks.GroupNetwork(settings.width),
+            start=start and start.group_params,
+        ),
         (group_data(train_examples), group_data(held_out)),
         settings,
         _named(log_fn, "groups"),
-        start=start and start.group_params,
     )
     energy_params = _fit(
-        wyckoff_networks.EnergyNetwork(settings.width),
+        _Fitted(
+            wyckoff_networks.EnergyNetwork(settings.width),
+            loss_fn=lambda found, wanted: optax.huber_loss(found, wanted, delta=0.2),
+            start=start and start.energy_params,
+        ),
         (energy_data(train_examples), energy_data(held_out)),
         settings,
         _named(log_fn, "energies"),
-        loss_fn=lambda found, wanted: optax.huber_loss(found, wanted, delta=0.2),
-        start=start and start.energy_params,
     )
     return wyckoff_model.WyckoffModel(
         library, position_params, group_params, energy_params, settings.width
@@ -252,21 +256,28 @@ def _named(log_fn: LogFn | None, name: str) -> LogFn | None:
     return None if log_fn is None else lambda log: log_fn({"network": name} | log)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Fitted:
+    """A network, what it is given beside its inputs, its loss, and where it starts."""
+
+    network: Any
+    arguments: tuple[Any, ...] = ()
+    loss_fn: Callable[..., Any] = optax.softmax_cross_entropy_with_integer_labels
+    start: Any = None
+
+
 def _fit(
-    network: Any,
+    fitted: _Fitted,
     data: tuple[Any, Any],
     settings: Settings,
     log_fn: LogFn | None,
-    *,
-    arguments: tuple[Any, ...] = (),
-    loss_fn: Callable[..., Any] = optax.softmax_cross_entropy_with_integer_labels,
-    start: Any = None,
 ) -> Any:
     """Parameters of the epoch with the lowest loss on the second part of ``data``.
 
     Where it starts from trained ones, these are among them.
     """
     num_epochs, seed = settings.num_epochs, settings.seed
+    network, arguments, start = fitted.network, fitted.arguments, fitted.start
     examples, validation = data
     inputs, answers = jax.tree.map(jnp.asarray, examples)
     size = min(_BATCH_SIZE, len(answers))
@@ -284,7 +295,7 @@ def _fit(
 
     def mean_loss(params, inputs, answers, **options):
         found = network.apply(params, inputs, *arguments, **options)
-        losses = loss_fn(found, answers)
+        losses = fitted.loss_fn(found, answers)
         # A label that the mask forbids would rule everything else.
         return jnp.minimum(losses, 100.0).mean()
 
