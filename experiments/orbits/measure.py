@@ -33,7 +33,7 @@ from crystaljax.data import orbit_table
 from crystaljax.matching import matcher
 from crystaljax.models import prototype_library, wyckoff_model
 from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import likely_orbits, usable_structures
+from crystaljax.sampling import likely_orbits, orbit_generation, usable_structures
 from crystaljax.system import atomic_files, environment, sharding
 from crystaljax.training import checkpoints, orbit_batches, runs
 
@@ -134,6 +134,7 @@ class Task:
     def questions(self) -> dict[str, Any]:
         """For each kind of question, one for each structure."""
         library = self.model.library
+        max_sites = self.generator.shapes[-1][1]
         formulas = [
             prototype_library.question_of(target.atomic_numbers, np.nan)
             for target in self.targets
@@ -143,7 +144,7 @@ class Task:
         def named(energies):
             return [
                 likely_orbits.find_question(
-                    target.atomic_numbers, group, energy, library
+                    target.atomic_numbers, group, energy, library, max_sites
                 )
                 for target, group, energy in zip(
                     self.targets, self.groups, energies, strict=True
@@ -172,6 +173,11 @@ def measure(task: Task, name: str, questions: Any, num_samples: int) -> dict[str
             [num_samples] * len(questions),
             shape=task.generator.shapes[-1],
         )
+        limits = task.generator.shapes[-1]
+        requests = [
+            each if all(fits(request, limits) for request in each) else []
+            for each in requests
+        ]
     # No likely answer that the model holds: what stands there instead never counts.
     missing = np.array([not each for each in requests])
     requests = [
@@ -220,6 +226,12 @@ def measure(task: Task, name: str, questions: Any, num_samples: int) -> dict[str
     result["milliseconds_a_sample"] = 1000 * seconds[0] / len(flat)
     result["cpu_milliseconds_a_sample"] = 1000 * seconds[1] / len(flat)
     return result
+
+
+def fits(request: likely_orbits.Request, limits: tuple[int, int]) -> bool:
+    """Whether the model has room for its orbits and sites."""
+    num_orbits, num_sites = orbit_generation.size_of(request)
+    return num_orbits <= limits[0] and num_sites <= limits[1]
 
 
 def measure_positions(task: Task) -> dict[str, float]:
