@@ -22,10 +22,10 @@ import tqdm
 from crystaljax import command_line
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
-from crystaljax.data import pairs, pipeline
-from crystaljax.models import build, wyckoff_files, wyckoff_model
+from crystaljax.data import pipeline
+from crystaljax.models import build, scaling, wyckoff_files, wyckoff_model
 from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import estimation, generation, usable_structures
+from crystaljax.sampling import estimation, generation, validation
 from crystaljax.system import (
     atomic_files,
     errors,
@@ -101,8 +101,12 @@ def _train(
         batches = batches_lib.build_batches(config, dataset)
     iterator = pipeline.build_iterator(batches.source)
     num_steps, scale = batches.num_steps, batches.scale
-    start = fine_tuning.load(config, sharding.build_local_mesh())
-    if start is not None:
+    start = None
+    if config.train.init and runs.has_checkpoint(workdir):
+        # The model that the run started from has no further say, and may be gone.
+        scale = scaling.load_scaling(workdir / "scaling.json")
+    elif config.train.init:
+        start = fine_tuning.load(config, sharding.build_local_mesh())
         scale = fine_tuning.join_scale(start, scale, dataset)
     steps_per_dispatch = config.train.steps_per_dispatch
 
@@ -216,7 +220,9 @@ def _train(
             if is_due(config.train.validate_every) and not is_validated:
                 try:
                     with interruption.at_once(is_alone):
-                        results = validate(config, current or measure(), dataset)
+                        results = validation.validate(
+                            config, current or measure(), dataset
+                        )
                 except interruption.Stopped:
                     save_at_last()
                     raise
@@ -246,52 +252,6 @@ def _train(
                 save()
         manager.wait_until_finished()
     return state
-
-
-def validate(
-    config: Any, generator: Any, dataset: datasets.Dataset
-) -> dict[str, float]:
-    """Match rates and validity on structures, or pairs, of the validation split.
-
-    All processes sample, each its share; the first one compares.
-    """
-    # The matcher brings pymatgen, which training itself does without.
-    from crystaljax.matching import matcher
-    from crystaljax.sampling import evaluation
-
-    count = config.evaluation.num_structures
-    indices, sites = usable_structures.find_usable(config, dataset, "val")
-    if len(indices) == 0 or count == 0:
-        return {}
-    if build.is_modification(config):
-        if np.unique(dataset.group[indices]).size == len(indices):
-            # No polymorphs, so there is nothing to modify one into.
-            return {}
-        held_out = pairs.lowest_energy_pairs(
-            group=dataset.group,
-            energy=dataset.formation_energy,
-            indices=indices,
-            seed=config.train.seed,
-        )[:count]
-        questions = evaluation.pair_questions(dataset, held_out, sites)
-    else:
-        questions = evaluation.structure_questions(dataset, indices[:count], sites)
-    key = generation.key_of_seed(config.train.seed)
-    if not sharding.is_first_process():
-        generation.generate(generator, questions.conditions, key)
-        return {}
-    results = evaluation.evaluate_samples(
-        generator,
-        questions,
-        key,
-        # The paper's and the literature's; looser ones take seconds a pair.
-        tolerances=[matcher.TOLERANCES[name] for name in ("paper", "literature")],
-        num_workers=config.evaluation.num_workers or None,
-    )
-    summary = results.summary()
-    if generator.energy_error is not None:
-        summary["energy_error"] = generator.energy_error
-    return {f"validation/{name}": value for name, value in summary.items()}
 
 
 def _positions(

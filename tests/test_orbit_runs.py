@@ -231,8 +231,15 @@ def test_fine_tuning_starts_from_the_weights_and_keeps_what_is_known(
     np.testing.assert_array_equal(ours.entries[-len(theirs) :] - new, theirs.entries)
     made = sample.sample(options(tuned, formulas=("Cu3Au1", "PtAg")))
     assert made.table()["formula"] == ["Au1Cu3", "Ag1Pt1"]
+    # It goes on where the model that it started from is gone.
+    moved = {"num_steps": 2, "train__init": str(tmp_path / "gone")}
+    saved = json.loads((tuned / "config.json").read_text())
+    saved["train"]["init"] = moved["train__init"]
+    (tuned / "config.json").write_text(json.dumps(saved))
+    still = config(data, **moved, optimizer__learning_rate=0.0)
     again = train.train(still, tuned, resume=True, show_progress=False)
     assert int(again.step) == 2
+    jax.tree.map(np.testing.assert_array_equal, again.params, state.params)
 
 
 def test_fine_tuning_needs_the_same_network(dataset, run, tmp_path):
@@ -240,8 +247,6 @@ def test_fine_tuning_needs_the_same_network(dataset, run, tmp_path):
     with pytest.raises(errors.UserError, match=r"model.width is 16 there and 32"):
         train.train(other, tmp_path / "run", show_progress=False)
     missing = config(dataset, train__init="nobody")
-    with pytest.raises(
-        FileNotFoundError, match=r"'nobody', which is no model; exp.* mp"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"no model 'nobody'; exp.* mp"):
         train.train(missing, tmp_path / "run", show_progress=False)
     assert not (tmp_path / "run" / "config.json").exists()

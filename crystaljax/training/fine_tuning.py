@@ -6,7 +6,6 @@ What the model knows of prototypes is kept beside that of the new data.
 """
 
 import dataclasses
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -46,24 +45,15 @@ class Start:
     positions: wyckoff_model.WyckoffModel | None
 
 
-def load(config: Any, mesh: Mesh) -> Start | None:
-    """What ``train.init`` names; None if it is empty.
+def load(config: Any, mesh: Mesh) -> Start:
+    """What ``train.init`` names.
 
     Raises:
         FileNotFoundError: there is no such model.
         UserError: it is damaged, or its network or task is another than the config's.
     """
-    if not config.train.init:
-        return None
     name = str(config.train.init)
-    is_shipped = name in model_files.shipped()
-    folder = model_files.resolve(None, name) if is_shipped else pathlib.Path(name)
-    if not is_shipped and not model_files.is_model(folder) and not runs.is_run(folder):
-        raise FileNotFoundError(
-            f"train.init is {name!r}, which is no model; expected one of "
-            f"{', '.join(sorted(model_files.shipped()))}, or a folder that `crystaljax "
-            "export-model` or `crystaljax train` wrote"
-        )
+    folder = model_files.resolve(None, name)
     run = checkpoints.load_run(folder, mesh)
     _require_same_network(name, run.config, config)
     positions = None

@@ -83,13 +83,17 @@ def load_config(workdir: pathlib.Path) -> Any:
     return config_dict.ConfigDict(config)
 
 
+def has_checkpoint(workdir: pathlib.Path) -> bool:
+    """Whether there is a checkpoint, whole or not."""
+    return any((workdir / "checkpoints").glob("[0-9]*"))
+
+
 def require_config_or_nothing(workdir: pathlib.Path) -> None:
     """Raises UserError if a folder has checkpoints but not the config of their network.
 
     They are never of a run that is about to start: `create_run` comes before them.
     """
-    found = (workdir / "checkpoints").glob("[0-9]*")
-    if not is_run(workdir) and any(found):
+    if not is_run(workdir) and has_checkpoint(workdir):
         raise errors.UserError(
             f"{workdir / 'config.json'} is missing, and {workdir} has checkpoints; "
             f"{REMEDY}"
