@@ -337,46 +337,6 @@ def test_references_far_outside(tmp_path, coordinate):
         references.load_references(tmp_path / "Cu.vasp")
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "is_one"),
-    [
-        ({"data": {"functional": "PBE"}}, {"data": {"functional": "SCAN"}}, False),
-        ({"functional": "pbe"}, {"parameters": {"functional": "PBE"}}, True),
-        ({"data": {"dft_type": ["PAW_PBE"]}}, {"dft_type": ["PAW_LDA"]}, False),
-        ({"parameters": {"calculator": "a"}}, {"data": {"calculator": "b"}}, False),
-        ({"data": {"thermo_type": "R2SCAN"}}, {}, True),
-        (
-            {"parameters": {"potcar_symbols": ["PBE Cu", "PBE Au"]}},
-            {"parameters": {"potcar_symbols": ["LDA Cu", "LDA Au"]}},
-            False,
-        ),
-        (
-            {"parameters": {"potcar_spec": [{"titel": "PAW_PBE Cu 05Jan2001"}]}},
-            {"parameters": {"potcar_symbols": ["PBE Cu"]}},
-            True,
-        ),
-        (
-            {"parameters": {"pseudo_potential": {"functional": "PBE"}}},
-            {"parameters": {"potcar_spec": [{"titel": "PAW Cu 05Jan2001"}]}},
-            False,
-        ),
-    ],
-)
-def test_hulls_of_one_kind(tmp_path, one, other, is_one):
-    entries = []
-    for changes, shift in ((one, 0), (other, -9)):
-        for formula, energy in (("Cu", -4), ("Au", -3), ("Cu3Au", -15.5)):
-            made = {"composition": formula, "energy": energy + shift}
-            entries.append(made | {"entry_id": f"e{len(entries)}"} | changes)
-    path = tmp_path / "x.json"
-    path.write_text(json.dumps(entries))
-    if is_one:
-        assert len(hull_entries.read_entries(str(path), energy_model="x").entries) == 6
-        return
-    with pytest.raises(ValueError, match="one hull has one: split the file"):
-        hull_entries.read_entries(str(path), energy_model="x")
-
-
 def test_names_that_are_no_species_are_named(tmp_path):
     made = {"composition": {"Au": 1.0, "Cu_": 3.0}, "energy": -15.5, "entry_id": "e"}
     (tmp_path / "x.json").write_text(json.dumps([made]))

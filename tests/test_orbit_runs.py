@@ -148,7 +148,7 @@ def test_impossible_groups_are_left_out_and_noted(run):
     assert any("1 of 2 combinations" in note for note in made.notes)
 
 
-def test_following_known_structures_belongs_to_models_of_orbits(trained):
+def test_following_prototype_structures_belongs_to_models_of_orbits(trained):
     asked = sample.SampleOptions(
         workdir=str(trained("ddim")),
         formulas=("Cu3Au1",),

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from crystaljax.crystals import orbits, sample_tensors
-from crystaljax.models import known_structures, processes, samplers, scaling
+from crystaljax.models import processes, prototype_structures, samplers, scaling
 from crystaljax.models.networks import orbit_transformer
 
 # What a difference between a known structure and the network's answer costs, beside the
@@ -63,7 +63,7 @@ def _size(
     numbers = jnp.asarray(conditions.atomic_numbers).astype(jnp.int32)
     volumes = jnp.asarray(scale.atomic_volumes, jnp.float32)[numbers]
     total = jnp.sum(volumes * multiplicity, axis=-1)
-    return known_structures.LOG_VOLUME * jnp.log(total)
+    return prototype_structures.LOG_VOLUME * jnp.log(total)
 
 
 def compute_loss(
@@ -122,7 +122,7 @@ def sample(
     keys: Array,
     *,
     num_steps: int,
-    shown: known_structures.Shown | None = None,
+    shown: prototype_structures.Shown | None = None,
 ) -> tuple[
     Float[Array, "batch orbits 3"],
     Float[Array, "batch 6"],
@@ -169,7 +169,7 @@ def sample(
 
 
 def follow(
-    shown: known_structures.Shown,
+    shown: prototype_structures.Shown,
     x: Float[Array, "batch rows 3"],
     num_orbits: Integer[Array, " batch"],
 ) -> Float[Array, "batch rows 3"]:

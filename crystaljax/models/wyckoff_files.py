@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from crystaljax.models import known_structures, prototype_library, wyckoff_model
+from crystaljax.models import prototype_library, prototype_structures, wyckoff_model
 from crystaljax.system import atomic_files, errors
 
 _VERSION = 1
@@ -149,12 +149,12 @@ def _model_of(arrays: dict[str, np.ndarray]) -> wyckoff_model.WyckoffModel:
 
 def _structures_of(
     arrays: dict[str, np.ndarray],
-) -> known_structures.KnownStructures | None:
+) -> prototype_structures.PrototypeStructures | None:
     # Earlier files have none.
     if "known/entries" not in arrays:
         return None
     ends = np.cumsum(arrays["known/orbits"].astype(int))
-    return known_structures.KnownStructures(
+    return prototype_structures.PrototypeStructures(
         arrays["known/entries"].astype(int),
         arrays["known/sizes"].astype(int),
         np.split(arrays["known/parameters"].astype(float), ends[:-1]),

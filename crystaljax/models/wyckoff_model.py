@@ -23,7 +23,7 @@ from crystaljax.crystals import (
     wyckoff,
     wyckoff_assignments,
 )
-from crystaljax.models import known_structures, prototype_library
+from crystaljax.models import prototype_library, prototype_structures
 from crystaljax.models.networks import wyckoff_networks
 from crystaljax.system import errors
 
@@ -234,7 +234,7 @@ class WyckoffModel:
     group_params: Any
     energy_params: Any
     width: int = 128
-    structures: known_structures.KnownStructures | None = None
+    structures: prototype_structures.PrototypeStructures | None = None
 
     @property
     def _position_fn(self) -> Callable[..., Any]:

@@ -18,9 +18,9 @@ from jaxtyping import Array, Int
 
 from crystaljax.crystals import orbits, standard_choice, standard_groups, structure
 from crystaljax.models import (
-    known_structures,
     orbit_flow,
     processes,
+    prototype_structures,
     scaling,
     wyckoff_model,
 )
@@ -71,9 +71,9 @@ def show_known(
     model: wyckoff_model.WyckoffModel | None,
     requests: Sequence[likely_orbits.Request],
     num_orbits: int,
-) -> known_structures.Shown:
+) -> prototype_structures.Shown:
     """The known structures that answers may follow; none without a model."""
-    count = known_structures.MAX_SHOWN
+    count = prototype_structures.MAX_SHOWN
     shape = (len(requests), count)
     parameters = np.zeros((*shape, num_orbits, 3), np.float32)
     strains = np.zeros((*shape, standard_groups.MAX_STRAINS), np.float32)
@@ -87,7 +87,7 @@ def show_known(
             strains[row, column] = model.structures.strains[index]
             costs[row, column] = distance
     rank = np.array([each.repeat for each in requests], np.int32)
-    return known_structures.Shown(parameters, strains, costs, rank)
+    return prototype_structures.Shown(parameters, strains, costs, rank)
 
 
 def find_known(

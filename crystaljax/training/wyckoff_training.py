@@ -16,8 +16,8 @@ import tqdm
 from crystaljax.data import dataset as datasets
 from crystaljax.data import orbit_table
 from crystaljax.models import (
-    known_structures,
     prototype_library,
+    prototype_structures,
     scaling,
     wyckoff_model,
 )
@@ -79,19 +79,19 @@ def _with_orbits(table: orbit_table.OrbitTable, indices: np.ndarray) -> list[int
     return indices[table.space_group[indices] > 0].tolist()
 
 
-def known_structures_of(
+def prototype_structures_of(
     library: prototype_library.Library,
     dataset: datasets.Dataset,
     scale: scaling.Scaling,
     examples: Sequence[Example],
-) -> known_structures.KnownStructures:
+) -> prototype_structures.PrototypeStructures:
     """Structures of a library's entries, of the training split that made them."""
     table = orbit_table.open_table(dataset)
     crystals = [
         table.crystal(index) for index in _with_orbits(table, dataset.indices("train"))
     ]
     volumes = np.asarray(scale.atomic_volumes)
-    return known_structures.build(library, examples, crystals, volumes)
+    return prototype_structures.build(library, examples, crystals, volumes)
 
 
 def train_on(
@@ -145,10 +145,12 @@ def train_on(
             examples["train"], examples["val"], settings, start=start, log_fn=log
         )
     library, _ = prototype_library.build_library(examples["train"])
-    structures = known_structures_of(library, dataset, scale, examples["train"])
+    structures = prototype_structures_of(library, dataset, scale, examples["train"])
     if start is not None and start.structures is not None:
         # Their entries come behind the new ones, see `train`.
-        structures = known_structures.join(structures, start.structures, len(library))
+        structures = prototype_structures.join(
+            structures, start.structures, len(library)
+        )
     return dataclasses.replace(model, structures=structures)
 
 

@@ -18,10 +18,12 @@ import argparse
 import collections
 import dataclasses
 import json
+import math
 import pathlib
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -49,6 +51,9 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--num_structures", type=int, default=500)
     parser.add_argument("--num_samples", type=int, default=20)
+    parser.add_argument(
+        "--network_alone", action="store_true", help="known prototypes are not followed"
+    )
     parser.add_argument("--max_sites", type=int, help="of the cells that are asked for")
     parser.add_argument("--checkpoint", type=int)
     parser.add_argument("--output", type=pathlib.Path, required=True)
@@ -57,6 +62,7 @@ def main() -> None:
     run = checkpoints.load_run(args.workdir, mesh, args.checkpoint)
     config = runs.load_config(args.workdir)
     generator = build_sampling.generator_of_run(run, config, mesh)
+    generator = dataclasses.replace(generator, follow_known=not args.network_alone)
     dataset = datasets.open_dataset(args.dataset or run.vocabulary["dataset"])
     indices, _ = usable_structures.find_usable(config, dataset, args.split)
     if args.max_sites:
@@ -256,7 +262,25 @@ def measure_positions(task: Task) -> dict[str, float]:
         "seen": float(seen.mean()),
         "right_where_seen": float(right[seen, 0].mean()),
         "right_where_unseen": float(right[~seen, 0].mean()),
+        **measure_units(task, true),
     }
+
+
+def measure_units(
+    task: Task, true: Sequence[likely_orbits.Request]
+) -> dict[str, float]:
+    """How often the number of formula units of the primitive cell is the likely one."""
+    right, ones = [], []
+    for request in true:
+        question = request.question
+        units = math.gcd(*question.counts)
+        unit = np.repeat(question.species, [each // units for each in question.counts])
+        found = likely_orbits.likely_units(
+            unit, (), task.model.library, task.generator.shapes[-1][1]
+        )
+        right.append(found == units)
+        ones.append(units == 1)
+    return {"units_right": float(np.mean(right)), "units_one": float(np.mean(ones))}
 
 
 def are_seen(task: Task) -> np.ndarray:

@@ -10,9 +10,9 @@ from test_orbit_generation import generator
 
 from crystaljax.crystals import elements, orbits, standard_choice, standard_groups
 from crystaljax.models import (
-    known_structures,
     orbit_flow,
     prototype_library,
+    prototype_structures,
     wyckoff_files,
     wyckoff_model,
 )
@@ -49,7 +49,7 @@ def model_of(crystals, energies):
         for each, energy in zip(crystals, energies, strict=True)
     ]
     library, _ = prototype_library.build_library(examples)
-    structures = known_structures.build(library, examples, crystals, VOLUMES)
+    structures = prototype_structures.build(library, examples, crystals, VOLUMES)
     return wyckoff_model.WyckoffModel(library, [], {}, {}, 8, structures)
 
 
@@ -106,7 +106,7 @@ def test_the_network_decides_between_structures_of_equal_elements():
     answer[0, 1, 0] = 0.98
 
     def followed(costs, rank, value=None):
-        shown = known_structures.Shown(parameters, strains, costs, np.array([rank]))
+        shown = prototype_structures.Shown(parameters, strains, costs, np.array([rank]))
         own = answer.copy()
         if value is not None:
             own[0, 1, 0] = value
@@ -154,7 +154,7 @@ def test_samples_follow_each_known_structure_once():
     assert elements.cell_formula(made[0].atomic_numbers) == "O8Zr4"
 
 
-def test_known_structures_are_the_same_when_they_are_read_back(tmp_path):
+def test_prototype_structures_are_the_same_when_they_are_read_back(tmp_path):
     model, path = three(), tmp_path / "positions.npz"
     wyckoff_files.save(
         dataclasses.replace(

@@ -49,7 +49,7 @@ class Shown:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class KnownStructures:
+class PrototypeStructures:
     """Known structures of all entries of a library.
 
     Attributes:
@@ -108,7 +108,7 @@ def build(
     examples: Sequence[prototype_library.Example],
     crystals: Sequence[orbits.OrbitCrystal],
     atomic_volumes: np.ndarray,
-) -> KnownStructures:
+) -> PrototypeStructures:
     """Known structures of the entries that examples are nearest to.
 
     Args:
@@ -138,7 +138,7 @@ def build(
         for entry, means in enumerate(members)
         for mean in sorted(means, key=lambda each: -each.size)
     ]
-    return KnownStructures(
+    return PrototypeStructures(
         entries=np.array([entry for entry, _ in rows], int),
         sizes=np.array([mean.size for _, mean in rows], int),
         parameters=[mean.parameters % 1 for _, mean in rows],
@@ -147,10 +147,10 @@ def build(
 
 
 def join(
-    first: KnownStructures, second: KnownStructures, num_entries: int
-) -> KnownStructures:
+    first: PrototypeStructures, second: PrototypeStructures, num_entries: int
+) -> PrototypeStructures:
     """Structures of two libraries that are joined, the first of ``num_entries``."""
-    return KnownStructures(
+    return PrototypeStructures(
         entries=np.concatenate([first.entries, second.entries + num_entries]),
         sizes=np.concatenate([first.sizes, second.sizes]),
         parameters=[*first.parameters, *second.parameters],
