@@ -373,8 +373,12 @@ def test_known_crystals_are_those_of_the_run_that_made_the_samples(here, capsys)
     assert table["rejected_stage"] == ["duplicates"]
     written = json.loads((here / "out" / "screening.json").read_text())
     assert written["generated_by"] == ["run: alloys. Not for claims"]
+    # A card that cannot be read stops no screening.
+    (here / "run" / "card.json").write_text("{")
     changed = options(samples="b2.extxyz", known="none", output="other")
     assert screen.screen(changed)[1]["known_as"] == [""]
+    written = json.loads((here / "other" / "screening.json").read_text())
+    assert "run: what it is not for is unknown" in written["generated_by"][0]
     structure_files.write_extxyz(here / "lone.extxyz", [b2], [{"name": "b2"}])
     lone = options(samples="lone.extxyz", known=None, output="lone", hull="none")
     screen.screen(lone)

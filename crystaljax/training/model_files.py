@@ -97,13 +97,15 @@ def load_card(folder: pathlib.Path) -> dict[str, Any]:
 def describe_limits(folder: str | os.PathLike) -> str | None:
     """What a model is and is not for, in a line; None where there is no model.
 
-    Raises:
-        UserError: see `load_card`.
+    A card that cannot be read is said to be one, since the samples are good all the same.
     """
     path = pathlib.Path(folder)
     if not is_model(path):
         return None
-    card = load_card(path)
+    try:
+        card = load_card(path)
+    except errors.UserError as error:
+        return f"{path.name}: what it is not for is unknown ({error})"
     return f"{path.name}: {card['title']}. Not for {card['not_for']}"
 
 
