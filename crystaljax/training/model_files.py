@@ -97,7 +97,7 @@ def load_card(folder: pathlib.Path) -> dict[str, Any]:
 def describe_limits(folder: str | os.PathLike) -> str | None:
     """What a model is and is not for, in a line; None where there is no model.
 
-    A card that cannot be read is said to be one, since the samples are good all the same.
+    A card that cannot be read is said to be one: the samples are good all the same.
     """
     path = pathlib.Path(folder)
     if not is_model(path):
