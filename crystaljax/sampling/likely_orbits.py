@@ -29,8 +29,7 @@ _NUM_ASSIGNMENTS = 16
 # before any is taken again.
 _LEAST = 0.01
 # Prototypes that vote on the number of formula units, and the distance at which one
-# counts e times less: right for 70 % of the validation structures of the
-# model `mp`, of which 34 % hold one unit.
+# counts e times less; chosen on the validation structures of the model `mp`.
 _NUM_VOTERS = 200
 _VOTING_DISTANCE = 0.3
 # Probability of what the model does not list.
