@@ -155,9 +155,11 @@ def paper(task: str) -> Any:
     config.model.num_harmonics = 4
     # Share of what a block adds that is left out in training.
     config.model.dropout = 0.0
-    # Transformer: blocks of an estimator of energies that is trained beside it and
-    # tells which of sampler.draws is the best; 0 for none.
+    # Transformer and orbits: blocks of an estimator of energies that is trained beside
+    # it and tells which of sampler.draws is the best; 0 for none.
     config.model.estimator_depth = 0
+    # Orbits: epochs of its training, before that of the flow.
+    config.model.estimator_epochs = 40
     # Orbits: networks that say which Wyckoff positions are filled, whose probabilities
     # are averaged, their width, and epochs of their training.
     config.model.position_networks = 2

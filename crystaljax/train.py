@@ -9,6 +9,7 @@ the steps under way and ends with status 75.
 """
 
 import contextlib
+import dataclasses
 import pathlib
 import sys
 import time
@@ -39,6 +40,7 @@ from crystaljax.training import batches as batches_lib
 from crystaljax.training import build as build_training
 from crystaljax.training import (
     checkpoints,
+    estimator_training,
     fine_tuning,
     orbit_batches,
     orbit_training,
@@ -278,8 +280,38 @@ def _positions(
             show_progress=show_progress,
         )
         wyckoff_files.save(model, path)
+    if sharding.is_first_process() and config.model.estimator_depth:
+        _add_estimator(config, dataset, scale, path, start, show_progress)
     sharding.wait_for_all("positions")
     return wyckoff_files.load(path, runs.REMEDY)
+
+
+def _add_estimator(
+    config: Any,
+    dataset: datasets.Dataset,
+    scale: scaling.Scaling,
+    path: pathlib.Path,
+    start: fine_tuning.Start | None,
+    show_progress: bool,
+) -> None:
+    """Trains the estimator of a model of orbits where the file has none yet."""
+    model = wyckoff_files.load(path, runs.REMEDY)
+    if model.estimator is not None:
+        return
+    known = start and start.positions and start.positions.estimator
+    estimator = estimator_training.train_on(
+        dataset,
+        scale,
+        estimator_training.Settings(
+            depth=config.model.estimator_depth,
+            num_epochs=config.model.estimator_epochs,
+            max_sites=max(sites for _, sites in build.orbit_shapes(config)),
+            seed=config.train.seed,
+        ),
+        start=known or None,
+        show_progress=show_progress,
+    )
+    wyckoff_files.save(dataclasses.replace(model, estimator=estimator), path)
 
 
 def _require_new_or_resumed(workdir: pathlib.Path, config: Any, resume: bool) -> None:

@@ -29,6 +29,8 @@ def config(dataset, **changes):
         model__position_epochs=2,
         model__position_networks=1,
         model__position_width=16,
+        model__estimator_depth=1,
+        model__estimator_epochs=1,
         # Each size of a batch is another program.
         evaluation__batch_size=2,
         **changes,
@@ -88,6 +90,9 @@ def test_a_formula_alone_is_a_question(run, tmp_path):
     )
     likely = sample.sample(options(run, formula_units="likely"))
     assert likely.table()["formula"] == ["Au1Cu3", "Ag1Au1"]
+    # With what the estimator makes of each, and its error is known.
+    assert np.isfinite(table.estimated_energy).all()
+    assert runs.load_energy_error(run) > 0
     # What is known is followed, but not by all that have the same positions.
     assert table.follows_known.any()
     drawn = sample.sample(options(run, num_samples=3, follow_known=False))
@@ -229,6 +234,10 @@ def test_fine_tuning_starts_from_the_weights_and_keeps_what_is_known(
     assert models[1].library.counts[new:] == models[0].library.counts
     theirs, ours = (model.structures for model in models)
     np.testing.assert_array_equal(ours.entries[-len(theirs) :] - new, theirs.entries)
+    # The estimator has been trained further, by little.
+    before, after = (jax.tree.leaves(each.estimator.params) for each in models)
+    moved = [np.abs(a - b).max() for a, b in zip(before, after, strict=True)]
+    assert 0 < max(moved) < 0.01
     made = sample.sample(options(tuned, formulas=("Cu3Au1", "PtAg")))
     assert made.table()["formula"] == ["Au1Cu3", "Ag1Pt1"]
     # It goes on where the model that it started from is gone.

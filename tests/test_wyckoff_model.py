@@ -13,7 +13,12 @@ from crystaljax.crystals import (
     wyckoff,
     wyckoff_assignments,
 )
-from crystaljax.models import prototype_library, wyckoff_files, wyckoff_model
+from crystaljax.models import (
+    orbit_estimator,
+    prototype_library,
+    wyckoff_files,
+    wyckoff_model,
+)
 from crystaljax.system import errors
 from crystaljax.training import wyckoff_training
 
@@ -158,7 +163,9 @@ def test_energies_are_learned():
 
 
 def test_a_model_is_the_same_when_it_is_read_back(tmp_path):
-    model, path = trained(), tmp_path / "positions.npz"
+    estimator = orbit_estimator.OrbitEstimator({"params": {"a": np.ones(2)}}, depth=3)
+    model = dataclasses.replace(trained(), estimator=estimator)
+    path = tmp_path / "positions.npz"
     wyckoff_files.save(model, path)
     again = wyckoff_files.load(path, "train again")
     asked = [question(11, 9, 221), question(19, 35, 225)]
@@ -170,6 +177,10 @@ def test_a_model_is_the_same_when_it_is_read_back(tmp_path):
     np.testing.assert_array_equal(
         again.likely_energies(open_asked), model.likely_energies(open_asked)
     )
+    assert again.estimator.depth == 3
+    np.testing.assert_array_equal(again.estimator.params["params"]["a"], np.ones(2))
+    wyckoff_files.save(trained(), path)
+    assert wyckoff_files.load(path, "train again").estimator is None
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "half", "other"])

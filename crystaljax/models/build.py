@@ -124,11 +124,10 @@ def build_model(config: Any) -> Any:
 def _build_orbit_transformer(config: Any) -> orbit_transformer.OrbitTransformer:
     _require_directions(config)
     model = config.model
-    if config.data.num_templates or model.estimator_depth:
+    if config.data.num_templates:
         raise errors.UserError(
             "model.network is 'orbits', but data.num_templates is "
-            f"{config.data.num_templates} and model.estimator_depth is "
-            f"{model.estimator_depth}; expected 0 for both"
+            f"{config.data.num_templates}; expected 0"
         )
     if (config.data.lattice, config.data.coordinates) != ("relative", "unit"):
         raise errors.UserError(

@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from crystaljax.models import prototype_library, prototype_structures, wyckoff_model
+from crystaljax.models import (
+    orbit_estimator,
+    prototype_library,
+    prototype_structures,
+    wyckoff_model,
+)
 from crystaljax.system import atomic_files, errors
 
 _VERSION = 1
+_ESTIMATOR = "estimator"
 
 
 def save(
@@ -26,6 +32,7 @@ def save(
         },
         "groups": model.group_params,
         "energies": model.energy_params,
+        **({} if model.estimator is None else {_ESTIMATOR: model.estimator.params}),
     }
     arrays = {
         f"{name}/{'/'.join(keys)}": np.asarray(leaf, dtype)
@@ -72,6 +79,8 @@ def save(
             "known/parameters": np.concatenate(known.parameters).astype(np.float32),
             "known/strains": known.strains.astype(np.float32),
         }
+    if model.estimator is not None:
+        arrays["estimator_depth"] = np.array(model.estimator.depth)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     atomic_files.write_bytes(path, buffer.getvalue())
@@ -137,6 +146,12 @@ def _model_of(arrays: dict[str, np.ndarray]) -> wyckoff_model.WyckoffModel:
         sizes=arrays["library/sizes"].astype(int),
     )
     names = sorted(name for name in params if name.startswith("positions_"))
+    estimator = None
+    # Earlier files have none.
+    if _ESTIMATOR in params:
+        estimator = orbit_estimator.OrbitEstimator(
+            params[_ESTIMATOR], int(arrays["estimator_depth"])
+        )
     return wyckoff_model.WyckoffModel(
         library,
         [params[name] for name in names],
@@ -144,6 +159,7 @@ def _model_of(arrays: dict[str, np.ndarray]) -> wyckoff_model.WyckoffModel:
         params["energies"],
         int(arrays["width"]),
         _structures_of(arrays),
+        estimator,
     )
 
 

@@ -23,7 +23,11 @@ from crystaljax.crystals import (
     wyckoff,
     wyckoff_assignments,
 )
-from crystaljax.models import prototype_library, prototype_structures
+from crystaljax.models import (
+    orbit_estimator,
+    prototype_library,
+    prototype_structures,
+)
 from crystaljax.models.networks import wyckoff_networks
 from crystaljax.system import errors
 
@@ -227,6 +231,7 @@ class WyckoffModel:
         energy_params: of an `EnergyNetwork`.
         width: of the networks.
         structures: of the entries of the library; None where none were kept.
+        estimator: of the energies of crystals; None where there is none.
     """
 
     library: prototype_library.Library
@@ -235,6 +240,7 @@ class WyckoffModel:
     energy_params: Any
     width: int = 128
     structures: prototype_structures.PrototypeStructures | None = None
+    estimator: orbit_estimator.OrbitEstimator | None = None
 
     @property
     def _position_fn(self) -> Callable[..., Any]:

@@ -19,8 +19,8 @@ CellsFn = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
 
 # Held-out structures that the error is measured on.
 _MAX_MEASURED = 1024
-# Crystals at a time: always as many, so that it is compiled once.
-_BATCH_SIZE = 256
+# Crystals at a time: always as many, so that it is compiled once; fewer for a few.
+_BATCH_SIZE, _FEW = 256, 16
 
 
 @functools.lru_cache(maxsize=16)
@@ -48,11 +48,12 @@ def estimate_many(
     largest = max((each.num_sites for each in crystals), default=1)
     columns = structure.max_sites(structure.rows_for(largest))
     result = np.zeros(len(crystals))
-    for start in range(0, len(crystals), _BATCH_SIZE):
-        part = crystals[start : start + _BATCH_SIZE]
-        numbers = np.zeros((_BATCH_SIZE, columns), np.uint8)
-        coords = np.zeros((_BATCH_SIZE, columns, 3), np.float32)
-        lattice = np.tile(np.eye(3, dtype=np.float32), (_BATCH_SIZE, 1, 1))
+    size = _FEW if len(crystals) <= _FEW else _BATCH_SIZE
+    for start in range(0, len(crystals), size):
+        part = crystals[start : start + size]
+        numbers = np.zeros((size, columns), np.uint8)
+        coords = np.zeros((size, columns, 3), np.float32)
+        lattice = np.tile(np.eye(3, dtype=np.float32), (size, 1, 1))
         for row, crystal in enumerate(part):
             numbers[row, : crystal.num_sites] = crystal.atomic_numbers
             coords[row, : crystal.num_sites] = structure.wrap_sites(crystal.frac_coords)

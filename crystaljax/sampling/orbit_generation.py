@@ -18,6 +18,7 @@ from jaxtyping import Array, Int
 
 from crystaljax.crystals import orbits, standard_choice, standard_groups, structure
 from crystaljax.models import (
+    orbit_estimator,
     orbit_flow,
     processes,
     prototype_structures,
@@ -25,7 +26,7 @@ from crystaljax.models import (
     wyckoff_model,
 )
 from crystaljax.models.networks import orbit_transformer
-from crystaljax.sampling import generation, likely_orbits
+from crystaljax.sampling import estimation, generation, likely_orbits
 from crystaljax.sampling.conditions import Conditions
 from crystaljax.system import errors, sharding
 
@@ -186,7 +187,7 @@ class OrbitGenerator:
         params: of the network, on the mesh; None until `with_params`.
         requests: orbits of each sample, see `for_conditions`.
         host: samples are not mended, and drawn once.
-        energy_error: there is no estimator.
+        energy_error: of the estimates, eV/atom; None if unknown.
     """
 
     generate_fn: Any
@@ -208,9 +209,13 @@ class OrbitGenerator:
         return dataclasses.replace(self, params=params, energy_error=energy_error)
 
     @property
-    def estimate_energies(self) -> None:
-        """There is no estimator."""
-        return None
+    def estimate_energies(self) -> estimation.CellsFn | None:
+        """(atomic_numbers, frac_coords, lattice) → energies, eV/atom; or None."""
+        if self.positions is None or self.positions.estimator is None:
+            return None
+        estimator = self.positions.estimator
+        estimate_fn = orbit_estimator.build_estimate_fn(estimator.depth)
+        return functools.partial(estimate_fn, estimator.params, self.scale)
 
     def for_conditions(self, conditions: Conditions) -> "OrbitGenerator":
         """The same with the orbits that conditions lead to, where they are not given.

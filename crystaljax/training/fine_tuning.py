@@ -23,6 +23,8 @@ _SECTIONS = {
     "model": (
         "dropout",
         "position_epochs",
+        "estimator_depth",
+        "estimator_epochs",
         "attention",
         "convolution",
         "rematerialize",
