@@ -12,6 +12,11 @@ the next screening.
 A candidate *holds* if its run converged and it lies at most ``--tolerance`` above the
 hull of the known entries. Formation energies are against the elements, whose runs are
 found among the others, or whose energies are given as ``--references=FILE.csv``.
+
+With entries of the Materials Project as ``--hull=FILE.json`` (pymatgen's, PBE(+U) total
+energies) neither is needed: runs whose inputs fit its MPRelaxSet, such as those of
+``crystaljax export --preset=mp``, get its corrections (MP2020) and go on that hull in
+total energies; others say by name what does not fit.
 """
 
 import dataclasses
@@ -41,8 +46,9 @@ class CollectOptions:
     output: str = options_lib.option("Folder to write.")
     hull: str | None = options_lib.option(
         "Known entries: FILE.csv, FILE.json, dataset:PATH, aflow:B-Ta-W or aflow; "
-        "their energies must be of the runs' energy model. Formation energies alone "
-        "if not given.",
+        "their energies must be of the runs' energy model, or total energies of the "
+        "Materials Project, whose corrections are applied to runs with its inputs. "
+        "Formation energies alone if not given.",
         default=None,
     )
     hull_energy_model: str | None = options_lib.option(
@@ -123,7 +129,7 @@ def collect(options: CollectOptions, *, show_progress: bool = False) -> Collecti
     on_hull = dft_results.put_on_hull(
         runs, formations, options.hull, options.hull_energy_model
     )
-    table = dft_results.build_table(analyses, formations, on_hull, options.tolerance)
+    table = dft_results.build_table(analyses, on_hull, options.tolerance)
     crystals = {run.folder: run.crystal for run in runs}
     return Collection(
         table, [crystals[folder] for folder in table["folder"]], on_hull.hull

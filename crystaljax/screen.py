@@ -114,6 +114,12 @@ class ScreenOptions:
         "requested is the one relaxed. Forces that would break it are not seen.",
         default=False,
     )
+    check_saddles: bool = options_lib.option(
+        "After --keep_symmetry: disturb the ranked crystals (0.05 Å, 1 % of the cell), "
+        "relax them without their symmetry, and say which are saddles: they lose over "
+        "2 meV/atom and their space group.",
+        default=False,
+    )
     timeout: float | None = options_lib.option(
         "Seconds that a crystal may take to relax; 600 by default.", default=None
     )
@@ -203,7 +209,7 @@ def screen(
     known = []
     if known_path:
         found = relaxed_hull.read_known(known_path, rows.crystals)
-        known = known_crystals.as_known(found.ids, found.crystals, rows.crystals)
+        known = list(zip(found.ids, found.crystals, strict=True))
     generated_by = _describe_generators(rows)
     output = pathlib.Path(options.output)
     with folder_locks.hold(output, "choose another --output"):
@@ -224,13 +230,14 @@ def screen(
             hull_notes = relaxed.describe()
             print("\n".join(hull_notes), file=sys.stderr)
         if known_hull is not None and options.known != NONE:
-            entries = known_hull.entries
-            known += known_crystals.as_known(
-                [entry.id for entry in entries],
-                [entry.crystal for entry in entries],
-                rows.crystals,
-            )
-        if not known and options.known is None:
+            known += [
+                (entry.id, entry.crystal)
+                for entry in known_hull.entries
+                if entry.crystal is not None
+            ]
+        ids, crystals = [each[0] for each in known], [each[1] for each in known]
+        comparable = known_crystals.as_known(ids, crystals, rows.crystals)
+        if not comparable and options.known is None:
             print(
                 "note: there are no known crystals of these compositions, so none is "
                 "called known; give them with --known, or --known=none",
@@ -336,6 +343,7 @@ def _screening_options(
             else None
         ),
         kept=pathlib.Path(options.kept) if options.kept else None,
+        check_saddles=options.check_saddles,
         min_distance_ratio=options.min_distance_ratio,
         tolerance=matcher.parse_tolerance(options.tolerance),
         relax_duplicates=options.relax_duplicates,

@@ -2,6 +2,7 @@ import bz2
 import gzip
 import json
 import lzma
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,9 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import vasprun_xml
+from pymatgen.analysis import compatibility
+from pymatgen.analysis.phase_diagram import PhaseDiagram
+from pymatgen.entries.computed_entries import ComputedEntry
 from pymatgen.io.vasp.outputs import Vasprun
 
 from crystaljax import collect, export
@@ -352,6 +356,113 @@ def test_results_join_the_hull_and_partial_ones_do_not(tmp_path):
     }
     found = convex_hull.energy_above_hull(both, ["Cu3Au1"], [-0.08], MODEL)
     assert found == pytest.approx([0.0], abs=1e-8)
+
+
+# Of MPRelaxSet: potentials, cutoff, spin, aspherical terms, and its grid of k-points.
+MP_INPUTS = {
+    "cutoff": 520.0,
+    "tags": {"ISPIN": 2, "LASPH": True, "ISIF": 3},
+    "divisions": (9, 9, 9),
+}
+MP_ENERGIES = {"Mn": -9.16, "O": -4.95}  # eV/atom
+
+
+def oxide(length=4.4):
+    """MnO, as rock salt."""
+    coords = np.array([[0, 0, 0], [0.5, 0.5, 0.5]])
+    lattice = length / 2 * (np.ones((3, 3)) - np.eye(3))
+    return structure.Crystal(np.array([25, 8]), coords, lattice)
+
+
+def write_mp_hull(path):
+    """The elements and Mn3O4, as the Materials Project gives them, without crystals."""
+    entries = []
+    for formula, energy in {**MP_ENERGIES, "Mn3O4": -8.0}.items():
+        hubbards = {"Mn": 3.9, "O": 0.0} if formula == "Mn3O4" else {}
+        run_type = "GGA+U" if hubbards else "GGA"
+        counts = elements.parse_formula(formula)
+        entries.append(
+            {
+                "composition": counts,
+                "energy": energy * sum(counts.values()),
+                "entry_id": f"mp-{len(entries)}-{run_type}",
+                "parameters": {"run_type": run_type, "hubbards": hubbards},
+                "data": {"oxide_type": "oxide"},
+            }
+        )
+    path.write_text(json.dumps(entries))
+    return str(path)
+
+
+def write_oxide(folder, energy=-17.0, **changes):
+    options = {
+        **MP_INPUTS,
+        "hubbards": {"Mn": 3.9},
+        "potentials": vasprun_xml.titles(["Mn", "O"], {"Mn": "_pv"}),
+        **changes,
+    }
+    return vasprun_xml.write_run(folder, oxide(), [energy + 0.1, energy], **options)
+
+
+def test_runs_with_mp_inputs_go_on_its_hull_with_its_corrections(tmp_path):
+    runs = tmp_path / "runs"
+    write_oxide(runs / "fits")
+    hull = write_mp_hull(tmp_path / "mp.json")
+    options = collect.CollectOptions(runs=str(runs), output="unused", hull=hull)
+    collection = collect.collect(options)
+    (row,) = collection.rows()
+    assert row["problem"] == "" and row["converged"]
+    assert row["energy_model_dft"] == "Materials Project PBE(+U), MP2020"
+    # Of MP2020, per atom of O and of Mn with U: -0.687 and -1.668 eV.
+    assert row["correction_dft"] == pytest.approx((-0.687 - 1.668) / 2, abs=1e-3)
+    elemental = sum(MP_ENERGIES.values()) / 2
+    expected = -17.0 / 2 + row["correction_dft"] - elemental
+    assert row["formation_energy_dft"] == pytest.approx(expected)
+    # On the hull of the entries as pymatgen has it.
+    scheme = compatibility.MaterialsProject2020Compatibility(check_potcar=False)
+    entries = [
+        ComputedEntry(
+            each["composition"],
+            each["energy"],
+            parameters=each["parameters"],
+            data=each["data"],
+        )
+        for each in json.loads(pathlib.Path(hull).read_text())
+    ]
+    diagram = PhaseDiagram(scheme.process_entries(entries))
+    own = ComputedEntry("MnO", -17.0 + 2 * row["correction_dft"])
+    above = diagram.get_e_above_hull(own, allow_negative=True)
+    assert row["energy_above_hull_dft"] == pytest.approx(above, abs=1e-6)
+    # And the result is on the next hull.
+    assert collection.hull is not None
+    assert "fits" in {entry.id for entry in collection.hull.entries}
+    assert collection.hull.element_energies["Mn"] == pytest.approx(MP_ENERGIES["Mn"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"cutoff": 500.0}, "ENCUT = 500 eV, expected 520 or more"),
+        ({"hubbards": {}}, "U of Mn is 0 eV, expected 3.9"),
+        ({"hubbards": {"Mn": 4.5}}, "U of Mn is 4.5 eV, expected 3.9"),
+        ({"potentials": None}, "the potential of Mn is Mn, expected Mn_pv"),
+        ({"gga": "PS"}, "its functional is VASP PBEsol"),
+        ({"metagga": "R2SCAN"}, "its functional is VASP R2SCAN"),
+        ({"tags": {"ISPIN": 1, "LASPH": True}}, "ISPIN = 1, expected 2"),
+        ({"tags": {"ISPIN": 2}}, "LASPH is off, expected on"),
+        ({"divisions": (5, 5, 5)}, "a grid of 125 k-points, expected 729 (9×9×9)"),
+    ],
+)
+def test_what_does_not_fit_the_scheme_is_refused_by_name(tmp_path, changes, reason):
+    runs = tmp_path / "runs"
+    write_oxide(runs / "fits")
+    write_oxide(runs / "other", energy=-19.0, **changes)
+    rows = collect_rows(runs, hull=write_mp_hull(tmp_path / "mp.json"))
+    assert np.isfinite(rows["fits"]["energy_above_hull_dft"])
+    assert reason in rows["other"]["problem"]
+    assert "not on the Materials Project's hull" in rows["other"]["problem"]
+    assert np.isnan(rows["other"]["energy_above_hull_dft"])
+    assert not rows["other"]["holds"] and np.isnan(rows["other"]["correction_dft"])
 
 
 def test_energy_models_do_not_mix(tmp_path):

@@ -29,6 +29,7 @@ def write_run(
     tags=None,
     stress=None,
     free=None,
+    divisions=(5, 5, 5),
 ):
     """Writes a run whose ionic steps have these total energies (eV per cell)."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,6 +51,7 @@ def write_run(
             more=tags or {},
             stress=stress,
             free=free,
+            divisions=divisions,
         )
     )
     return path
@@ -72,6 +74,7 @@ def text(
     more,
     stress,
     free,
+    divisions,
 ):
     symbols = [elements.symbol(int(n)) for n in crystal.atomic_numbers]
     species = list(dict.fromkeys(symbols))
@@ -106,7 +109,7 @@ def text(
             *tags(incar | ldau),
             "</incar>",
             '<kpoints><generation param="Gamma">',
-            '<v type="int" name="divisions"> 5 5 5 </v>',
+            f'<v type="int" name="divisions"> {" ".join(map(str, divisions))} </v>',
             "</generation>",
             varray("kpointlist", np.zeros((1, 3))),
             varray("weights", np.ones((1, 1))),

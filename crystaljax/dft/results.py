@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crystaljax.crystals import elements, symmetry_search, validity
-from crystaljax.dft import formation, handover, vasp_runs
+from crystaljax.dft import formation, handover, mp_scheme, vasp_runs
 from crystaljax.hull import convex_hull as hulls
 from crystaljax.matching import matcher
+from crystaljax.relaxation import pretrained
 from crystaljax.screening import columns
 from crystaljax.system import errors, workers
 
@@ -43,11 +44,19 @@ class OnHull:
 
     Attributes:
         above: energy above the hull, eV/atom; NaN where there is none.
-        problems: why there is none although there is a formation energy, or "".
+        formation_energies: eV/atom; on the Materials Project's hull those of corrected
+            total energies against its elements, NaN where there is none.
+        corrections: that were added to total energies, eV/atom; NaN where none was
+            asked for.
+        energy_models: of the formation energies; "" where there is none.
+        problems: why a run is not on the hull, or "".
         hull: the known entries with the converged results; None without known entries.
     """
 
     above: Sequence[float] | np.ndarray
+    formation_energies: Sequence[float] | np.ndarray
+    corrections: Sequence[float] | np.ndarray
+    energy_models: Sequence[str]
     problems: Sequence[str]
     hull: hulls.Hull | None
 
@@ -124,6 +133,9 @@ def put_on_hull(
 ) -> OnHull:
     """Energies above the hull of known entries with the same energy model.
 
+    On a hull of the Materials Project's total energies are the runs whose inputs fit
+    its scheme (`mp_scheme`), with its corrections and against its elements.
+
     Args:
         runs: of candidates and elements.
         formations: their formation energies.
@@ -134,13 +146,44 @@ def put_on_hull(
         FileNotFoundError: there are no such entries.
         ValueError: they cannot be read, or none of the runs has their energy model.
     """
+    if spec is not None:
+        formulas = [run.crystal.atomic_numbers for run in runs if _has_energy(run)]
+        known = hulls.load_hull(spec, formulas, energy_model=energy_model)
+        if known.dft == pretrained.MP_PBE:
+            return _put_on_mp_hull(runs, formations, known)
+        return _put_on_own_hull(runs, formations, known, spec)
+    return _without_hull(runs, formations)
+
+
+def _has_energy(run: vasp_runs.Run) -> bool:
+    return bool(run.crystal.num_sites and np.isfinite(run.energy))
+
+
+def _without_hull(
+    runs: Sequence[vasp_runs.Run], formations: Sequence[formation.Formation]
+) -> OnHull:
+    nothing = np.full(len(runs), np.nan)
+    return OnHull(
+        above=nothing,
+        formation_energies=np.array([each.energy for each in formations]),
+        corrections=nothing,
+        energy_models=[run.energy_model for run in runs],
+        problems=[each.problem for each in formations],
+        hull=None,
+    )
+
+
+def _put_on_own_hull(
+    runs: Sequence[vasp_runs.Run],
+    formations: Sequence[formation.Formation],
+    known: hulls.Hull,
+    spec: str,
+) -> OnHull:
+    """Formation energies against the runs' own elements, on a hull of such energies."""
+    found = _without_hull(runs, formations)
     above = np.full(len(runs), np.nan)
-    problems = [""] * len(runs)
+    problems = list(found.problems)
     with_energy = [i for i, each in enumerate(formations) if np.isfinite(each.energy)]
-    if spec is None:
-        return OnHull(above, problems, None)
-    formulas = [runs[i].crystal.atomic_numbers for i in with_energy]
-    known = hulls.load_hull(spec, formulas, energy_model=energy_model)
     fit = [i for i in with_energy if runs[i].energy_model == known.energy_model]
     if with_energy and not fit:
         models = sorted({runs[i].energy_model for i in with_energy})
@@ -155,46 +198,105 @@ def put_on_hull(
             f"not on the hull: its energy is of {runs[i].energy_model!r}, the hull's "
             f"of {known.energy_model!r}"
         )
-    above[fit] = hulls.energy_above_hull(
+    above[fit] = _above(known, runs, fit, found.formation_energies)
+    both = _join(known, runs, fit, found.formation_energies)
+    return dataclasses.replace(found, above=above, problems=problems, hull=both)
+
+
+def _put_on_mp_hull(
+    runs: Sequence[vasp_runs.Run],
+    formations: Sequence[formation.Formation],
+    known: hulls.Hull,
+) -> OnHull:
+    """Corrected total energies against the hull's elements, of the runs that fit."""
+    found = _without_hull(runs, formations)
+    above, added = np.full((2, len(runs)), np.nan)
+    energies = np.array(found.formation_energies, dtype=float)
+    models, problems = list(found.energy_models), list(found.problems)
+    fit = []
+    for i, run in enumerate(runs):
+        if not _has_energy(run):
+            continue
+        reasons = mp_scheme.find_problems(run)
+        symbols = [elements.symbol(int(n)) for n in run.crystal.atomic_numbers]
+        missing = sorted(set(symbols) - known.element_energies.keys())
+        if missing:
+            reasons.append(f"the hull has no entry of {', '.join(missing)}")
+        try:
+            if not reasons:
+                added[i] = mp_scheme.correction(run)
+        except ValueError as error:
+            reasons.append(str(error))
+        if reasons:
+            reason = f"not on the Materials Project's hull: {'; '.join(reasons)}"
+            problems[i] = "; ".join(each for each in (problems[i], reason) if each)
+            continue
+        elemental = np.mean([known.element_energies[symbol] for symbol in symbols])
+        energies[i] = run.energy + added[i] - elemental
+        # Whether the runs have elements of their own is no matter then.
+        models[i], problems[i] = known.energy_model, ""
+        fit.append(i)
+    above[fit] = _above(known, runs, fit, energies)
+    return OnHull(
+        above=above,
+        formation_energies=energies,
+        corrections=added,
+        energy_models=models,
+        problems=problems,
+        hull=_join(known, runs, fit, energies),
+    )
+
+
+def _above(
+    known: hulls.Hull,
+    runs: Sequence[vasp_runs.Run],
+    fit: Sequence[int],
+    energies: Sequence[float] | np.ndarray,
+) -> np.ndarray:
+    return hulls.energy_above_hull(
         known,
         [runs[i].crystal.atomic_numbers for i in fit],
-        [formations[i].energy for i in fit],
+        [energies[i] for i in fit],
         known.energy_model,
     )
+
+
+def _join(
+    known: hulls.Hull,
+    runs: Sequence[vasp_runs.Run],
+    fit: Sequence[int],
+    energies: Sequence[float] | np.ndarray,
+) -> hulls.Hull:
+    """The known entries with the converged results."""
     results = hulls.build_hull(
         [
-            (runs[i].crystal.atomic_numbers, formations[i].energy, runs[i].folder)
+            (runs[i].crystal.atomic_numbers, energies[i], runs[i].folder)
             for i in fit
             if runs[i].converged
         ],
         known.energy_model,
     )
-    both = dataclasses.replace(known, entries=known.entries + results.entries)
-    return OnHull(above, problems, both)
+    return dataclasses.replace(known, entries=known.entries + results.entries)
 
 
 def build_table(
-    analyses: Sequence[Analysis],
-    formations: Sequence[formation.Formation],
-    on_hull: OnHull,
-    tolerance: float,
+    analyses: Sequence[Analysis], on_hull: OnHull, tolerance: float
 ) -> dict[str, list[Any]]:
     """Columns with one row per run, lowest above the hull first.
 
     Args:
         analyses: the runs.
-        formations: their formation energies.
-        on_hull: their energies above the hull.
+        on_hull: their formation energies, and those above the hull.
         tolerance: eV/atom above the hull up to which a converged run holds.
     """
     above = np.asarray(on_hull.above, float)
-    energies = np.array([each.energy for each in formations])
+    energies = np.asarray(on_hull.formation_energies, float)
     # NaN is sorted to the end.
     order = np.lexsort((energies, above)).tolist()
     rows = []
     for i in order:
         run = analyses[i].run
-        problems = [run.problem, formations[i].problem, on_hull.problems[i]]
+        problems = [run.problem, on_hull.problems[i]]
         row = _identify(analyses[i])
         holds = None
         # Elements hold by definition, and without a hull nobody can tell.
@@ -209,9 +311,10 @@ def build_table(
                 "problem": "; ".join(each for each in problems if each),
                 "formation_energy_dft": energies[i],
                 "energy_above_hull_dft": above[i],
-                "energy_model_dft": run.energy_model,
+                "energy_model_dft": on_hull.energy_models[i],
                 **_compare(analyses[i]),
                 "total_energy_dft": run.energy,
+                "correction_dft": float(on_hull.corrections[i]),
                 "max_force_dft": run.max_force,
                 "ionic_steps": run.num_steps,
                 "cutoff": run.cutoff,

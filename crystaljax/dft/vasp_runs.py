@@ -9,6 +9,7 @@ import bz2
 import contextlib
 import dataclasses
 import lzma
+import math
 import os
 import pathlib
 import re
@@ -60,6 +61,10 @@ class Run:
         energy_model: such as "VASP PBE" or "VASP PBE+U (Fe 5.3 eV)"; "" if unknown.
         cutoff: ENCUT, eV; NaN if unknown.
         potentials: TITEL of the POTCAR by symbol, such as "PAW_PBE Ta_pv 07Sep2000".
+        hubbards: U in eV by symbol, those above zero.
+        is_spin_polarized: ISPIN = 2; None if unknown.
+        has_aspherical_terms: LASPH; None if unknown.
+        num_kpoints: of the full grid; None if unknown.
         problem: why the run is of no use, or not yet; "" if it converged.
     """
 
@@ -72,6 +77,10 @@ class Run:
     energy_model: str = ""
     cutoff: float = np.nan
     potentials: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    hubbards: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    is_spin_polarized: bool | None = None
+    has_aspherical_terms: bool | None = None
+    num_kpoints: int | None = None
     problem: str = ""
 
 
@@ -207,6 +216,10 @@ def _to_run(folder: str, vasprun: Any, cut_off: str) -> Run:
         energy_model=_energy_model(vasprun),
         cutoff=float(vasprun.parameters.get("ENMAX", np.nan)),
         potentials=_potentials(vasprun),
+        hubbards=_hubbards(vasprun),
+        is_spin_polarized=_is_spin_polarized(vasprun),
+        has_aspherical_terms=_has_aspherical_terms(vasprun),
+        num_kpoints=_num_kpoints(vasprun),
     )
     if not vasprun.ionic_steps:
         return dataclasses.replace(run, problem="no ionic step, and so no energy")
@@ -239,11 +252,34 @@ def _energy_model(vasprun: Any) -> str:
         functional = {"PAW_PBE": "PBE", "PAW_GGA": "PW91", "PAW": "LDA"}
         if len(kinds) == 1:
             name = functional.get(kinds.pop(), "GGA") + name.removeprefix("GGA")
-    values = {symbol: u for symbol, u in vasprun.hubbards.items() if u}
+    values = _hubbards(vasprun)
     if values:
         listed = ", ".join(f"{symbol} {u:g} eV" for symbol, u in sorted(values.items()))
         name += f" ({listed})"
     return f"VASP {name}"
+
+
+def _hubbards(vasprun: Any) -> dict[str, float]:
+    return {symbol: float(u) for symbol, u in vasprun.hubbards.items() if u}
+
+
+def _is_spin_polarized(vasprun: Any) -> bool | None:
+    value = vasprun.parameters.get("ISPIN")
+    return None if value is None else value == 2
+
+
+def _has_aspherical_terms(vasprun: Any) -> bool | None:
+    value = vasprun.parameters.get("LASPH", vasprun.incar.get("LASPH"))
+    return None if value is None else bool(value)
+
+
+def _num_kpoints(vasprun: Any) -> int | None:
+    """Points of the full grid, before symmetry takes most of them away."""
+    grids = getattr(vasprun.kpoints, "kpts", None) or []
+    is_grid = vasprun.kpoints.style.name in ("Gamma", "Monkhorst")
+    if not is_grid or len(grids) != 1 or len(grids[0]) != 3:
+        return None
+    return math.prod(round(n) for n in grids[0])
 
 
 def _potentials(vasprun: Any) -> dict[str, str]:

@@ -117,6 +117,14 @@ def is_of_mp(item: Mapping[str, Any], scheme: Scheme) -> bool:
     )
 
 
+def with_mp2020(entry: Computed) -> Computed:
+    """The entry once the Materials Project's corrections are in its energy."""
+    scheme = dataclasses.replace(
+        entry.scheme, corrections=frozenset({_MP2020}), joins_hubbards=True
+    )
+    return dataclasses.replace(entry, scheme=scheme)
+
+
 def require_one(entries: Sequence[Computed], path: str) -> None:
     """Raises ValueError, naming two entries, if these make no hull together."""
     _require_one_functional(entries, path)

@@ -196,10 +196,15 @@ def read_json(
         raise errors.UserError(
             f"{path} mixes formation energies and total energies; split it in two"
         )
+    is_mp = bool(totals) and all(fits) and not model
+    if is_mp and not ours:
+        # They are about to get what makes energies with and without U comparable.
+        for i in items:
+            computed[i] = energy_schemes.with_mp2020(computed[i])
     energy_schemes.require_one(computed, path)
     if ours or not totals:
         return Rows(ours, model, dft=dft, element_energies=element_energies)
-    if not all(fits) or model:
+    if not is_mp:
         return Rows(_formation_energies(totals, path)[0], model)
     totals = [_correct(total, items.get(i)) for i, total in enumerate(totals)]
     rows, element_energies = _formation_energies(totals, path)

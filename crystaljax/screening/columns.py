@@ -98,8 +98,27 @@ GENERATED_SPACE_GROUPS = tuple(
     )
     for symprec in SYMPRECS
 )
+RELAXED_SHORTEST_DISTANCE = Column(
+    "relaxed_shortest_distance", "Å", "between two atoms of the relaxed crystal"
+)
+RELAXED_VOLUME_PER_ATOM = Column(
+    "relaxed_volume_per_atom", "Å³", "of the relaxed crystal"
+)
 DUPLICATE_OF = Column("duplicate_of", "", "name of the equal crystal that is kept")
 KNOWN_AS = Column("known_as", "", "id of the equal known crystal; empty if it is new")
+NEAREST_KNOWN = Column(
+    "nearest_known",
+    "",
+    "id of the known crystal that is nearest to the relaxed one: in composition, then "
+    "in the distances between atoms; empty if there is none",
+)
+NEAREST_KNOWN_FORMULA = Column("nearest_known_formula", "", "its reduced formula")
+NEAREST_KNOWN_DISTANCE = Column(
+    "nearest_known_distance",
+    "",
+    "mean difference of the distances to the 12 nearest atoms of each element, in "
+    "units of the cube root of the volume per atom; 0 for the same",
+)
 UNIQUE = Column(
     "unique", "", "valid, and equal to none before it, as generated and relaxed"
 )
@@ -141,6 +160,22 @@ RELAXED_SPACE_GROUPS = tuple(
         f"space_group_relaxed_{symprec:g}",
     )
     for symprec in RELAXED_SYMPRECS
+)
+IS_SADDLE = Column(
+    "released_is_saddle",
+    "",
+    "whether the crystal, relaxed within its space group, loses over 2 meV/atom and "
+    "the group once disturbed and relaxed without it; empty if not asked or unknown",
+)
+RELEASED_ENERGY_CHANGE = Column(
+    "released_energy_change",
+    "eV/atom",
+    "of the crystal that is relaxed without its symmetry, less the one within it",
+)
+RELEASED_SPACE_GROUP = Column(
+    "released_space_group_0.1",
+    "",
+    "found within 0.1 Å in the crystal that is relaxed without its symmetry",
 )
 REJECTED_STAGE = Column(
     "rejected_stage",

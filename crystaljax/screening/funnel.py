@@ -17,7 +17,7 @@ from crystaljax.hull import convex_hull
 from crystaljax.matching import matcher
 from crystaljax.relaxation import ase_relaxation, calculators
 from crystaljax.relaxation import references as references_lib
-from crystaljax.screening import columns, energy_scale, stages
+from crystaljax.screening import columns, energy_scale, saddles, stages
 from crystaljax.screening import result as screening_result
 from crystaljax.screening import work as screening_work
 from crystaljax.system import errors, isolation
@@ -48,6 +48,8 @@ class ScreeningOptions:
             with 0.5 to 0.8 mostly relax to something sound, below potentials are asked
             for what they never saw, and answer with anything.
         tolerance: of what counts as equal.
+        check_saddles: disturb ranked crystals and relax them without the symmetry that
+            was kept, to say which are saddles; see `saddles`.
         relax_duplicates: relax crystals too that equal an earlier or a known one as
             they are; equal ones are looked for among the relaxed only.
         num_workers: processes; all CPUs if None.
@@ -62,10 +64,18 @@ class ScreeningOptions:
     kept: pathlib.Path | None = None
     min_distance_ratio: float = 0.5
     tolerance: matcher.Tolerance = SAME
+    check_saddles: bool = False
     relax_duplicates: bool = False
     num_workers: int | None = None
     cluster: str | None = None
     show_progress: bool = False
+
+    def __post_init__(self):
+        if self.check_saddles and not self.settings.keep_symmetry:
+            raise errors.UserError(
+                "--check_saddles asks what becomes of crystals without the symmetry "
+                "that was kept; pass --keep_symmetry too"
+            )
 
     def workers(self, text: str) -> isolation.WorkerOptions:
         """Where crystals are relaxed, and the label of the progress bar."""
@@ -133,7 +143,8 @@ def screen(
         calculator: see `calculators.build_calculator`.
         known_hull: of the same energy model as the calculator; None: crystals are
             compared with those of their own composition only.
-        known: ids and crystals; only those with a composition in question are compared.
+        known: ids and crystals; those with a composition in question are compared, and
+            the nearest of all is looked for.
         options: all else.
         names: of the crystals, unique; their numbers if None.
         problems: what is known to be wrong with each; "" if nothing.
@@ -258,10 +269,16 @@ def screen(
     with _timed(seconds, "compare relaxed"):
         symprecs = columns.RELAXED_SYMPRECS
         space_groups = np.zeros((len(crystals), len(symprecs)), int)
+        shortest, volume = np.full((2, len(crystals)), np.nan)
         if left:
-            space_groups[left] = assessment.check_many(
+            found = assessment.check_many(
                 [relaxed[i] for i in left], symprecs, num_workers=options.num_workers
-            ).space_groups
+            )
+            space_groups[left] = found.space_groups
+            shortest[left], volume[left] = (
+                found.shortest_distance,
+                found.volume_per_atom,
+            )
         # A converged crystal stands for those that are not.
         left.sort(key=lambda i: (not relaxations[i][0].converged, i))
         for i, (first, known_id) in _compare(
@@ -271,6 +288,14 @@ def screen(
             if first >= 0:
                 reason = f"relaxed to the same as another one: {names[first]}"
                 rejected[i] = ("duplicates", reason)
+
+    with _timed(seconds, "nearest"):
+        nearest = stages.find_nearest(of(left, relaxed), known, len(crystals))
+    released = None
+    if options.check_saddles:
+        with _timed(seconds, "saddles"):
+            kept = {i: relaxations[i][0] for i in alive()}
+            released = _release(work, kept, calculator, options)
 
     none = (None, "")
     return screening_result.Screening(
@@ -282,6 +307,10 @@ def screen(
         formation_energy=energy,
         above_hull=above_hull,
         space_groups=space_groups,
+        shortest_distance=shortest,
+        volume_per_atom=volume,
+        nearest=nearest,
+        released=released,
         known_as=known_as,
         duplicate_of=duplicate_of,
         rejected_stage=[rejected.get(i, ("", ""))[0] for i in range(len(crystals))],
@@ -326,24 +355,50 @@ def _relax(
 ) -> dict[int, tuple[ase_relaxation.Relaxation, str]]:
     """Relaxation and method by number: what is done already, and the rest."""
     done = screening_work.read_relaxations(work)
-    method = stages.choose_method(
-        options.method,
-        calculator,
-        options.settings.optimizer,
-        len(crystals),
-        options.cluster,
-    )
     waiting = {i: crystal for i, crystal in crystals.items() if i not in done}
     for i, relaxed, how in stages.relax(
         waiting,
         calculator,
         options.settings,
-        method,
+        _choose_method(calculator, len(crystals), options),
         options.workers("relax"),
     ):
         screening_work.append_relaxation(work, i, relaxed, how)
         done[i] = relaxed, how
     return done
+
+
+def _release(
+    work: pathlib.Path | None,
+    kept: Mapping[int, ase_relaxation.Relaxation],
+    calculator: str,
+    options: ScreeningOptions,
+) -> dict[int, saddles.Finding]:
+    """What becomes of relaxed crystals without their symmetry."""
+    done = screening_work.read_relaxations(work, screening_work.RELEASED)
+    waiting = {i: each.crystal for i, each in kept.items() if i not in done}
+    for i, relaxed, how in saddles.release(
+        waiting,
+        calculator,
+        options.settings,
+        _choose_method(calculator, len(kept), options),
+        options.workers("relax without symmetry"),
+    ):
+        screening_work.append_relaxation(work, i, relaxed, how, screening_work.RELEASED)
+        done[i] = relaxed, how
+    return {i: saddles.judge(each, done[i][0]) for i, each in kept.items()}
+
+
+def _choose_method(
+    calculator: str, num_crystals: int, options: ScreeningOptions
+) -> str:
+    return stages.choose_method(
+        options.method,
+        calculator,
+        options.settings.optimizer,
+        num_crystals,
+        options.cluster,
+    )
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from crystaljax.crystals import assessment, elements, structure
 from crystaljax.metrics import stable_unique_novel
 from crystaljax.relaxation import ase_relaxation
-from crystaljax.screening import columns
+from crystaljax.screening import columns, saddles
 
 STAGES = ("validity", "duplicates", "relaxation", "energy")
 
@@ -36,6 +36,12 @@ class Screening:
         above_hull: energy above the hull of the known entries, eV/atom; negative below
             it; NaN where there is none.
         space_groups: of the relaxed crystals at `columns.RELAXED_SYMPRECS`, 0 for none.
+        shortest_distance: of the relaxed crystals, Å; NaN where there is none.
+        volume_per_atom: of the relaxed crystals, Å³; NaN likewise.
+        nearest: id and reduced formula of the known crystal nearest to the relaxed one,
+            and how far its distances are; "" and NaN where there is none.
+        released: what became of ranked crystals without their symmetry, by index; None
+            if that was not asked.
         known_as: id of the known crystal that it equals; "" if it is new.
         duplicate_of: index of the equal crystal that stands for it; -1 if none.
         rejected_stage: one of `STAGES`; "" for the crystals that are ranked.
@@ -53,6 +59,10 @@ class Screening:
     formation_energy: Float[np.ndarray, " crystals"]
     above_hull: Float[np.ndarray, " crystals"]
     space_groups: Int[np.ndarray, "crystals symprecs"]
+    shortest_distance: Float[np.ndarray, " crystals"]
+    volume_per_atom: Float[np.ndarray, " crystals"]
+    nearest: list[tuple[str, str, float]]
+    released: dict[int, saddles.Finding] | None
     known_as: list[str]
     duplicate_of: Int[np.ndarray, " crystals"]
     rejected_stage: list[str]
@@ -102,11 +112,19 @@ class Screening:
             columns.SHORTEST_DISTANCE: checks.shortest_distance.tolist(),
             columns.SHORTEST_DISTANCE_RATIO: checks.shortest_distance_ratio.tolist(),
             columns.VOLUME_PER_ATOM: checks.volume_per_atom.tolist(),
-            **_by_column(columns.GENERATED_SPACE_GROUPS, checks.space_groups),
+            **_by_column(columns.GENERATED_SPACE_GROUPS, checks.space_groups.tolist()),
             columns.DUPLICATE_OF: [
                 self.names[i] if i >= 0 else "" for i in self.duplicate_of
             ],
             columns.KNOWN_AS: self.known_as,
+            **_by_column(
+                (
+                    columns.NEAREST_KNOWN,
+                    columns.NEAREST_KNOWN_FORMULA,
+                    columns.NEAREST_KNOWN_DISTANCE,
+                ),
+                self.nearest,
+            ),
             columns.UNIQUE: discoveries.unique.tolist(),
             columns.NOVEL: discoveries.novel.tolist(),
             columns.METHOD: self.methods,
@@ -117,12 +135,26 @@ class Screening:
             columns.RELAXED_ENERGY: self.formation_energy.tolist(),
             columns.ENERGY_MODEL: [self.energy_model] * len(self.names),
             columns.ABOVE_HULL: self.above_hull.tolist(),
-            **_by_column(columns.RELAXED_SPACE_GROUPS, self.space_groups),
+            columns.RELAXED_SHORTEST_DISTANCE: self.shortest_distance.tolist(),
+            columns.RELAXED_VOLUME_PER_ATOM: self.volume_per_atom.tolist(),
+            **_by_column(columns.RELAXED_SPACE_GROUPS, self.space_groups.tolist()),
+            **self._released_columns(),
             columns.REJECTED_STAGE: self.rejected_stage,
             columns.REJECTED_REASON: self.rejected_reason,
             columns.RANK: ranks.tolist(),
         }
         return {str(name): values for name, values in table.items()}
+
+    def _released_columns(self) -> dict[str, list[Any]]:
+        if self.released is None:
+            return {}
+        unknown = saddles.Finding(None, np.nan, 0)
+        findings = [self.released.get(i, unknown) for i in range(len(self.names))]
+        return {
+            columns.IS_SADDLE: [each.is_saddle for each in findings],
+            columns.RELEASED_ENERGY_CHANGE: [each.energy_change for each in findings],
+            columns.RELEASED_SPACE_GROUP: [each.space_group for each in findings],
+        }
 
     def _of_relaxations(self, name: str, missing: Any) -> list[Any]:
         return [
@@ -139,6 +171,10 @@ class Screening:
     def counts(self) -> dict[str, int]:
         """How many crystals there were, and how many were left after each stage."""
         ranking = self.ranking().tolist()
+        released = {}
+        if self.released is not None:
+            found = [each.is_saddle for each in self.released.values()]
+            released = {"released": len(found), "saddles": found.count(True)}
         return {
             "inputs": len(self.names),
             "valid": int(self.checks.valid.sum()),
@@ -153,13 +189,16 @@ class Screening:
             "ranked": len(ranking),
             "new": sum(not self.known_as[i] for i in ranking),
             "below_hull": int(np.sum(self.above_hull[ranking] < 0)),
+            **released,
         }
 
 
 def _by_column(
-    names: Sequence[str], values: Int[np.ndarray, "crystals symprecs"]
+    names: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> dict[str, list[Any]]:
-    return {name: each.tolist() for name, each in zip(names, values.T, strict=True)}
+    """Columns of these names from a row for each crystal."""
+    by_name = zip(*rows, strict=True) if rows else ((),) * len(names)
+    return {name: list(each) for name, each in zip(names, by_name, strict=True)}
 
 
 def summarize(screening: Screening) -> str:
@@ -187,6 +226,11 @@ def summarize(screening: Screening) -> str:
         f"{counts['relaxed']} relaxed ones converged; {counts['new']} ranked ones not "
         f"among the known{below}"
     )
+    if screening.released is not None:
+        lines.append(
+            f"{counts['saddles']:>7} saddles     of the {counts['released']} that were "
+            "disturbed and relaxed without their symmetry"
+        )
     return "\n".join(lines)
 
 

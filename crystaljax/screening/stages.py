@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 import numpy as np
 
 from crystaljax.crystals import assessment, elements, structure
-from crystaljax.matching import matcher, novelty
+from crystaljax.matching import matcher, nearness, novelty
 from crystaljax.relaxation import ase_relaxation, calculators, references
 from crystaljax.system import errors, isolation, workers
 
@@ -144,6 +144,28 @@ def compare(
     return {
         i: (other, known_as[other if other >= 0 else i]) for i, other in first.items()
     }
+
+
+def find_nearest(
+    crystals: Mapping[int, structure.Crystal],
+    known: Sequence[tuple[str, structure.Crystal]],
+    num_crystals: int,
+) -> list[tuple[str, str, float]]:
+    """Id, formula and difference of the known crystal nearest to each crystal.
+
+    Args:
+        crystals: relaxed ones, by number.
+        known: ids and crystals.
+        num_crystals: how many numbers there are; those of no crystal get "" and NaN.
+    """
+    found = [("", "", float("nan"))] * num_crystals
+    nearest = nearness.find_nearest(list(crystals.values()), known)
+    for i, (place, _, difference) in zip(crystals, nearest, strict=True):
+        if place >= 0:
+            known_id, crystal = known[place]
+            numbers = np.asarray(crystal.atomic_numbers, dtype=int)
+            found[i] = known_id, elements.reduced_formula(numbers), difference
+    return found
 
 
 def choose_method(

@@ -3,6 +3,7 @@
 work/request.json        what was asked for: another request is refused
 work/<stage>.json        the result of a finished stage
 work/relaxations.jsonl   one line per crystal, appended as it is finished
+work/released.jsonl      the same, of crystals relaxed without their symmetry
 """
 
 import json
@@ -15,7 +16,7 @@ from crystaljax.relaxation import ase_relaxation, kept
 from crystaljax.system import atomic_files, errors, saved_requests
 
 _REQUEST = "request.json"
-_RELAXATIONS = "relaxations.jsonl"
+RELAXATIONS, RELEASED = "relaxations.jsonl", "released.jsonl"
 
 
 def open_work(
@@ -74,12 +75,12 @@ def remember(work: pathlib.Path | None, stage: str, compute: Callable[[], Any]) 
 
 
 def read_relaxations(
-    work: pathlib.Path | None,
+    work: pathlib.Path | None, name: str = RELAXATIONS
 ) -> dict[int, tuple[ase_relaxation.Relaxation, str]]:
     """Relaxation and method by index of the crystal; a last half line is cut off."""
-    if work is None or not (work / _RELAXATIONS).exists():
+    if work is None or not (work / name).exists():
         return {}
-    path = work / _RELAXATIONS
+    path = work / name
     whole, newline, _ = path.read_bytes().rpartition(b"\n")
     with path.open("r+b") as file:
         file.truncate(len(whole) + len(newline))
@@ -96,11 +97,12 @@ def append_relaxation(
     index: int,
     relaxed: ase_relaxation.Relaxation,
     method: str,
+    name: str = RELAXATIONS,
 ) -> None:
     """Adds one line; floats are written so that they are read back the same."""
     if work is None:
         return
     entry = {"index": index, "method": method, **kept.to_json(relaxed)}
-    path = work / _RELAXATIONS
+    path = work / name
     with errors.explain_disk_errors(path), path.open("a") as file:
         file.write(json.dumps(entry) + "\n")
