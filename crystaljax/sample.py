@@ -28,6 +28,9 @@ themselves where they are not named.
         column requested_energy_above_hull of the table then says how far above it. A
         CSV has the columns formula and formation_energy; dataset:PATH, pymatgen's JSON
         and aflow are read too.
+    --judge=sevenn --draws=8
+        eight draws of each sample, relaxed in batches; the one that fits best is handed
+        over. The table has its formation energy, judged_energy.
     --infeasible=drop
         leaves out formulas that cannot have a space group, since their sites do not
         fill its Wyckoff positions. By default they are sampled, and the column feasible
@@ -107,6 +110,14 @@ class SampleOptions(sampling_options.SamplingOptions):
     num_samples: int = options_lib.option(
         "Samples of each combination.", default=1, lower=1
     )
+    judge: str | None = options_lib.option(
+        "Relax several draws of each sample (`draws=`, 4 by default) with this "
+        "calculator, such as sevenn or emt, and hand over the relaxed crystal whose "
+        "formation energy is nearest to the one asked for, or the lowest with "
+        "`energies=low`. 'crystaljax screen --help' names calculators; SevenNet and "
+        "EMT run in batches.",
+        default=None,
+    )
     infeasible: str = options_lib.option(
         "Formulas whose sites cannot fill Wyckoff positions of a space group: 'mark' "
         "samples and marks them, 'drop' leaves them out, 'keep' does not look.",
@@ -145,8 +156,11 @@ def build_request(options: SampleOptions) -> "crystaljax.sampling.requests.Reque
         FileNotFoundError: no run, or no entries of a hull.
         ValueError: no formulas, or unreadable ones; an element that the model never
             saw, a formula too large for it, a space group outside 1-230, unreadable
-            energies or hull, nothing that can exist, or a model that modifies crystals.
+            energies or hull, nothing that can exist, a model that modifies crystals, or
+            an unknown judge.
     """
+    if options.judge is not None:
+        return _request_judged(options, options.judge)
     from crystaljax.crystals import structure
     from crystaljax.models import build
     from crystaljax.sampling import build as build_sampling
@@ -180,6 +194,37 @@ def build_request(options: SampleOptions) -> "crystaljax.sampling.requests.Reque
         checkpoint=options.checkpoint,
         columns=columns,
     )
+
+
+def _request_judged(
+    options: SampleOptions, calculator: str
+) -> "crystaljax.sampling.requests.Request":
+    """The request for several draws of each sample, and for the best of them."""
+    from crystaljax.models import build
+    from crystaljax.sampling import build as build_sampling
+    from crystaljax.sampling import judging, orbit_conditions
+
+    num_draws = judging.DEFAULT_DRAWS if options.draws is None else options.draws
+    drawn = build_request(
+        dataclasses.replace(
+            options,
+            judge=None,
+            draws=1,
+            num_samples=num_draws * options.num_samples,
+        )
+    )
+    if build_sampling.is_deterministic(drawn.config):
+        raise errors.UserError(
+            f"judge is {calculator!r}, but this model has one answer to a question; "
+            "leave `judge=` out"
+        )
+    options = _with_defaults(options, build.is_of_orbits(drawn.config))
+    judge = judging.Judge(
+        calculator, num_draws, options.energies == orbit_conditions.LOW
+    )
+    judge.provenance()  # knows the calculator
+    asked = dataclasses.replace(drawn, wording=_wording(options))
+    return asked.judged_by(judge, options.num_samples)
 
 
 def _with_defaults(options: SampleOptions, of_orbits: bool) -> SampleOptions:
@@ -342,6 +387,9 @@ def _wording(options: SampleOptions) -> dict[str, Any]:
     shared = {
         each.name for each in dataclasses.fields(sampling_options.SamplingOptions)
     }
+    if options.judge is None:
+        # Folders that were made before there was one are the same.
+        shared.add("judge")
     asked = dataclasses.asdict(options)
     return {name: value for name, value in asked.items() if name not in shared}
 

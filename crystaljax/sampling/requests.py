@@ -19,6 +19,7 @@ from crystaljax.sampling import (
     batch_sizes,
     estimation,
     generation,
+    judging,
     likely_orbits,
     shards,
 )
@@ -45,6 +46,8 @@ class Request:
         inputs: names of the crystals to modify, one per sample; None in generation.
         columns: what else the table says of each sample, by name.
         orbits: of each sample, for a model of orbits.
+        judge: what chooses among several draws of each sample; None for one draw.
+        drawn: with a judge, the request for all draws, those of a sample together.
     """
 
     workdir: pathlib.Path
@@ -58,6 +61,30 @@ class Request:
     inputs: list[str] | None = None
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     orbits: Sequence[likely_orbits.Request] = ()
+    judge: judging.Judge | None = None
+    drawn: "Request | None" = None
+
+    def judged_by(self, judge: judging.Judge, num_samples: int) -> "Request":
+        """This request for draws as one for samples that a judge chooses.
+
+        Args:
+            judge: see there.
+            num_samples: of each combination, so many times ``judge.num_draws`` here.
+        """
+        order = judging.draws_in_order(
+            len(self.conditions), num_samples, judge.num_draws
+        )
+
+        def take(rows: np.ndarray) -> Request:
+            return dataclasses.replace(
+                self,
+                conditions=jax.tree.map(lambda array: array[rows], self.conditions),
+                columns={name: each[rows] for name, each in self.columns.items()},
+                orbits=[self.orbits[row] for row in rows] if self.orbits else (),
+            )
+
+        first = take(order[:: judge.num_draws])
+        return dataclasses.replace(first, judge=judge, drawn=take(order))
 
     def load_run(self) -> checkpoints.Run:
         """The network, on the devices of this process.
@@ -75,6 +102,7 @@ class Request:
     def provenance(self, run: checkpoints.Run) -> dict[str, Any]:
         """Where the samples come from: columns for the table."""
         sampler = self.config.sampler
+        judged = self.judge.provenance() if self.judge else {}
         return {
             "workdir": str(self.workdir),
             "checkpoint": run.step,
@@ -85,6 +113,7 @@ class Request:
             "draws": sampler.draws,
             "follow_known": sampler.follow_known if self.orbits else None,
             "energy_model": run.vocabulary.get("energy_model") or "unknown",
+            **judged,
         }
 
 
@@ -95,6 +124,7 @@ def make_shards(
     own: Sequence[int],
     *,
     finished: Collection[int] = (),
+    folder: pathlib.Path | None = None,
     show_progress: bool = False,
 ) -> Iterator[tuple[int, samples_lib.Samples]]:
     """Yields shards as they are completed, with their numbers.
@@ -108,8 +138,14 @@ def make_shards(
         layout: how the samples are divided.
         own: shards of this process, ascending.
         finished: shards that are not wanted.
+        folder: where a judge keeps what it has relaxed.
         show_progress: print a progress bar, and notes.
     """
+    if request.judge is not None:
+        yield from _judge_shards(
+            request, run, layout, own, finished, folder, show_progress
+        )
+        return
     conditions = request.conditions
     key = generation.key_of_seed(request.seed)
     numbers = np.concatenate([np.arange(0), *(layout.numbers(each) for each in own)])
@@ -156,6 +192,35 @@ def make_shards(
                 wanted, of_shard = layout.numbers(shard), made.pop(shard)
                 estimate_fn = generator.estimate_energies
                 yield shard, _samples(request, run, wanted, of_shard, estimate_fn)
+
+
+def _judge_shards(
+    request: Request,
+    run: checkpoints.Run,
+    layout: shards.Layout,
+    own: Sequence[int],
+    finished: Collection[int],
+    folder: pathlib.Path | None,
+    show_progress: bool,
+) -> Iterator[tuple[int, samples_lib.Samples]]:
+    """As `make_shards`: draws of a shard's samples, and the best of each."""
+    judge, drawn = request.judge, request.drawn
+    assert judge is not None and drawn is not None
+    if set(own) <= set(finished):
+        return
+    # What cannot be judged is said before anything is drawn.
+    of_elements = judging.reference_energies(judge, request.conditions.atomic_numbers)
+    of_draws = shards.Layout(len(drawn.conditions), judge.num_draws * layout.shard_size)
+    for shard, draws in make_shards(
+        drawn, run, of_draws, own, finished=finished, show_progress=show_progress
+    ):
+        path = folder and folder / f"relaxed_draws{layout.part(shard)}.jsonl"
+        yield (
+            shard,
+            judging.hand_over(
+                draws, judge, of_elements, kept_in=path, show_progress=show_progress
+            ),
+        )
 
 
 def _samples(
@@ -288,9 +353,19 @@ def _write_request(
         )
         if request.orbits and samples.first == 0:
             shown.extend(samples_lib.format_samples(samples))
+            if request.judge is not None:
+                shown.append(judging.describe(request.judge))
         return len(written)
 
-    made = make_shards(request, run, layout, own, finished=finished, show_progress=True)
+    made = make_shards(
+        request,
+        run,
+        layout,
+        own,
+        finished=finished,
+        folder=output,
+        show_progress=True,
+    )
     num_left_out = sum(shards.write_behind(made, write))
     if shown:
         print("\n".join(shown))

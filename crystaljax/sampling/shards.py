@@ -6,6 +6,7 @@ samples.extxyz    samples-00000-of-00012.extxyz      crystals, conditions in ``i
 cifs/ or .zip     cifs-00000-of-00012/ or .zip       the same as CIFs
 samples.csv       samples-00000-of-00012.csv         one row per sample
 samples.parquet   samples-00000-of-00012.parquet     the same; written last
+relaxed_draws.jsonl   likewise                       what a judge has relaxed
 
 Each file appears when it is whole, and a shard whose last file is there is finished: it
 is kept when the same request is made again.
@@ -31,7 +32,10 @@ from crystaljax.system import atomic_files, saved_requests, sharding
 DEFAULT_SIZE = 10_000
 REQUEST_FILE = "request.json"
 _PART = r"(-\d{5,}-of-\d{5,})?"
-_OUTPUT = re.compile(rf"samples{_PART}\.(extxyz|csv|parquet)|cifs{_PART}(\.zip)?")
+_OUTPUT = re.compile(
+    rf"samples{_PART}\.(extxyz|csv|parquet)|cifs{_PART}(\.zip)?"
+    rf"|relaxed_draws{_PART}\.jsonl"
+)
 # Where the writers of older versions write before they rename: left by a process that
 # was killed.
 _TEMPORARY = re.compile(rf"\.(samples|cifs){_PART}(\.(extxyz|csv|parquet|zip))?\.\w+.*")

@@ -1,0 +1,206 @@
+"""Which of several draws fits a request best, by relaxed energies of a potential.
+
+A generator draws from what is likely; a potential says what each draw is worth. All
+draws of a request are relaxed in batches, within their space groups, and the relaxed
+crystal is handed over whose formation energy is nearest to the one asked for, or the
+lowest.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from crystaljax.crystals import structure
+from crystaljax.relaxation import ase_relaxation, batches, calculators, kept, references
+from crystaljax.sampling import samples as samples_lib
+from crystaljax.system import errors
+
+DEFAULT_DRAWS = 4
+SETTINGS = dataclasses.replace(
+    ase_relaxation.PRESETS["default"], max_steps=200, keep_symmetry=True
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """What chooses among draws.
+
+    Attributes:
+        calculator: of the energies, see `calculators.build_calculator`.
+        num_draws: for each sample.
+        wants_low: hand over the draw that is lowest in energy; that with the energy
+            asked for if False.
+    """
+
+    calculator: str
+    num_draws: int
+    wants_low: bool
+
+    def provenance(self) -> dict[str, Any]:
+        """What the table says of it."""
+        return {
+            "draws": self.num_draws,
+            "judge": self.calculator,
+            "judge_energy_model": calculators.energy_model(self.calculator),
+        }
+
+
+def draws_in_order(num_draws: int, num_samples: int, each: int) -> np.ndarray:
+    """Draws of all samples → order in which those of one sample are together.
+
+    Args:
+        num_draws: in all; those of a combination stand together, the likeliest first.
+        num_samples: of a combination.
+        each: draws of a sample. Its first is what it would be without a judge.
+    """
+    order = np.arange(num_draws).reshape(-1, each, num_samples)
+    return order.transpose(0, 2, 1).ravel()
+
+
+def reference_energies(
+    judge: Judge, atomic_numbers: Int[np.ndarray, "samples sites"]
+) -> dict[int, float]:
+    """Energies of the elements that formation energies are against, eV/atom.
+
+    Args:
+        judge: whose potential it is.
+        atomic_numbers: of all samples; 0 is padding.
+
+    Raises:
+        UserError: an element that the potential does not know, or whose reference
+            crystal does not relax where energies are asked for.
+        ImportError: the package of the potential is not installed.
+    """
+    numbers = np.unique(atomic_numbers[atomic_numbers > 0])
+    everything = structure.Crystal(numbers, np.zeros((len(numbers), 3)), np.eye(3))
+    known = None
+    if batches.supports(judge.calculator):
+        known = batches.build_potential(judge.calculator).atomic_numbers
+    calculators.require_elements(judge.calculator, [everything], known)
+    found, problems = references.element_energies(judge.calculator, numbers.tolist())
+    if problems and not judge.wants_low:
+        raise errors.UserError(
+            f"{judge.calculator} gives no formation energies: "
+            f"{next(iter(problems.values()))}. Ask for --energies=low, which compares "
+            "the draws with each other"
+        )
+    return found
+
+
+def hand_over(
+    drawn: samples_lib.Samples,
+    judge: Judge,
+    of_elements: Mapping[int, float],
+    *,
+    kept_in: pathlib.Path | None = None,
+    show_progress: bool = False,
+) -> samples_lib.Samples:
+    """The best draw of each sample, relaxed.
+
+    A draw that cannot be relaxed is not chosen; where none can, the first is handed
+    over as it was drawn, and the table says why.
+
+    Args:
+        drawn: ``num_draws`` of each sample, one after the other.
+        judge: what chooses.
+        of_elements: from `reference_energies`.
+        kept_in: file of relaxations, to go on with after an interruption.
+        show_progress: print a progress bar.
+    """
+    each = judge.num_draws
+    relaxed = relax(drawn.crystals, judge, kept_in, show_progress=show_progress)
+    total = np.array([np.nan if one.failure else one.energy for one in relaxed])
+    formation = np.array([total_to_formation(one, of_elements) for one in relaxed])
+    energies = total if judge.wants_low else formation
+    asked = None if judge.wants_low else np.asarray(drawn.conditions.energy, float)
+    chosen = choose(
+        energies.reshape(-1, each), None if asked is None else asked[::each]
+    )
+    rows = np.arange(len(chosen)) * each + chosen
+    failed = np.isnan(energies[rows]).tolist()
+    columns = {name: values[rows] for name, values in drawn.columns.items()}
+    columns |= {
+        "judged_energy": np.round(formation[rows], 5),
+        "judged_draw": chosen,
+        "draws_relaxed": np.isfinite(total).reshape(-1, each).sum(axis=1),
+        "judge_problem": np.array(
+            [
+                relaxed[row].failure if bad else ""
+                for row, bad in zip(rows, failed, strict=True)
+            ]
+        ),
+    }
+    return samples_lib.Samples(
+        crystals=[
+            drawn.crystals[row] if bad else relaxed[row].crystal
+            for row, bad in zip(rows, failed, strict=True)
+        ],
+        conditions=jax.tree.map(lambda array: array[rows], drawn.conditions),
+        notes=drawn.notes,
+        provenance=drawn.provenance | judge.provenance(),
+        columns=columns,
+        first=drawn.first // each,
+        num_in_all=(drawn.num_in_all or len(drawn.crystals)) // each,
+    )
+
+
+def relax(
+    crystals: list[structure.Crystal],
+    judge: Judge,
+    kept_in: pathlib.Path | None = None,
+    *,
+    show_progress: bool = False,
+) -> list[ase_relaxation.Relaxation]:
+    """Relaxations of draws: in batches, or one at a time where there are no batches."""
+    description = "judge" if show_progress else None
+
+    def relax_waiting(waiting) -> Iterator[tuple[int, Any, str]]:
+        numbers, some = list(waiting), list(waiting.values())
+        if batches.supports(judge.calculator):
+            found = batches.relax_each(
+                some, judge.calculator, SETTINGS, description=description
+            )
+        else:
+            found = ase_relaxation.relax_each(some, judge.calculator, SETTINGS)
+        for position, one in found:
+            yield numbers[position], one, ""
+
+    return kept.relax(crystals, kept_in, relax_waiting)[0]
+
+
+def choose(
+    energies: Float[np.ndarray, "samples draws"],
+    asked: Float[np.ndarray, " samples"] | None,
+) -> Int[np.ndarray, " samples"]:
+    """Which draw of each sample fits best; the first where no energy is known.
+
+    Args:
+        energies: of the relaxed draws, eV/atom; NaN where there is none.
+        asked: nearest to which they should be; the lowest counts if None.
+    """
+    misfit = energies if asked is None else np.abs(energies - asked[:, None])
+    return np.argmin(np.where(np.isnan(misfit), np.inf, misfit), axis=1)
+
+
+def total_to_formation(
+    relaxed: ase_relaxation.Relaxation, of_elements: Mapping[int, float]
+) -> float:
+    """Formation energy, eV/atom; NaN where there is none."""
+    numbers = relaxed.crystal.atomic_numbers
+    if relaxed.failure or any(int(n) not in of_elements for n in numbers):
+        return float("nan")
+    return references.formation_energy(of_elements, numbers, relaxed.energy)
+
+
+def describe(judge: Judge) -> str:
+    """The judgement in words, for the screen."""
+    best = "lowest in energy" if judge.wants_low else "nearest to the energy requested"
+    return (
+        f"judged: formation energy by {judge.calculator}, eV/atom, of the relaxed "
+        f"crystal, the {best} of {judge.num_draws} draws."
+    )
