@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from crystaljax.crystals import structure
 from crystaljax.relaxation import ase_relaxation, batches, calculators, kept, references
@@ -63,7 +63,7 @@ def draws_in_order(num_draws: int, num_samples: int, each: int) -> np.ndarray:
 
 
 def reference_energies(
-    judge: Judge, atomic_numbers: Int[np.ndarray, "samples sites"]
+    judge: Judge, atomic_numbers: Integer[np.ndarray, "samples sites"]
 ) -> dict[int, float]:
     """Energies of the elements that formation energies are against, eV/atom.
 
@@ -176,7 +176,7 @@ def relax(
 def choose(
     energies: Float[np.ndarray, "samples draws"],
     asked: Float[np.ndarray, " samples"] | None,
-) -> Int[np.ndarray, " samples"]:
+) -> Integer[np.ndarray, " samples"]:
     """Which draw of each sample fits best; the first where no energy is known.
 
     Args:

@@ -1,0 +1,169 @@
+"""Draws that are relaxed and chosen among: the best, rows with reasons, resumption."""
+
+import csv
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from crystaljax import sample
+from crystaljax.crystals import structure
+from crystaljax.relaxation import ase_relaxation, batches, references
+from crystaljax.sampling import conditions, judging, requests, samples
+
+LOWEST = judging.Judge("emt", 2, wants_low=True)
+NEAREST = dataclasses.replace(LOWEST, wants_low=False)
+
+
+def test_the_lowest_or_the_nearest_is_chosen_and_never_one_without_energy():
+    energies = np.array([[-1.0, -3.0, np.nan], [np.nan, 2.0, 1.0], [np.nan] * 3])
+    assert judging.choose(energies, None).tolist() == [1, 2, 0]
+    asked = np.array([-1.5, 5.0, 0.0])
+    assert judging.choose(energies, asked).tolist() == [0, 1, 0]
+
+
+def copper_gold(a, lifted=0.5):
+    """CuAu in a cubic cell; at ``lifted`` = 0 both on one spot."""
+    frac = np.array([[0, 0, 0], [0.5, 0.5, lifted]]) * (lifted > 0)
+    return structure.Crystal(np.array([29, 79]), frac, a * np.eye(3))
+
+
+def drawn(crystals, energies):
+    asked = conditions.combine(["CuAu"], [221], np.array([energies]), 1, 2)
+    return samples.Samples(crystals, asked, [], {"draws": 1}, num_in_all=4)
+
+
+@pytest.fixture(scope="module")
+def crystals():
+    """Two draws of two samples; the first of the second cannot be relaxed."""
+    tetragonal = structure.Crystal(
+        np.array([29, 79]),
+        np.array([[0, 0, 0], [0.5, 0.5, 0.5]]),
+        np.diag([2.8, 2.8, 3.7]),
+    )
+    return [copper_gold(3.1), tetragonal, copper_gold(3.1, 0), copper_gold(3.0)]
+
+
+def test_the_relaxed_crystal_of_the_best_draw_is_handed_over(
+    crystals, tmp_path, monkeypatch
+):
+    kept = tmp_path / "relaxed_draws.jsonl"
+    asked = drawn(crystals, [-0.05] * 4)
+    of_elements = judging.reference_energies(LOWEST, asked.conditions.atomic_numbers)
+    assert of_elements.keys() == {29, 79}
+    found = judging.hand_over(asked, LOWEST, of_elements, kept_in=kept)
+    alone = [
+        ase_relaxation.relax(crystals[i], "emt", judging.SETTINGS) for i in (0, 1, 3)
+    ]
+    best = min(alone[:2], key=lambda relaxed: relaxed.energy)
+    expected = references.formation_energy(of_elements, [29, 79], best.energy)
+    columns = found.columns
+    assert columns["judged_energy"][0] == pytest.approx(expected, abs=1e-4)
+    assert columns["judged_draw"].tolist() == [alone.index(best), 1]
+    assert columns["draws_relaxed"].tolist() == [2, 1]
+    assert columns["judge_problem"].tolist() == ["", ""]
+    np.testing.assert_allclose(
+        found.crystals[1].lattice, alone[2].crystal.lattice, atol=0.01
+    )
+    assert (found.num_in_all, len(found.conditions)) == (2, 2)
+    assert found.provenance["judge"] == "emt" and found.provenance["draws"] == 2
+    # What is kept is not relaxed again; what failed is not kept.
+    relax_each, waiting = batches.relax_each, []
+
+    def count(some, *args, **kwargs):
+        waiting.extend(some)
+        return relax_each(some, *args, **kwargs)
+
+    monkeypatch.setattr(batches, "relax_each", count)
+    again = judging.hand_over(asked, LOWEST, of_elements, kept_in=kept)
+    assert again.columns["judged_energy"].tolist() == columns["judged_energy"].tolist()
+    assert waiting == [crystals[2]]
+
+
+def test_the_draw_with_the_energy_asked_for_is_chosen(crystals):
+    energies = {29: 0.0, 79: 0.0}
+    totals = [
+        one.energy for one in batches.relax_many(crystals[:2], "emt", judging.SETTINGS)
+    ]
+    for i, total in enumerate(totals):
+        asked = drawn(crystals[:2] * 2, [total] * 4)
+        found = judging.hand_over(asked, NEAREST, energies)
+        assert found.columns["judged_draw"].tolist() == [i, i]
+
+
+def test_where_no_draw_relaxes_the_first_is_handed_over_with_the_reason(crystals):
+    bad = [crystals[2], dataclasses.replace(crystals[2], lattice=np.zeros((3, 3)))]
+    found = judging.hand_over(drawn(bad * 2, [0.0] * 4), LOWEST, {29: 0.0, 79: 0.0})
+    assert found.crystals == [bad[0], bad[0]]
+    assert np.isnan(found.columns["judged_energy"]).all()
+    assert all("apart" in each for each in found.columns["judge_problem"])
+
+
+def test_what_cannot_be_judged_is_said_before_anything_is_drawn():
+    with pytest.raises(ValueError, match="emt has no parameters for Na"):
+        judging.reference_energies(LOWEST, np.array([[11, 29, 0]]))
+
+
+# ----------------------------------------------------------------------------- requests
+def options(workdir, **changes):
+    return sample.SampleOptions(
+        workdir=str(workdir),
+        formulas=("Cu2Au2", "Cu3Au1"),
+        space_groups="123",
+        energies="-0.1",
+        num_samples=2,
+        judge="emt",
+        draws=3,
+        **changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def workdir(alloys, tmp_path_factory):
+    path = tmp_path_factory.mktemp("judged") / "run"
+    tiny.write_run(path, tiny.config("ddim", alloys))
+    return path
+
+
+def write(workdir, output):
+    requests.write_request(
+        sample.build_request(options(workdir)),
+        output,
+        cifs="none",
+        shard_size=2,
+        overwrite=False,
+    )
+    return {path.name: path.read_bytes() for path in output.iterdir()}
+
+
+def test_each_sample_has_its_draws_together(workdir):
+    asked = sample.build_request(options(workdir))
+    assert asked.judge == judging.Judge("emt", 3, wants_low=False)
+    assert (len(asked.conditions), len(asked.drawn.conditions)) == (4, 12)
+    every_third = jax.tree.map(lambda array: array[::3], asked.drawn.conditions)
+    for ours, theirs in zip(
+        jax.tree.leaves(asked.conditions), jax.tree.leaves(every_third), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    # Draws of a combination, the likeliest first → those of its two samples.
+    assert judging.draws_in_order(12, 2, 3)[:6].tolist() == [0, 2, 4, 1, 3, 5]
+
+
+def test_an_interrupted_request_goes_on(workdir, tmp_path, capsys):
+    before = write(workdir, tmp_path / "made")
+    with open(tmp_path / "made" / "samples-00001-of-00002.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["formula"] for row in rows] == ["Au1Cu3"] * 2
+    for row in rows:
+        assert row["judge"] == "emt" and row["draws"] == "3"
+        assert (row["judge_problem"] == "") == (row["draws_relaxed"] != "0")
+    (tmp_path / "made" / "samples-00001-of-00002.parquet").unlink()
+    assert write(workdir, tmp_path / "made") == before
+    assert "2 crystals in" in capsys.readouterr().out
+
+
+def test_an_unknown_judge_is_refused(workdir):
+    with pytest.raises(ValueError, match="unknown calculator 'nobody'"):
+        sample.build_request(dataclasses.replace(options(workdir), judge="nobody"))
