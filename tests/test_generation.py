@@ -14,7 +14,7 @@ import tiny
 
 from crystaljax.crystals import structure
 from crystaljax.sampling import batch_sizes, conditions, generation
-from crystaljax.system import sharding
+from crystaljax.system import device_memory, sharding
 
 ROOT = pathlib.Path(__file__).parents[1]
 BUCKETS = (8, 16)
@@ -269,7 +269,7 @@ def test_auto_measures_the_compiled_function(generator, monkeypatch):
     ((_, rows, bytes_of_4),) = needed
     # Of the largest; at the least what goes in and comes out.
     assert rows == 16 and bytes_of_4 > 4 * (12 * 3 + 9) * 4
-    monkeypatch.setattr(batch_sizes, "available_bytes", lambda _: None)
+    monkeypatch.setattr(device_memory, "available_bytes", lambda _: None)
     size, note = resolve("auto")
     assert size == 5 and "do not tell" in note
     assert resolve(None) == (5, None) and resolve(6) == (6, None)
@@ -289,7 +289,7 @@ sys.path[:0] = [root, root + "/tests"]
 import numpy as np
 import test_generation
 import tiny
-from crystaljax.system import sharding
+from crystaljax.system import device_memory, sharding
 
 assert jax.process_count() == 2 and jax.local_device_count() == 1
 generator = tiny.build_generator(test_generation.tiny_config())

@@ -23,15 +23,27 @@ class Places:
         seconds: (places,), its share of the time so far.
         cells: `batch_steps.Cells` of the crystals.
         lists: neighbours of the crystal in each, None for none.
+        edges: (places,), padding included, where the potential counts them, else 0.
+        limit: of the edges on a device.
+        num_devices: that the places are split over, an equal number for each.
     """
 
     owner: np.ndarray
     seconds: np.ndarray
     cells: batch_steps.Cells
     lists: list[neighbors.SiteList | None]
+    edges: np.ndarray
+    limit: float = np.inf
+    num_devices: int = 1
 
 
-def empty(state: batch_steps.State, *, keep_symmetry: bool = False) -> Places:
+def empty(
+    state: batch_steps.State,
+    *,
+    keep_symmetry: bool = False,
+    limit: float = np.inf,
+    num_devices: int = 1,
+) -> Places:
     """Places without crystals, as many and as large as ``state`` has."""
     size, rows, _ = state.coords.shape
     sites, dtype = rows - batch_steps.NUM_CELL_ROWS, state.coords.dtype
@@ -46,18 +58,45 @@ def empty(state: batch_steps.State, *, keep_symmetry: bool = False) -> Places:
         site_projection=np.zeros((size, *[3 * sites * keep_symmetry] * 2), dtype),
         cell_projection=np.zeros((size, *[9 * keep_symmetry] * 2), dtype),
     )
-    return Places(np.full(size, -1), np.zeros(size), cells, [None] * size)
+    return Places(
+        np.full(size, -1),
+        np.zeros(size),
+        cells,
+        [None] * size,
+        np.zeros(size, int),
+        limit,
+        num_devices,
+    )
+
+
+def estimate_edges(crystal: structure.Crystal, potential: Potential) -> int:
+    """Edges that a crystal should have, padding included; 0 if they are not counted."""
+    if potential.room is None:
+        return 0
+    volume = abs(np.linalg.det(np.asarray(crystal.lattice, float)))
+    density = crystal.num_sites / volume
+    each = density * 4 / 3 * np.pi * potential.reach**3
+    return potential.room.count(np.full(crystal.num_sites, int(min(each, 1e6))))
 
 
 def fill(
     places: Places,
     waiting: collections.deque[int],
     crystals: Sequence[structure.Crystal],
+    potential: Potential,
 ) -> np.ndarray:
-    """Gives empty places to waiting crystals; True where it did."""
+    """Gives empty places to waiting crystals as edges allow; True where it did."""
     fresh = np.zeros(len(places.owner), bool)
     cells = places.cells
-    for place in np.flatnonzero(places.owner < 0)[: len(waiting)]:
+    of_device = places.edges.reshape(places.num_devices, -1)
+    for place in np.flatnonzero(places.owner < 0):
+        if not waiting:
+            break
+        load = of_device[place // of_device.shape[1]].sum()
+        more = estimate_edges(crystals[waiting[0]], potential)
+        if load and load + more > places.limit:
+            continue
+        places.edges[place] = more
         i = places.owner[place] = waiting.popleft()
         crystal = crystals[i]
         cells.atomic_numbers[place] = 0
@@ -81,7 +120,7 @@ def list_neighbors(
     chosen: np.ndarray,
     crystals: Sequence[structure.Crystal],
     coords: np.ndarray,
-    reach: float,
+    potential: Potential,
 ) -> dict[int, str]:
     """Finds the neighbours of crystals; returns the places where it cannot, and why.
 
@@ -90,7 +129,7 @@ def list_neighbors(
         chosen: places of the crystals in question.
         crystals: those of all indices.
         coords: (places, sites + 3, 3), where they are: see `batched_steps`.
-        reach: how far, Å.
+        potential: says how far.
     """
     lost = {}
     for place in chosen.tolist():
@@ -99,28 +138,29 @@ def list_neighbors(
             crystal.frac_coords, crystal.lattice, coords[place]
         )
         try:
-            places.lists[place] = neighbors.find(frac, lattice, reach)
+            found = neighbors.find(frac, lattice, potential.reach)
         except ValueError as error:
             lost[place] = str(error)
             continue
+        places.lists[place] = found
+        if potential.room is not None:
+            places.edges[place] = potential.room.count(found.count)
         cells.listed_frac_coords[place] = 0
         cells.listed_frac_coords[place, : crystal.num_sites] = frac
         cells.listed_lattice[place] = lattice
     return lost
 
 
-def pack(
-    places: Places, potential: Potential, num_devices: int, before: Any
-) -> tuple[Any, Any]:
+def pack(places: Places, potential: Potential, before: Any) -> tuple[Any, Any]:
     """Packs the lists: for all devices joined, and of one of them.
 
     Args:
         places: an equal number for each device.
         potential: says how to pack.
-        num_devices: that places are split over.
         before: of one device, for the batch before; None at first.
     """
     sites = places.cells.atomic_numbers.shape[1]
+    num_devices = places.num_devices
     size = len(places.lists) // num_devices
     parts = [places.lists[d * size : (d + 1) * size] for d in range(num_devices)]
     packed = []

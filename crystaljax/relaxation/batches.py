@@ -32,7 +32,7 @@ from crystaljax.relaxation import (
 )
 from crystaljax.relaxation.potentials import emt, sevennet, tensornet
 from crystaljax.relaxation.potentials.potential import Potential, padded_sites
-from crystaljax.system import errors, sharding
+from crystaljax.system import device_memory, errors, sharding
 
 BATCHED_CALCULATORS = (
     "'emt', 'sevenn' (7net-l3i5), 'sevenn:7net-0', 'sevenn:' followed by the path of a "
@@ -41,6 +41,15 @@ BATCHED_CALCULATORS = (
 
 # Forces are sums of up to 100 terms of some eV/Å: in float32 they are good to 1e-4.
 _FMAX_OF_FLOAT32 = 0.002
+
+# Where work follows the edges: a program for all crystals of up to so many sites, a
+# place for so many sites of a batch, and this share of the edges at first, since
+# crystals that shrink get more of them.
+_FEWEST_PADDED_SITES = 32
+_FEWEST_SITES_AT_A_PLACE = 4
+_FILLED = 0.92
+# Bytes that any device has.
+_SMALL = 2**28
 
 
 def supports(calculator: str) -> bool:
@@ -196,14 +205,17 @@ def _relax_each(
             for each in crystals
         ]
     groups: dict[int, list[int]] = collections.defaultdict(list)
+    # Where work follows the edges one program serves for small crystals of all sizes.
+    fewest = 1 if potential.room is None else _FEWEST_PADDED_SITES
     with progress:
         for i, crystal in enumerate(crystals):
             problem = validity.find_relaxation_problem(crystal)
+            problem = problem or _find_lack_of_memory(crystal, potential, dtype, mesh)
             if problem:
                 progress.update()
                 yield i, _failed(crystal, problem)
             else:
-                groups[padded_sites(crystal.num_sites)].append(i)
+                groups[padded_sites(crystal.num_sites, fewest)].append(i)
         for sites, members in sorted(groups.items()):
             size = _batch_size(batch_size, sites, len(members), potential, mesh)
             with _precision(np.dtype(dtype)):
@@ -215,16 +227,56 @@ def _relax_each(
                 yield result
 
 
+def _find_lack_of_memory(
+    crystal: structure.Crystal, potential: Potential, dtype: str, mesh: Mesh
+) -> str:
+    """Why the devices cannot hold a crystal; "" if they can, or nobody knows."""
+    if potential.room is None:
+        return ""
+    edges = batch_places.estimate_edges(crystal, potential)
+    needed = edges * potential.room.bytes_per_edge * np.dtype(dtype).itemsize / 4
+    # Most crystals are small, and the question takes as long as finding neighbours.
+    available = device_memory.available_bytes(mesh) if needed > _SMALL else None
+    if available is None or needed <= available:
+        return ""
+    return (
+        f"{crystal.num_sites} sites with {edges:,} neighbours within "
+        f"{potential.reach:.3g} Å take about {needed / 1e9:.3g} GB; "
+        f"{available / 1e9:.3g} GB of the device are free"
+    )
+
+
 def _batch_size(
     wanted: int | None, sites: int, num_crystals: int, potential: Potential, mesh: Mesh
 ) -> int:
     if wanted is None:
-        backend = "cpu" if jax.default_backend() == "cpu" else "gpu"
-        wanted = max(1, potential.sites_at_once[backend] // sites) * mesh.size
-        # A few crystals do not need all the places; two sizes are two programs.
-        if num_crystals <= wanted // 8:
-            wanted //= 8
+        at_once = potential.sites_at_once[_backend()]
+        if potential.room is not None:
+            # The edges decide how many of them are taken.
+            wanted = max(1, at_once // _FEWEST_SITES_AT_A_PLACE) * mesh.size
+        else:
+            wanted = max(1, at_once // sites) * mesh.size
+            # A few crystals do not need all the places; two sizes are two programs.
+            if num_crystals <= wanted // 8:
+                wanted //= 8
     return -(-wanted // mesh.size) * mesh.size
+
+
+def _backend() -> str:
+    return "cpu" if jax.default_backend() == "cpu" else "gpu"
+
+
+def _edges_at_once(
+    potential: Potential, crystals: Sequence[structure.Crystal]
+) -> tuple[float, Any]:
+    """Edges that a batch is filled with, and a batch of that size without crystals."""
+    room = potential.room
+    if room is None:
+        return np.inf, None
+    most = max(batch_places.estimate_edges(each, potential) for each in crystals)
+    edges = max(room.edges[_backend()], int(most / _FILLED))
+    nodes = 2 * potential.sites_at_once[_backend()]
+    return _FILLED * edges, room.reserve(max(nodes, edges // 16), edges)
 
 
 def _relax_group(
@@ -246,9 +298,21 @@ def _relax_group(
             the precision.
         mesh: devices that the places are split over.
     """
-    waiting = collections.deque(members)
-    places = batch_places.empty(state, keep_symmetry=settings.keep_symmetry)
-    packed = before = None
+    # The largest first: what comes later fits into their program.
+    waiting = collections.deque(
+        sorted(
+            members,
+            key=lambda i: -batch_places.estimate_edges(crystals[i], potential),
+        )
+    )
+    limit, before = _edges_at_once(potential, [crystals[i] for i in members])
+    places = batch_places.empty(
+        state,
+        keep_symmetry=settings.keep_symmetry,
+        limit=limit,
+        num_devices=mesh.size,
+    )
+    packed = None
     run = batch_steps.build_run(potential, mesh, settings.optimizer)
     # One layout for all that goes in: with another for what comes from the host than
     # for what came out before, there would be two programs.
@@ -259,14 +323,14 @@ def _relax_group(
         stopped = ~np.isin(seen.status, (batch_steps.RUNNING, batch_steps.STALE))
         for place in np.flatnonzero((places.owner >= 0) & stopped):
             yield _take_out(places, place, crystals, seen, settings)
-        fresh = batch_places.fill(places, waiting, crystals)
+        fresh = batch_places.fill(places, waiting, crystals, potential)
         if (places.owner < 0).all():
             return
         stale = (places.owner >= 0) & (seen.status == batch_steps.STALE)
         unlisted = np.flatnonzero(fresh | stale)
         coords = np.where(fresh[:, None, None], 0, seen.coords)
         lost = batch_places.list_neighbors(
-            places, unlisted, crystals, coords, potential.reach
+            places, unlisted, crystals, coords, potential
         )
         for place, failure in lost.items():
             known = None if fresh[place] else seen
@@ -275,7 +339,7 @@ def _relax_group(
         if not occupied.any():
             continue
         if len(unlisted):
-            packed, before = batch_places.pack(places, potential, mesh.size, before)
+            packed, before = batch_places.pack(places, potential, before)
         status = np.where(occupied, batch_steps.RUNNING, batch_steps.EMPTY)
         inputs = places.cells, packed, state, status.astype(np.int32), fresh
         with _precision(state.coords.dtype):
@@ -314,6 +378,7 @@ def _take_out(
     """
     i = int(places.owner[place])
     places.owner[place], places.lists[place] = -1, None
+    places.edges[place] = 0
     crystal = crystals[i]
     if seen is None:
         return i, _failed(crystal, failure)

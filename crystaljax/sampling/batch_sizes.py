@@ -1,19 +1,17 @@
 """How many samples at a time: the most that fit into the memory of the devices."""
 
 import dataclasses
-import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array
 
 from crystaljax.crystals import structure
 from crystaljax.sampling import generation, orbit_generation
 from crystaljax.sampling.conditions import Conditions
-from crystaljax.system import errors
+from crystaljax.system import device_memory, errors
 from crystaljax.system import sharding as parallel
 
 AUTO = "auto"
@@ -21,10 +19,6 @@ AUTO = "auto"
 MAX_SIZE = 8192
 # Compiled first. Large enough that what does not grow with the batch weighs little.
 _TRIAL_SIZE = 256
-# What allocators lose to fragmentation, and compilers do not count.
-_USABLE_SHARE = 0.85
-# Of the memory of a machine that others work on too.
-_USABLE_SHARE_OF_HOST = 0.5
 
 
 def resolve(
@@ -63,7 +57,7 @@ def resolve(
     largest = int(np.argmax(conditions.num_sites))
     num_sites = np.asarray(conditions.num_sites)[[largest]]
     rows = int(structure.rows_of(num_sites, generator.row_buckets)[0])
-    available = available_bytes(mesh)
+    available = device_memory.available_bytes(mesh)
     size = None
     if available is not None:
 
@@ -156,32 +150,3 @@ def needed_bytes(
     # Two batches are in flight, but computed one after the other.
     both = 2 * (arguments + memory.output_size_in_bytes)
     return float(memory.temp_size_in_bytes + both)
-
-
-def available_bytes(mesh: Mesh) -> float | None:
-    """Bytes that a batch may take on each device of a mesh; None if unknown."""
-    if mesh.devices.flat[0].platform == "cpu":
-        free = _free_host_bytes()
-        return None if free is None else _USABLE_SHARE_OF_HOST * free / mesh.size
-    free = []
-    for device in mesh.local_devices:
-        stats = device.memory_stats() or {}
-        if "bytes_limit" not in stats or "bytes_in_use" not in stats:
-            return None
-        free.append(stats["bytes_limit"] - stats["bytes_in_use"])
-    return _USABLE_SHARE * min(free)
-
-
-def _free_host_bytes() -> int | None:
-    try:
-        # What Linux would free of its caches counts as available; sysconf's does not.
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return None

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from crystaljax.relaxation.potentials import neighbors
@@ -24,6 +25,24 @@ PackFn = Callable[[Sequence[neighbors.SiteList | None], int, Any], Any]
 
 # What compiling a program costs is worth some padding.
 _SITE_COUNTS = (8, 16, 32, 64)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Room:
+    """How a batch is filled where work and memory follow the pairs of neighbours.
+
+    Attributes:
+        edges: backend of JAX → edges, padding included, of a batch that suit it.
+        bytes_per_edge: memory of the device that an edge takes.
+        count: neighbours of each site → edges with padding.
+        reserve: (nodes, edges) → what ``pack`` takes for the batch before, so that the
+            first is as large.
+    """
+
+    edges: dict[str, int]
+    bytes_per_edge: float
+    count: Callable[[np.ndarray], int]
+    reserve: Callable[[int, int], Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,6 +60,7 @@ class Potential:
         pack: makes a batch of neighbour lists, see `PackFn`.
         bind: (atomic numbers (batch, sites), what ``pack`` gave) → `EnergyFn`. What
             depends on neither coordinates nor lattice is computed here, once.
+        room: see `Room`; None where work follows the padded sites.
     """
 
     cutoff: float
@@ -50,6 +70,7 @@ class Potential:
     stopped_per_look: float
     pack: PackFn
     bind: Callable[[Array, Any], EnergyFn]
+    room: Room | None = None
 
     @property
     def reach(self) -> float:
@@ -57,11 +78,11 @@ class Potential:
         return self.cutoff + self.skin
 
 
-def padded_sites(num_sites: int) -> int:
-    """Number of sites that arrays for crystals of so many are made for."""
-    largest = _SITE_COUNTS[-1]
-    multiple = -(-num_sites // largest) * largest
-    return next((n for n in _SITE_COUNTS if n >= num_sites), multiple)
+def padded_sites(num_sites: int, fewest: int = 1) -> int:
+    """Number of sites, at least ``fewest``, that arrays for so many are made for."""
+    largest, wanted = _SITE_COUNTS[-1], max(num_sites, fewest)
+    multiple = -(-wanted // largest) * largest
+    return next((n for n in _SITE_COUNTS if n >= wanted), multiple)
 
 
 def energies_forces_stresses(

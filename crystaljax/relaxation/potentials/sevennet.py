@@ -17,8 +17,9 @@ from crystaljax.relaxation.potentials.nequip import checkpoints, edges, network
 # Edges in the skin cost as much as others and add nothing.
 _SKIN = 0.3  # Å
 
-# On CPUs small graphs stay in the cache.
+# On CPUs small graphs stay in the cache, and few edges wait for the last crystal.
 _SITES_AT_ONCE = {"cpu": 64, "gpu": 1024}
+_EDGES_AT_ONCE = {"cpu": 2048, "gpu": 65536}
 
 
 PRETRAINED = tuple(checkpoints.PRETRAINED)
@@ -78,4 +79,10 @@ def from_network(net: network.Network) -> potential.Potential:
         stopped_per_look=0.0,
         pack=edges.pack,
         bind=bind,
+        room=potential.Room(
+            edges=_EDGES_AT_ONCE,
+            bytes_per_edge=edges.bytes_per_edge(net),
+            count=edges.count,
+            reserve=edges.reserve,
+        ),
     )

@@ -90,6 +90,38 @@ def pack(
     )
 
 
+def reserve(num_nodes: int, num_edges: int) -> Blocks:
+    """A graph without edges that is as large as one of so many; see ``pack``."""
+    blocks = -(-num_edges // _BLOCK)
+    return Blocks(
+        place=np.zeros(num_nodes, np.int32),
+        site=np.zeros(num_nodes, np.int32),
+        node=np.zeros(blocks, np.int32),
+        sender=np.zeros((blocks, _BLOCK), np.int32),
+        offset=np.zeros((blocks, _BLOCK, 3), np.int8),
+        is_edge=np.zeros((blocks, _BLOCK), bool),
+    )
+
+
+def count(neighbors: np.ndarray) -> int:
+    """Edges, padding included, of sites with so many neighbours each."""
+    return int(np.sum(-(-neighbors // _BLOCK)) * _BLOCK)
+
+
+def bytes_per_edge(network: networks.Network, itemsize: int = 4) -> float:
+    """Memory that an edge takes, forwards and backwards.
+
+    What a layer sends along an edge for each path, its weights there, and the features
+    of the sender; the same again for their gradients.
+    """
+    numbers = 0
+    for layer in network.layers:
+        numbers += sum((2 * p.node[0] + 2) * p.channels for p in layer.paths)
+        sent = {path.node: path.channels for path in layer.paths}
+        numbers += sum((2 * irrep[0] + 1) * c for irrep, c in sent.items())
+    return float(2 * itemsize * numbers)
+
+
 def _blocks(
     one: neighbor_lists.SiteList,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
