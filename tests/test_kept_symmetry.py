@@ -4,6 +4,7 @@ import pytest
 from ase import optimize
 from ase.calculators.emt import EMT
 from ase.filters import FrechetCellFilter
+from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from crystaljax.crystals import bridge, structure, symmetry_search
 from crystaljax.data.sources import emt
@@ -45,6 +46,25 @@ def test_projection_is_one_and_leaves_symmetric_forces(name):
     assert np.abs(projection.apply(noise) - noise).max() > 0.1
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_projection_is_that_of_fixed_symmetry_in_ase(name):
+    crystal = kept_symmetry.symmetrize(disturbed(name))
+    projection = kept_symmetry.build(crystal)
+    atoms = bridge.to_ase(crystal)
+    fixed = ase.constraints.FixSymmetry(atoms, symprec=1e-3)
+    rng = np.random.default_rng(1)
+    forces, stress = rng.normal(size=(len(atoms), 3)), rng.normal(size=(3, 3))
+    stress += stress.T
+    ours = projection.apply(np.concatenate([forces, stress]))
+    fixed.adjust_forces(atoms, forces)
+    voigt = full_3x3_to_voigt_6_stress(stress)
+    fixed.adjust_stress(atoms, voigt)
+    np.testing.assert_allclose(ours[: len(atoms)], forces, atol=1e-6)
+    np.testing.assert_allclose(
+        ours[len(atoms) :], voigt_6_to_full_3x3_stress(voigt), atol=1e-6
+    )
+
+
 def test_relaxed_crystals_have_the_group_that_they_had():
     crystals = [disturbed(name, seed) for seed, name in enumerate(NAMES)]
     one_by_one = [ase_relaxation.relax(each, "emt", KEPT) for each in crystals]
@@ -63,12 +83,15 @@ def test_minimum_is_that_of_fixed_symmetry_in_ase():
     crystal = kept_symmetry.symmetrize(disturbed("D0_22:Au-Cu"))
     settings = ase_relaxation.RelaxationSettings(keep_symmetry=True, fmax=1e-3)
     found = ase_relaxation.relax(crystal, "emt", settings)
+    (batched,) = batches.relax_many([crystal], "emt", settings)
     atoms = bridge.to_ase(crystal)
     atoms.calc = EMT()
     atoms.set_constraint(ase.constraints.FixSymmetry(atoms, symprec=1e-3))
     optimize.LBFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-3, steps=200)
     expected = atoms.get_potential_energy() / len(atoms)
     assert found.energy == pytest.approx(expected, abs=1e-5)
+    assert batched.energy == pytest.approx(expected, abs=1e-5)
+    np.testing.assert_allclose(batched.crystal.lattice, atoms.cell[:], atol=2e-3)
 
 
 def test_sites_alone_keep_their_symmetry_too():
