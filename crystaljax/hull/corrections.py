@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pymatgen.analysis import compatibility
 from pymatgen.core import Composition
+
+# Releases of 2026 have it in pymatgen.analysis, and here too; older ones here alone.
+from pymatgen.entries import compatibility
 from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
 from pymatgen.io.vasp.sets import MPRelaxSet
 
