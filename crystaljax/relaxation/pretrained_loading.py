@@ -4,6 +4,7 @@ What is known of them, by name, is in `pretrained`.
 """
 
 import importlib
+import importlib.util
 import inspect
 import pathlib
 from collections.abc import Callable, Mapping
@@ -151,7 +152,15 @@ def _load_orb(model: str, device: str) -> ase_calculator.Calculator:
     kwargs: dict[str, Any] = {"device": _torch_device(device)}
     name = model
     if path := _path_of(model):
-        name = next(each for each in build if each in pathlib.Path(model).name)
+        file = pathlib.Path(model).name
+        fitting = [each for each in build if each in file]
+        if not fitting:
+            raise errors.UserError(
+                f"{file} does not say which model of Orb its weights are of; expected "
+                f"a name with one of {', '.join(build)} in it"
+            )
+        # orb-v3-… comes before what is part of it.
+        name = max(fitting, key=len)
         kwargs["weights_path"] = path
     loaded = build[name](**kwargs, precision="float32-highest")
     # From release 0.6 on with what makes its graphs.
@@ -186,8 +195,13 @@ def _load_nequix(model: str, device: str) -> ase_calculator.Calculator:
     where: dict[str, Any] = {"model_name": model}
     if path := _path_of(model):
         where = {"model_path": path}
-    if "backend" in inspect.signature(build).parameters:
+    known = inspect.signature(build).parameters
+    if "backend" in known:
         where["backend"] = "jax"
+    if "use_kernel" in known:
+        # On by default, and an error where its package is not installed.
+        kernels = importlib.util.find_spec("openequivariance_extjax")
+        where["use_kernel"] = kernels is not None
     return build(**where)
 
 
