@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from crystaljax import command_line
-from crystaljax.system import atomic_files, errors, folder_locks
+from crystaljax.system import atomic_files, environment, errors, folder_locks
 from crystaljax.system import options as options_lib
 
 # These bring pymatgen, ASE and JAX, and --help does without.
@@ -179,7 +179,13 @@ def screen(
     """
     from crystaljax.relaxation import calculators
     from crystaljax.screening import files as screening_files
-    from crystaljax.screening import funnel, known_crystals, relaxed_hull, stages
+    from crystaljax.screening import (
+        funnel,
+        known_crystals,
+        methods,
+        relaxed_hull,
+        stages,
+    )
     from crystaljax.screening import inputs as screening_inputs
     from crystaljax.screening import work as screening_work
 
@@ -253,6 +259,15 @@ def screen(
             problems=rows.problems,
             work=work,
         )
+        setup = methods.Setup(
+            calculator=options.calculator,
+            settings=chosen.settings,
+            tolerance=chosen.tolerance,
+            claimed=options.energy_model,
+            references=options.references,
+            hull=options.hull,
+            hull_notes=tuple(hull_notes),
+        )
         table = screening_files.full_table(rows, result)
         screening_files.write_results(
             output,
@@ -265,6 +280,9 @@ def screen(
                 "generated_by": generated_by,
                 "hull": options.hull,
                 "hull_notes": hull_notes,
+                "methods": methods.describe(
+                    setup, result, known_hull, environment.package_versions()
+                ),
                 "seconds": {**result.seconds, "all": time.perf_counter() - start},
             },
         )

@@ -316,6 +316,7 @@ def screen(
         rejected_stage=[rejected.get(i, ("", ""))[0] for i in range(len(crystals))],
         rejected_reason=[rejected.get(i, ("", ""))[1] for i in range(len(crystals))],
         energy_model=energy_model,
+        element_energies=reference,
         has_hull=known_hull is not None,
         seconds=seconds,
     )

@@ -47,6 +47,7 @@ class Screening:
         rejected_stage: one of `STAGES`; "" for the crystals that are ranked.
         rejected_reason: why; "" for the crystals that are ranked.
         energy_model: of all energies.
+        element_energies: that formation energies are against, eV/atom, by atomic number.
         has_hull: whether there was one.
         seconds: by stage.
     """
@@ -68,6 +69,7 @@ class Screening:
     rejected_stage: list[str]
     rejected_reason: list[str]
     energy_model: str
+    element_energies: dict[int, float]
     has_hull: bool
     seconds: dict[str, float]
 

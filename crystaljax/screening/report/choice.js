@@ -58,8 +58,10 @@ function fillLegend(structure) {
 
 function details(row, structure) {
   const get = (key) => value(key, row);
-  const unitText = (key, digits, unitName) =>
-    get(key) === null ? null : `${fixed(get(key), digits)} ${unitName}`;
+  const pairText = (generated, relaxed, digits, unitName) => [
+    [generated, "as generated"], [relaxed, "relaxed"],
+  ].filter(([key]) => get(key) !== null)
+    .map(([key, when]) => `${fixed(get(key), digits)} ${unitName} ${when}`).join(", ");
   const found = (columns) => columns
     .map((key) => [key.split("_").at(-1), get(key)])
     .filter(([, number]) => number !== null)
@@ -82,12 +84,29 @@ function details(row, structure) {
     ["generated group", found(COLUMN.GENERATED_SPACE_GROUPS)],
     ["relaxed group", found(COLUMN.RELAXED_SPACE_GROUPS)],
     ["known as", get(COLUMN.RANK) ? get(COLUMN.KNOWN_AS) || "new" : get(COLUMN.KNOWN_AS)],
+    ["nearest known", nearestText(row)],
     ["duplicate of", get(COLUMN.DUPLICATE_OF)],
     ["relaxation", relaxation],
-    ["volume", unitText(COLUMN.VOLUME_PER_ATOM, 2, "Å³/atom as generated")],
-    ["shortest", unitText(COLUMN.SHORTEST_DISTANCE, 3, "Å as generated")],
+    ["without symmetry", releasedText(row)],
+    ["volume", pairText(COLUMN.VOLUME_PER_ATOM, COLUMN.RELAXED_VOLUME_PER_ATOM, 2, "Å³/atom")],
+    ["shortest", pairText(COLUMN.SHORTEST_DISTANCE, COLUMN.RELAXED_SHORTEST_DISTANCE, 3, "Å")],
     ["cell", structure ? cellText(structure.lattice) : null],
   ].filter(([, text]) => text);
+}
+
+function nearestText(row) {
+  const name = value(COLUMN.NEAREST_KNOWN, row);
+  if (!name) return null;
+  const formula = formulaText(value(COLUMN.NEAREST_KNOWN_FORMULA, row) ?? "");
+  const far = value(COLUMN.NEAREST_KNOWN_DISTANCE, row);
+  return `${name} (${formula})` + (far === null ? "" : `, distances differ by ${fixed(far, 3)}`);
+}
+
+function releasedText(row) {
+  const found = saddleText(row);
+  if (!found) return null;
+  const change = 1000 * value(COLUMN.RELEASED_ENERGY_CHANGE, row);
+  return `${found}: ${fixed(change, 1)} meV/atom, ${groupText(value(COLUMN.RELEASED_SPACE_GROUP, row))}`;
 }
 
 function cellText(lattice) {

@@ -119,6 +119,7 @@ def describe(
                 for name in ("request", "counts", "seconds", "versions")
             },
             "calculator": summary.get("calculator") or "",
+            "methods": summary.get("methods") or {},
             "generated_by": list(summary.get("generated_by") or ()),
             "hull": (summary.get("hull") or "unnamed") if has_hull else "",
             "energy_models": sorted(models),

@@ -107,13 +107,25 @@ function tableColumns() {
     energy(COLUMN.REQUESTED_ENERGY, "energy", "requested, eV/atom"),
     energy(COLUMN.REQUESTED_DIFFERENCE, "difference", "requested, eV/atom"),
     group(COLUMN.RELAXED_SPACE_GROUPS[0], "group", "relaxed"),
+    group(COLUMN.GENERATED_SPACE_GROUPS[0], "group", "generated"),
     group(COLUMN.REQUESTED_SPACE_GROUP, "group", "requested"),
+    number(COLUMN.RELAXED_VOLUME_PER_ATOM, "volume", "relaxed, Å³/atom", 2),
+    number(COLUMN.VOLUME_PER_ATOM, "volume", "generated, Å³/atom", 2),
+    number(COLUMN.RELAXED_SHORTEST_DISTANCE, "shortest", "relaxed, Å", 2),
+    number(COLUMN.SHORTEST_DISTANCE, "shortest", "generated, Å", 2),
     text(COLUMN.KNOWN_AS, "known as"),
+    text(COLUMN.NEAREST_KNOWN, "nearest known"),
+    { key: COLUMN.IS_SADDLE, label: "saddle", isText: true, text: saddleText },
     text(COLUMN.NAME, "name"),
     { ...text(COLUMN.REJECTED_STAGE, "rejected", "stage"), onlyAll: true, className: () => "" },
     { ...text(COLUMN.REJECTED_REASON, "rejected", "reason"), onlyAll: true },
   ];
   return columns.filter(({ key }) => table[key]?.some((each) => each !== null));
+}
+
+function saddleText(row) {
+  const found = value(COLUMN.IS_SADDLE, row);
+  return found === null ? "" : found ? "saddle" : "minimum";
 }
 
 function haystack(row) {
@@ -183,6 +195,14 @@ function fillSpaceGroups() {
   byId("space-groups").append(simpleTable(["requested", "samples", ...found.headings], [all, ...rows]));
 }
 
+// ---- Methods -----------------------------------------------------------------------
+
+function fillMethods() {
+  const methods = Object.entries(data.methods ?? {});
+  byId("methods-section").hidden = !methods.length;
+  byId("methods").append(...methods.map((each) => element("div", {}, ...describeList([each]))));
+}
+
 // ---- The run -----------------------------------------------------------------------
 
 function fillRun() {
@@ -208,6 +228,7 @@ fillGallery();
 fillSystems();
 fillEnergies();
 fillSpaceGroups();
+fillMethods();
 fillRun();
 if (ranked.length) choose(ranked[0]);
 else byId("viewer").hidden = true;
