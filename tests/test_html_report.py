@@ -50,6 +50,14 @@ def screening_table():
         "valid": [True, True, True, True, False, True],
         "generated_shortest_distance": [2.5, 2.6, 2.7, 2.8, 0.25, 2.6],
         "generated_volume_per_atom": [14.0, 13.0, 14.5, 15.0, 16.0, 13.0],
+        "relaxed_volume_per_atom": [14.25, 12.5, 14.5, 15.5, np.nan, np.nan],
+        "relaxed_shortest_distance": [2.55, 2.65, 2.7, 2.8, np.nan, np.nan],
+        "nearest_known": ["AuCu", "a poor AuCu3", "AuCu", "AuPd", "", ""],
+        "nearest_known_formula": ["CuAu", "Cu3Au", "CuAu", "PdAu", "", ""],
+        "nearest_known_distance": [0.0, 0.125, 0.0, 0.25, np.nan, np.nan],
+        "released_is_saddle": [False, True, False, None, None, None],
+        "released_energy_change": [-0.0001, -0.0321, -0.0002, *[np.nan] * 3],
+        "released_space_group_0.1": [123, 65, 123, 0, 0, 0],
         "generated_space_group_0.1": [123, 221, 1, 99, 0, 1],
         "generated_space_group_0.01": [1, 221, 1, 1, 0, 1],
         "generated_space_group_0.001": [1, 1, 1, 1, 0, 1],
@@ -88,6 +96,10 @@ def summary():
         "energy_model": MODEL,
         "calculator": "emt",
         "hull": "entries.csv",
+        "methods": {
+            "Energies": "Energies are those of a test.",
+            "Limits": SCRIPT,
+        },
         "counts": counts | {"new": 3, "ranked": 4, "below_hull": 1},
         "seconds": {"relaxation": 12.5},
         "versions": {"crystaljax": "0.1.0"},
@@ -484,6 +496,22 @@ def test_head_says_what_was_done_with_which_energies(browser, report):
         assert "of … Å" not in page.inner_text("#reasons")
         for place in ("#energy-note", "#systems", "#energies", "#details"):
             assert MODEL in page.inner_text(place), place
+
+
+def test_what_was_generated_stands_beside_what_it_relaxed_to(browser, report):
+    with opened(browser, report) as page:
+        assert cells(page, "relaxed_volume_per_atom")[0] == "13.00 → 12.50"
+        assert cells(page, "relaxed_shortest_distance")[0] == "2.60 → 2.65"
+        assert cells(page, "nearest_known")[:2] == ["a poor AuCu3", "AuCu"]
+        assert cells(page, "released_is_saddle") == ["saddle", "minimum", "minimum", ""]
+        details = page.inner_text("#details")
+        assert "13.00 Å³/atom as generated, 12.50 Å³/atom relaxed" in details
+        assert "a poor AuCu3 (Cu₃Au), distances differ by 0.125" in details
+        assert "saddle: −32.1 meV/atom, 65 Cmmm" in details
+        # A text, not what it says.
+        methods = page.inner_text("#methods")
+        assert "Energies are those of a test." in methods and SCRIPT in methods
+        assert page.evaluate("window.hacked === undefined")
 
 
 def test_table_sorts_both_ways(browser, report):

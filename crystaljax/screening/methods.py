@@ -18,6 +18,7 @@ _MP2020 = (
     "the Materials Project's corrections for anions and for elements with U (MP2020; "
     "A. Wang et al., Sci. Rep. 11, 15496 (2021))"
 )
+_UNKNOWN = (None, "not installed")
 # More systems than that are counted, not listed.
 _MAX_LISTED = 6
 
@@ -89,7 +90,7 @@ def _describe_energies(setup: Setup, versions: Mapping[str, Any]) -> str:
     text = (
         f"Energies and forces are those of the pretrained potential "
         f"{calculators.energy_model(name)}"
-        + (f" (package {package} {version})" if version else "")
+        + (f" (package {package} {version})" if version not in _UNKNOWN else "")
     )
     dft = potential.energies.dft
     if not dft:
@@ -118,11 +119,7 @@ def _describe_relaxation(
     counts = counts or ["none was left to relax"]
     text = (
         f"{what} relaxed with {settings.optimizer} until the largest force"
-        + (
-            ", also that on the cell (FrechetCellFilter),"
-            if settings.relax_cell
-            else ""
-        )
+        + (" (on the cell too, FrechetCellFilter)" if settings.relax_cell else "")
         + f" was below {settings.fmax:g} eV/Å, in at most {settings.max_steps} steps: "
         f"{', '.join(counts)}. A crystal failed when its volume left "
         f"{ase_relaxation.MIN_VOLUME_RATIO:g} to {ase_relaxation.MAX_VOLUME_RATIO:g} "
@@ -169,8 +166,8 @@ def _describe_elements(
     text += f" (eV/atom: {energies})." if energies else "."
     if known_hull is not None and known_hull.dft:
         text += (
-            " Energies above the hull are differences of total energies, in which these "
-            "have no part: the elements are those of the hull's DFT."
+            " Energies above the hull are differences of total energies, in which "
+            "these have no part: the elements are those of the hull's DFT."
         )
     return text
 
@@ -208,8 +205,8 @@ def _describe_hull(setup: Setup, known_hull: convex_hull.Hull | None) -> str:
     if known_hull.dft:
         return (
             f"The convex hull is of {count} from {setup.hull}, DFT total energies of "
-            f"{known_hull.energy_model}; candidates are placed on it by the potential's "
-            "total energies, whose errors do not cancel as on a hull of its own."
+            f"{known_hull.energy_model}; candidates are placed on it by total energies "
+            "of the potential, whose errors do not cancel as on a hull of its own."
         )
     return (
         f"The convex hull is of {count} from {setup.hull}: formation energies of "
@@ -223,8 +220,8 @@ def _describe_comparison(setup: Setup) -> str:
         "Crystals are equal, to each other or to a known one, by pymatgen's "
         f"StructureMatcher at ltol {tolerance.ltol:g}, stol {tolerance.stol:g}, "
         f"angle_tol {tolerance.angle_tol:g}, before and after relaxation; two "
-        "relaxed candidates only if their energies differ by under 5 meV/atom. New is what equals none "
-        "of the known crystals that were given: not necessarily unknown."
+        "relaxed candidates only if their energies differ by under 5 meV/atom. New is "
+        "what equals none of the known crystals that were given, no more."
     )
 
 
@@ -235,8 +232,8 @@ def _describe_limits(setup: Setup) -> str:
     )
     if pretrained.parse(setup.calculator) is not None:
         text += (
-            " Universal potentials place crystals above the hull with mean errors of 20 "
-            "to 60 meV/atom (J. Riebesell et al., Nat. Mach. Intell. 7, 836 (2025)); "
+            " Universal potentials place crystals above the hull with mean errors of "
+            "20 to 60 meV/atom (J. Riebesell et al., Nat. Mach. Intell. 7, 836, 2025); "
             "smaller differences decide nothing."
         )
     return text

@@ -47,7 +47,7 @@ class Screening:
         rejected_stage: one of `STAGES`; "" for the crystals that are ranked.
         rejected_reason: why; "" for the crystals that are ranked.
         energy_model: of all energies.
-        element_energies: that formation energies are against, eV/atom, by atomic number.
+        element_energies: what formation energies are against, eV/atom, by number.
         has_hull: whether there was one.
         seconds: by stage.
     """

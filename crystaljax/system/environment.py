@@ -23,6 +23,8 @@ PACKAGES = (
     "spglib",
     "torch",
     "matgl",
+    "chgnet",
+    "sevenn",
 )
 
 

@@ -98,6 +98,10 @@ function tableColumns() {
   const energy = (key, label, note) => ({
     ...number(key, label, note, 4),
     className: (row) => (key === COLUMN.ABOVE_HULL && isBelow(row) ? "negative" : "") });
+  // Sorted by what it relaxed to.
+  const pair = (key, generated, label, unit) => ({
+    key, label, note: `${unit}, generated → relaxed`,
+    text: (row) => `${fixed(value(generated, row), 2)} → ${fixed(value(key, row), 2)}` });
   const columns = [
     { key: COLUMN.RANK, label: "rank", text: (row) => String(value(COLUMN.RANK, row) || "–") },
     { key: COLUMN.FORMULA, label: "formula", isText: true, isButton: true,
@@ -109,10 +113,8 @@ function tableColumns() {
     group(COLUMN.RELAXED_SPACE_GROUPS[0], "group", "relaxed"),
     group(COLUMN.GENERATED_SPACE_GROUPS[0], "group", "generated"),
     group(COLUMN.REQUESTED_SPACE_GROUP, "group", "requested"),
-    number(COLUMN.RELAXED_VOLUME_PER_ATOM, "volume", "relaxed, Å³/atom", 2),
-    number(COLUMN.VOLUME_PER_ATOM, "volume", "generated, Å³/atom", 2),
-    number(COLUMN.RELAXED_SHORTEST_DISTANCE, "shortest", "relaxed, Å", 2),
-    number(COLUMN.SHORTEST_DISTANCE, "shortest", "generated, Å", 2),
+    pair(COLUMN.RELAXED_VOLUME_PER_ATOM, COLUMN.VOLUME_PER_ATOM, "volume", "Å³/atom"),
+    pair(COLUMN.RELAXED_SHORTEST_DISTANCE, COLUMN.SHORTEST_DISTANCE, "shortest", "Å"),
     text(COLUMN.KNOWN_AS, "known as"),
     text(COLUMN.NEAREST_KNOWN, "nearest known"),
     { key: COLUMN.IS_SADDLE, label: "saddle", isText: true, text: saddleText },
