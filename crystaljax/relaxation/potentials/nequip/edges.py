@@ -3,6 +3,9 @@
 Products of features and the sum over the edges of a block are one matrix product: what
 depends on the directions of the edges, (results, edges × components), with what is
 sent along them, (edges × components, channels). Work and memory follow the edges.
+
+On CPUs blocks are taken some at a time, which stay in the cache; and what is sent along
+edges is computed again for the gradient rather than kept: the sums alone are kept.
 """
 
 from collections.abc import Sequence
@@ -20,6 +23,9 @@ from crystaljax.relaxation.potentials.nequip import network as networks
 
 # Edges of a block: more fill less of the last block of each node.
 _BLOCK = 8
+# Blocks that a CPU takes at a time. 16 to 64 are equally fast; all at once, or kept for
+# the gradient, takes 1.7 times as long (experiments/batched_relaxation).
+_CHUNK = 64
 
 
 @flax.struct.dataclass
@@ -73,7 +79,7 @@ def pack(
         num_nodes += count
     node, sender, offset = (np.concatenate(each) for each in zip(*parts, strict=True))
     nodes = neighbor_lists.capacity(num_nodes + 1, before and before.place)
-    blocks = neighbor_lists.capacity(len(node), before and before.node)
+    blocks = _whole_chunks(neighbor_lists.capacity(len(node), before and before.node))
 
     def padded(values, size, padding, dtype):
         array = np.full((size, *values.shape[1:]), padding, dtype)
@@ -92,7 +98,7 @@ def pack(
 
 def reserve(num_nodes: int, num_edges: int) -> Blocks:
     """A graph without edges that is as large as one of so many; see ``pack``."""
-    blocks = -(-num_edges // _BLOCK)
+    blocks = _whole_chunks(-(-num_edges // _BLOCK))
     return Blocks(
         place=np.zeros(num_nodes, np.int32),
         site=np.zeros(num_nodes, np.int32),
@@ -103,23 +109,28 @@ def reserve(num_nodes: int, num_edges: int) -> Blocks:
     )
 
 
+def _whole_chunks(num_blocks: int) -> int:
+    return num_blocks if num_blocks < _CHUNK else -(-num_blocks // _CHUNK) * _CHUNK
+
+
 def count(neighbors: np.ndarray) -> int:
     """Edges, padding included, of sites with so many neighbours each."""
     return int(np.sum(-(-neighbors // _BLOCK)) * _BLOCK)
 
 
 def bytes_per_edge(network: networks.Network, itemsize: int = 4) -> float:
-    """Memory that an edge takes, forwards and backwards.
+    """Memory that an edge takes: its directions for each path, with their gradients.
 
-    What a layer sends along an edge for each path, its weights there, and the features
-    of the sender; the same again for their gradients.
+    Also its share of the sums of its block, those of all layers with their gradients.
     """
-    numbers = 0
-    for layer in network.layers:
-        numbers += sum((2 * p.node[0] + 2) * p.channels for p in layer.paths)
-        sent = {path.node: path.channels for path in layer.paths}
-        numbers += sum((2 * irrep[0] + 1) * c for irrep, c in sent.items())
-    return float(2 * itemsize * numbers)
+    paths = {path for layer in network.layers for path in layer.paths}
+    directed = sum((2 * p.node[0] + 1) * (2 * p.out[0] + 1) for p in paths)
+    sums = sum(
+        (2 * path.out[0] + 1) * path.channels
+        for layer in network.layers
+        for path in layer.paths
+    )
+    return float(2 * itemsize * (directed + sums / _BLOCK))
 
 
 def _blocks(
@@ -180,7 +191,14 @@ def build_convolve(
     basis = networks.radial_basis(network, distance)
     basis = jnp.where(blocks.is_edge.reshape(-1, 1), basis, 0)
     harmonics = networks.spherical_harmonics(network, flat, distance)
-    sender = blocks.sender.reshape(-1)
+    on_cpu = jax.default_backend() == "cpu"
+    chunk = min(_CHUNK, num_blocks) if on_cpu else num_blocks
+
+    def chunks(values: Array) -> Array:
+        """(chunks, …): of edges or blocks, first axis."""
+        return values.reshape(num_blocks // chunk, -1, *values.shape[1:])
+
+    senders, bases = chunks(blocks.sender.reshape(-1)), chunks(basis)
 
     def directions(path: irreps.Path, coupling: np.ndarray) -> Array:
         """(blocks, edges × components of the node, components of the result)."""
@@ -191,24 +209,37 @@ def build_convolve(
 
     # The same for all layers that have the path: computed once.
     known = {
-        path: directions(path, coupling)
+        path: chunks(directions(path, coupling))
         for layer in network.layers
         for path, coupling in zip(layer.paths, layer.couplings, strict=True)
     }
 
     def convolve(layer, params, x):
-        hidden = networks.radial_hidden(layer, params, basis)
-        sent = {irrep: features[sender] for irrep, features in x.items()}
-        sums = []
-        for path, weight in zip(layer.paths, params.weights, strict=True):
-            scaled = sent[path.node] * (hidden @ weight)[:, None]
-            scaled = scaled.reshape(num_blocks, -1, path.channels)
-            messages = jnp.einsum("bek,beu->bku", known[path], scaled)
-            sums.append(
-                jax.ops.segment_sum(
-                    messages, blocks.node, len(blocks.place), indices_are_sorted=True
-                )
+        @jax.checkpoint
+        def send(edges):
+            """Sums over each block of a chunk, a path each."""
+            sender, basis, directed = edges
+            hidden = networks.radial_hidden(layer, params, basis)
+            sent = {irrep: features[sender] for irrep, features in x.items()}
+            sums = []
+            for path, weight, way in zip(
+                layer.paths, params.weights, directed, strict=True
+            ):
+                scaled = sent[path.node] * (hidden @ weight)[:, None]
+                scaled = scaled.reshape(chunk, -1, path.channels)
+                sums.append(jnp.einsum("bek,beu->bku", way, scaled))
+            return sums
+
+        directed = [known[path] for path in layer.paths]
+        messages = jax.lax.map(send, (senders, bases, directed))
+        return [
+            jax.ops.segment_sum(
+                each.reshape(num_blocks, *each.shape[2:]),
+                blocks.node,
+                len(blocks.place),
+                indices_are_sorted=True,
             )
-        return sums
+            for each in messages
+        ]
 
     return convolve
