@@ -97,6 +97,8 @@ def make_crystals() -> dict[str, ase.Atoms]:
     organic = ase.build.molecule("CH3CH2OH")
     organic.set_cell([5.5, 6.0, 6.5])
     organic.pbc = True
+    graphite = ase.build.graphene("C2", vacuum=1.7)
+    graphite.pbc = True
     return {
         "Cu, 1 site": bulk("Cu"),
         "Ta, 1 site strained": rattled(bulk("Ta")),
@@ -113,7 +115,7 @@ def make_crystals() -> dict[str, ase.Atoms]:
         "SrTiO3": rattled(cell("SrTiO3", np.eye(3) * 3.9, perovskite)),
         "CsPbI3": rattled(cell("CsPbI3", np.eye(3) * 6.3, perovskite)),
         "TiO2": rattled(cell("Ti2O4", np.diag([4.59, 4.59, 2.96]), rutile)),
-        "graphite": rattled(ase.build.graphene("C2", vacuum=1.7)),
+        "graphite": rattled(graphite),
         "NaClO, skewed": cell(
             "NaClO", skewed, [[0.1, 0.2, 0.3], [0.6] * 3, [0.3, 0.9, 0.1]]
         ),

@@ -7,7 +7,7 @@
 Crystals of 2 to 20 sites (``--crystals``: any file that ASE reads; if there is none,
 samples of the model of the package are written there) are relaxed with their cells to
 0.05 eV/Å, as they are or from noisy starts: one at a time by ASE with the package
-sevenn, and in batches, by turns in one process: a quarter of the former, all of the
+sevenn, and in batches, by turns in one process: a part of the former, all of the
 latter, and so on. What ASE has relaxed is kept in the folder ``--work``, and an
 interrupted run goes on.
 """
@@ -28,8 +28,6 @@ from crystaljax.crystals import elements, structure
 from crystaljax.matching import matcher
 from crystaljax.relaxation import ase_relaxation, batches
 
-PARTS = 4
-
 
 def main() -> None:
     """Relaxes both ways and writes the figures."""
@@ -38,6 +36,7 @@ def main() -> None:
     parser.add_argument("--starts", choices=("generated", "noise"), default="noise")
     parser.add_argument("--crystals", type=pathlib.Path, required=True)
     parser.add_argument("--num_crystals", type=int, default=100)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
@@ -46,7 +45,9 @@ def main() -> None:
         crystals = [generated.distort(each, i) for i, each in enumerate(crystals)]
     args.work.mkdir(parents=True, exist_ok=True)
     with threadpoolctl.threadpool_limits(1):
-        alone, batched, times = relax_by_turns(crystals, args.calculator, args.work)
+        alone, batched, times = relax_by_turns(
+            crystals, args.calculator, args.work, args.turns
+        )
     result = {
         "calculator": args.calculator,
         "starts": args.starts,
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def relax_by_turns(
-    crystals: list[structure.Crystal], calculator: str, work: pathlib.Path
+    crystals: list[structure.Crystal], calculator: str, work: pathlib.Path, turns: int
 ) -> tuple[list[ase_relaxation.Relaxation], list[ase_relaxation.Relaxation], dict]:
     """Relaxations one at a time and in batches, and their times."""
     settings = ase_relaxation.PRESETS["default"]
@@ -80,7 +81,7 @@ def relax_by_turns(
     print(f"batches: {first_cpu:.1f} s of CPU with compilation", flush=True)
     ase_relaxation.relax(crystals[0], calculator, settings)  # loads what it needs
     alone, cpu, cpu_of_batches, wall_of_batches = [], [], [], []
-    for part in np.array_split(np.arange(len(crystals)), PARTS):
+    for part in np.array_split(np.arange(len(crystals)), turns):
         for i in part.tolist():
             relaxed, seconds = relax_alone(crystals[i], calculator, work / f"{i}.npz")
             alone.append(relaxed)
