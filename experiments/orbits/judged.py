@@ -1,0 +1,173 @@
+"""Does a potential that judges draws find the right crystal more often?
+
+    python experiments/orbits/judged.py --workdir=runs/symmetric --judge=sevenn:7net-0 \
+        --num_structures=100 --max_sites=20 --work=judged --output=judged.json
+
+Held-out structures are asked for by their formulas alone (``formula``), or with space
+group and energy (``energy``). Of each so many draws are made and relaxed in batches;
+what `sample --judge` hands over is compared with the structure, beside the first draw
+and the best of all draws, as drawn and as relaxed. With an energy asked for two choices
+are compared: nearest to it, and the lowest. Relaxations are kept in the folder
+``--work``, and an interrupted run goes on.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+
+import jax
+import measure
+import numpy as np
+
+from crystaljax.crystals import structure
+from crystaljax.data import dataset as datasets
+from crystaljax.data import orbit_table
+from crystaljax.matching import matcher
+from crystaljax.relaxation import ase_relaxation, batches, references
+from crystaljax.sampling import build as build_sampling
+from crystaljax.sampling import judging, likely_orbits, usable_structures
+from crystaljax.system import atomic_files, environment, sharding
+from crystaljax.training import checkpoints, runs
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True)
+    parser.add_argument("--dataset")
+    parser.add_argument("--judge", default="sevenn")
+    parser.add_argument("--draws", type=int, default=judging.DEFAULT_DRAWS)
+    parser.add_argument("--num_structures", type=int, default=300)
+    parser.add_argument("--max_sites", type=int, default=20)
+    parser.add_argument("--questions", default="formula,energy")
+    parser.add_argument("--work", type=pathlib.Path, required=True)
+    parser.add_argument("--output", type=pathlib.Path, required=True)
+    args = parser.parse_args()
+    task = load_task(args)
+    args.work.mkdir(parents=True, exist_ok=True)
+    judge = judging.Judge(args.judge, args.draws, wants_low=True)
+    result = {
+        "num_structures": len(task.asked),
+        "mean_sites": float(np.mean([t.num_sites for t in task.targets])),
+        "draws": args.draws,
+        "judge": args.judge,
+        "runs": {},
+        "command": shlex.join(["python", *sys.argv]),
+        "environment": environment.describe_environment(),
+    }
+    for name in args.questions.split(","):
+        result["runs"][name] = run(task, name, judge, args.work)
+        print(json.dumps({name: result["runs"][name]}, indent=1), flush=True)
+        atomic_files.write_json(args.output, result)
+
+
+def load_task(args: argparse.Namespace) -> measure.Task:
+    """The structures, and who is asked."""
+    mesh = sharding.build_local_mesh()
+    loaded = checkpoints.load_run(args.workdir, mesh, None)
+    config = runs.load_config(args.workdir)
+    generator = build_sampling.generator_of_run(loaded, config, mesh)
+    dataset = datasets.open_dataset(args.dataset or loaded.vocabulary["dataset"])
+    indices, _ = usable_structures.find_usable(config, dataset, "test")
+    indices = indices[np.asarray(dataset.num_sites)[indices] <= args.max_sites]
+    rng = np.random.default_rng(0)
+    asked = np.sort(rng.permutation(indices)[: args.num_structures])
+    table = orbit_table.open_table(dataset)
+    return measure.Task(dataset, table, asked, loaded, generator)
+
+
+def run(
+    task: measure.Task, name: str, judge: judging.Judge, work: pathlib.Path
+) -> dict:
+    """Match rates of one kind of question."""
+    each = judge.num_draws
+    drawn, seconds = draw(task, name, each)
+    cpu = time.process_time()
+    relaxed = judging.relax(drawn, judge, work / f"{name}.jsonl", show_progress=True)
+    relaxing = time.process_time() - cpu
+    total = np.array([np.nan if one.failure else one.energy for one in relaxed])
+    choices = {"lowest": judging.choose(total.reshape(-1, each), None)}
+    if name == "energy":
+        asked = np.asarray(task.dataset.formation_energy[task.asked], float)
+        choices["nearest"] = judging.choose(
+            formation_energies(relaxed, judge).reshape(-1, each), asked
+        )
+    targets = [target for target in task.targets for _ in range(each)]
+    after = [one.crystal for one in relaxed]
+    result: dict = {
+        "cpu_seconds_a_sample": {
+            "drawing": seconds / len(task.asked),
+            "relaxing": relaxing / len(task.asked),
+        },
+        "steps": sum(one.num_steps for one in relaxed),
+        "failed": sum(one.failure != "" for one in relaxed),
+        "converged": sum(one.converged for one in relaxed),
+    }
+    for state, crystals in (("as drawn", drawn), ("relaxed", after)):
+        found = matcher.match_many(
+            crystals, targets, measure.TOLERANCES, num_workers=1
+        ).matched.reshape(-1, each, len(measure.TOLERANCES))
+        rows = np.arange(len(found))
+        result[state] = {
+            "first": rates(found[:, 0]),
+            **{how: rates(found[rows, chosen]) for how, chosen in choices.items()},
+            "best": rates(found.any(axis=1)),
+        }
+    result["first_is_lowest"] = float(np.mean(choices["lowest"] == 0))
+    return result
+
+
+def draw(
+    task: measure.Task, name: str, each: int
+) -> tuple[list[structure.Crystal], float]:
+    """Draws of all structures, those of one together, and the CPU seconds."""
+    questions = task.questions()[name]
+    requests = likely_orbits.choose_orbits(
+        task.model, questions, [each] * len(questions), shape=task.generator.shapes[-1]
+    )
+    true = task.true_requests()
+    # What the model does not hold counts as another crystal: it has one site here.
+    missing = [not row for row in requests]
+    requests = [row or [own] * each for row, own in zip(requests, true, strict=True)]
+    flat = likely_orbits.number_repeats([one for row in requests for one in row])
+    cpu = time.process_time()
+    made = task.generator.generate(flat, jax.random.key(0))
+    nothing = structure.Crystal(np.array([1]), np.zeros((1, 3)), 9 * np.eye(3))
+    made = [
+        nothing if missing[i // each] else crystal for i, crystal in enumerate(made)
+    ]
+    return made, time.process_time() - cpu
+
+
+def formation_energies(
+    relaxed: Sequence[ase_relaxation.Relaxation], judge: judging.Judge
+) -> np.ndarray:
+    """Against the elements of the judge's own potential, eV/atom."""
+    numbers = sorted({int(n) for one in relaxed for n in one.crystal.atomic_numbers})
+    crystals = {n: references.reference_crystals(judge.calculator, n) for n in numbers}
+    owners = [n for n, some in crystals.items() for _ in some]
+    flat = [crystal for some in crystals.values() for crystal in some]
+    settings = dataclasses.replace(judging.SETTINGS, fmax=5e-3)
+    of_elements: dict[int, float] = {}
+    for n, one in zip(
+        owners, batches.relax_many(flat, judge.calculator, settings), strict=True
+    ):
+        if not one.failure:
+            of_elements[n] = min(one.energy, of_elements.get(n, np.inf))
+    return np.array([judging.total_to_formation(one, of_elements) for one in relaxed])
+
+
+def rates(matched: np.ndarray) -> dict[str, float]:
+    """Match rate at each tolerance."""
+    values = matched.mean(axis=0).round(4).tolist()
+    names = [str(each) for each in measure.TOLERANCES]
+    return dict(zip(names, values, strict=True))
+
+
+if __name__ == "__main__":
+    main()
