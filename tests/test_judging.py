@@ -101,9 +101,17 @@ def test_where_no_draw_relaxes_the_first_is_handed_over_with_the_reason(crystals
     assert all("apart" in each for each in found.columns["judge_problem"])
 
 
-def test_what_cannot_be_judged_is_said_before_anything_is_drawn():
+def test_elements_that_the_judge_does_not_know_cost_their_rows(crystals):
+    salt = dataclasses.replace(crystals[0], atomic_numbers=np.array([11, 79]))
+    found = judging.hand_over(drawn([salt, salt, *crystals[:2]], [0] * 4), LOWEST, {})
+    problem, nothing = found.columns["judge_problem"].tolist()
+    assert problem == "emt has no parameters for Na" and nothing == ""
+    assert found.columns["draws_relaxed"].tolist() == [0, 2]
+    asked = np.array([[11, 29, 0], [79, 29, 29]])
+    assert judging.reference_energies(LOWEST, asked).keys() == {29, 79}
+    # If no sample can be judged, nothing is drawn.
     with pytest.raises(ValueError, match="emt has no parameters for Na"):
-        judging.reference_energies(LOWEST, np.array([[11, 29, 0]]))
+        judging.reference_energies(LOWEST, asked[:1])
 
 
 # ----------------------------------------------------------------------------- requests

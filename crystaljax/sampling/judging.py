@@ -11,11 +11,12 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import ase.data
 import jax
 import numpy as np
 from jaxtyping import Float, Integer
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import elements, structure
 from crystaljax.relaxation import ase_relaxation, batches, calculators, kept, references
 from crystaljax.sampling import samples as samples_lib
 from crystaljax.system import errors
@@ -62,6 +63,20 @@ def draws_in_order(num_draws: int, num_samples: int, each: int) -> np.ndarray:
     return order.transpose(0, 2, 1).ravel()
 
 
+def known_elements(judge: Judge) -> frozenset[int] | None:
+    """Atomic numbers that the potential has parameters for; None if unknown.
+
+    Raises:
+        ValueError, ImportError: it cannot be loaded.
+    """
+    if batches.supports(judge.calculator):
+        return batches.build_potential(judge.calculator).atomic_numbers
+    supported = calculators.supported_elements(judge.calculator)
+    if supported is None:
+        return None
+    return frozenset(ase.data.atomic_numbers[symbol] for symbol in supported)
+
+
 def reference_energies(
     judge: Judge, atomic_numbers: Integer[np.ndarray, "samples sites"]
 ) -> dict[int, float]:
@@ -72,16 +87,18 @@ def reference_energies(
         atomic_numbers: of all samples; 0 is padding.
 
     Raises:
-        UserError: an element that the potential does not know, or whose reference
+        UserError: no sample has only elements that the potential knows, or a reference
             crystal does not relax where energies are asked for.
         ImportError: the package of the potential is not installed.
     """
+    known = known_elements(judge)
+    if known is not None:
+        is_known = np.isin(atomic_numbers, [0, *known]).all(axis=1)
+        if not is_known.any():
+            crystals = [_as_crystal(row[row > 0]) for row in atomic_numbers]
+            calculators.require_elements(judge.calculator, crystals, known)
+        atomic_numbers = atomic_numbers[is_known]
     numbers = np.unique(atomic_numbers[atomic_numbers > 0])
-    everything = structure.Crystal(numbers, np.zeros((len(numbers), 3)), np.eye(3))
-    known = None
-    if batches.supports(judge.calculator):
-        known = batches.build_potential(judge.calculator).atomic_numbers
-    calculators.require_elements(judge.calculator, [everything], known)
     found, problems = references.element_energies(judge.calculator, numbers.tolist())
     if problems and not judge.wants_low:
         raise errors.UserError(
@@ -90,6 +107,12 @@ def reference_energies(
             "the draws with each other"
         )
     return found
+
+
+def _as_crystal(atomic_numbers: np.ndarray) -> structure.Crystal:
+    return structure.Crystal(
+        atomic_numbers, np.zeros((len(atomic_numbers), 3)), np.eye(3)
+    )
 
 
 def hand_over(
@@ -158,9 +181,19 @@ def relax(
 ) -> list[ase_relaxation.Relaxation]:
     """Relaxations of draws: in batches, or one at a time where there are no batches."""
     description = "judge" if show_progress else None
+    known = known_elements(judge)
 
     def relax_waiting(waiting) -> Iterator[tuple[int, Any, str]]:
-        numbers, some = list(waiting), list(waiting.values())
+        numbers, some = [], []
+        for i, crystal in waiting.items():
+            missing = sorted({*map(int, crystal.atomic_numbers)} - (known or {0}))
+            if known is not None and missing:
+                symbols = ", ".join(map(elements.symbol, missing))
+                failure = f"{judge.calculator} has no parameters for {symbols}"
+                yield i, _failed(crystal, failure), ""
+            else:
+                numbers.append(i)
+                some.append(crystal)
         if batches.supports(judge.calculator):
             found = batches.relax_each(
                 some, judge.calculator, SETTINGS, description=description
@@ -171,6 +204,10 @@ def relax(
             yield numbers[position], one, ""
 
     return kept.relax(crystals, kept_in, relax_waiting)[0]
+
+
+def _failed(crystal: structure.Crystal, failure: str) -> ase_relaxation.Relaxation:
+    return ase_relaxation.Relaxation(crystal, np.nan, np.nan, 0, False, failure)
 
 
 def choose(

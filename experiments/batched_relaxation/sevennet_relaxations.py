@@ -19,12 +19,13 @@ import platform
 import statistics
 import time
 
+import ase.io
 import generated
 import jax
 import numpy as np
 import threadpoolctl
 
-from crystaljax.crystals import elements, structure
+from crystaljax.crystals import bridge, elements, structure
 from crystaljax.matching import matcher
 from crystaljax.relaxation import ase_relaxation, batches
 
@@ -44,6 +45,9 @@ def main() -> None:
     if args.starts == "noise":
         crystals = [generated.distort(each, i) for i, each in enumerate(crystals)]
     args.work.mkdir(parents=True, exist_ok=True)
+    # For others, such as torch_sim_relaxations.py.
+    starts = [bridge.to_ase(each) for each in crystals]
+    ase.io.write(args.work / "starts.extxyz", starts)
     with threadpoolctl.threadpool_limits(1):
         alone, batched, times = relax_by_turns(
             crystals, args.calculator, args.work, args.turns

@@ -4,11 +4,12 @@ Products of features and the sum over the edges of a block are one matrix produc
 depends on the directions of the edges, (results, edges × components), with what is
 sent along them, (edges × components, channels). Work and memory follow the edges.
 
-On CPUs blocks are taken some at a time, which stay in the cache; and what is sent along
-edges is computed again for the gradient rather than kept: the sums alone are kept.
+On CPUs blocks are taken some at a time, which stay in the cache, and no more of them
+than there are: padding costs little. What is sent along edges is computed again for the
+gradient; the sums alone are kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
@@ -25,7 +26,7 @@ from crystaljax.relaxation.potentials.nequip import network as networks
 _BLOCK = 8
 # Blocks that a CPU takes at a time. 16 to 64 are equally fast; all at once, or kept for
 # the gradient, takes 1.7 times as long (experiments/batched_relaxation).
-_CHUNK = 64
+_CHUNK = 16
 
 
 @flax.struct.dataclass
@@ -214,11 +215,12 @@ def build_convolve(
         for path, coupling in zip(layer.paths, layer.couplings, strict=True)
     }
 
+    num_used = -(-jnp.sum(blocks.is_edge[:, 0]) // chunk)
+
     def convolve(layer, params, x):
-        @jax.checkpoint
-        def send(edges):
+        def send(x, params, edges):
             """Sums over each block of a chunk, a path each."""
-            sender, basis, directed = edges
+            sender, (basis, directed) = edges
             hidden = networks.radial_hidden(layer, params, basis)
             sent = {irrep: features[sender] for irrep, features in x.items()}
             sums = []
@@ -231,7 +233,8 @@ def build_convolve(
             return sums
 
         directed = [known[path] for path in layer.paths]
-        messages = jax.lax.map(send, (senders, bases, directed))
+        edges = senders, (bases, directed)
+        messages = _map_used(send, num_used, x, params, edges)
         return [
             jax.ops.segment_sum(
                 each.reshape(num_blocks, *each.shape[2:]),
@@ -243,3 +246,63 @@ def build_convolve(
         ]
 
     return convolve
+
+
+def _map_used(
+    send_fn: Callable[..., list[Array]],
+    num_used: Array,
+    x: networks.Features,
+    params: networks.LayerParams,
+    edges: tuple[Array, Any],
+) -> list[Array]:
+    """``send_fn(x, params, chunk)`` of the first chunks; 0 for the others.
+
+    The derivatives are those by ``x`` and what in ``edges`` depends on positions.
+
+    Args:
+        send_fn: gives a list of arrays.
+        num_used: chunks that are wanted.
+        x: features of the nodes.
+        params: weights.
+        edges: (senders, what depends on positions), both with the chunks in front.
+    """
+
+    def at(tree, i):
+        return jax.tree.map(lambda leaf: leaf[i], tree)
+
+    def put(tree, i, values):
+        return jax.tree.map(lambda leaf, new: leaf.at[i].set(new), tree, values)
+
+    @jax.custom_vjp
+    def run(x, directed, num_used, params, senders):
+        shapes = jax.eval_shape(send_fn, x, params, at((senders, directed), 0))
+        num_chunks = len(senders)
+        empty = [jnp.zeros((num_chunks, *s.shape), s.dtype) for s in shapes]
+
+        def step(i, sums):
+            return put(sums, i, send_fn(x, params, (senders[i], at(directed, i))))
+
+        return jax.lax.fori_loop(0, num_used, step, empty)
+
+    def forwards(*inputs):
+        return run(*inputs), inputs
+
+    def backwards(inputs, cotangents):
+        x, directed, num_used, params, senders = inputs
+
+        def step(i, gradients):
+            def send(x, directed):
+                return send_fn(x, params, (senders[i], directed))
+
+            _, pull = jax.vjp(send, x, at(directed, i))
+            of_x, of_directed = pull(at(cotangents, i))
+            by_x, by_directed = gradients
+            return jax.tree.map(jnp.add, by_x, of_x), put(by_directed, i, of_directed)
+
+        zeros = jax.tree.map(jnp.zeros_like, (x, directed))
+        # Integers and weights have none.
+        return *jax.lax.fori_loop(0, num_used, step, zeros), None, None, None
+
+    run.defvjp(forwards, backwards)
+    senders, directed = edges
+    return run(x, directed, num_used, params, senders)
