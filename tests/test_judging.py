@@ -103,7 +103,7 @@ def test_where_no_draw_relaxes_the_first_is_handed_over_with_the_reason(crystals
 
 def test_elements_that_the_judge_does_not_know_cost_their_rows(crystals):
     salt = dataclasses.replace(crystals[0], atomic_numbers=np.array([11, 79]))
-    found = judging.hand_over(drawn([salt, salt, *crystals[:2]], [0] * 4), LOWEST, {})
+    found = judging.hand_over(drawn([salt, salt, *crystals[:2]], [0.0] * 4), LOWEST, {})
     problem, nothing = found.columns["judge_problem"].tolist()
     assert problem == "emt has no parameters for Na" and nothing == ""
     assert found.columns["draws_relaxed"].tolist() == [0, 2]
