@@ -28,6 +28,9 @@ themselves where they are not named.
         column requested_energy_above_hull of the table then says how far above it. A
         CSV has the columns formula and formation_energy; dataset:PATH, pymatgen's JSON
         and aflow are read too.
+    --draws=8
+        eight draws of each sample; the one is handed over that fits best by what the
+        model itself estimates its energy to be, column estimated_energy.
     --judge=sevenn --draws=8
         eight draws of each sample, relaxed in batches; the one that fits best is handed
         over. The table has its formation energy, judged_energy.
@@ -115,7 +118,8 @@ class SampleOptions(sampling_options.SamplingOptions):
         "calculator, such as sevenn or emt, and hand over the relaxed crystal whose "
         "formation energy is nearest to the one asked for, or the lowest with "
         "`energies=low`. 'crystaljax screen --help' names calculators; SevenNet and "
-        "EMT run in batches.",
+        "EMT run in batches. 'estimator', the judge of models of orbits where `draws=` "
+        "alone is given, is the model's own and relaxes nothing.",
         default=None,
     )
     infeasible: str = options_lib.option(
@@ -164,11 +168,14 @@ def build_request(options: SampleOptions) -> "crystaljax.sampling.requests.Reque
     from crystaljax.crystals import structure
     from crystaljax.models import build
     from crystaljax.sampling import build as build_sampling
-    from crystaljax.sampling import requests
+    from crystaljax.sampling import judging, requests
     from crystaljax.training import model_files, runs
 
     workdir = model_files.resolve(options.workdir, options.model, model_files.DEFAULT)
-    config = build_sampling.override_sampler(runs.load_config(workdir), options)
+    config = runs.load_config(workdir)
+    if build.is_of_orbits(config) and (options.draws or 1) > 1:
+        return _request_judged(options, judging.ESTIMATOR)
+    config = build_sampling.override_sampler(config, options)
     if build.is_modification(config):
         raise errors.UserError(
             f"{workdir} holds a model that modifies crystals; give it some with "

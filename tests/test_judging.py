@@ -24,6 +24,21 @@ def test_the_lowest_or_the_nearest_is_chosen_and_never_one_without_energy():
     assert judging.choose(energies, asked).tolist() == [0, 1, 0]
 
 
+def test_estimates_count_beside_how_probable_a_draw_is():
+    energies = np.array([[-1.0, -1.1], [-1.0, -1.5], [-1.0, np.nan]])
+    probabilities = np.array([[0.7, 0.3]] * 3)
+    kinds = np.array([["a", "b"]] * 3)
+    chosen = judging.choose_by_estimates(energies, probabilities, kinds, None)
+    assert chosen.tolist() == [0, 1, 0]
+    asked = np.array([-1.1, -0.5, -1.0])
+    chosen = judging.choose_by_estimates(energies, probabilities, kinds, asked)
+    assert chosen.tolist() == [0, 0, 0]
+    # Again the same orbits, which are not better because they are lower by little.
+    same = np.array([["a", "a"]])
+    lower = np.array([[-1.0, -1.1]])
+    assert judging.choose_by_estimates(lower, np.ones((1, 2)), same, None) == [0]
+
+
 def copper_gold(a, lifted=0.5):
     """CuAu in a cubic cell; at ``lifted`` = 0 both on one spot."""
     frac = np.array([[0, 0, 0], [0.5, 0.5, lifted]]) * (lifted > 0)

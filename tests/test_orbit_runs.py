@@ -101,6 +101,12 @@ def test_a_formula_alone_is_a_question(run, tmp_path):
     for row, crystal in enumerate(drawn.crystals):
         is_same = np.allclose(crystal.lattice, made.crystals[row].lattice, atol=1e-4)
         assert is_same == (not table.follows_known[row])
+    # The best of several draws: one of those that are made without a judge.
+    picked = sample.sample(options(run, num_samples=1, draws=3))
+    assert picked.table()["judge"] == ["estimator"] * 2
+    for row, crystal in enumerate(picked.crystals):
+        number = 3 * row + picked.columns["judged_draw"][row]
+        np.testing.assert_allclose(crystal.lattice, made.crystals[number].lattice)
     # The energy is what the formula is likely to have: near those of the training.
     assert table.formation_energy.abs().max() < 0.5
 
@@ -132,7 +138,6 @@ def test_groups_energies_and_positions_may_be_named(run):
     [
         ({"space_groups": "225", "formulas": ("Cu5Au1",)}, "cells of .* sites"),
         ({"wyckoff": "Au:a Cu:c", "formulas": ("Cu3Au1",)}, "name it with --space_g"),
-        ({"draws": 2}, "one draw a sample"),
         ({"hull": "builtin"}, "energies are left to the model; name them"),
         ({"sampler": "heun"}, "sampled by 'euler'"),
         ({"formulas": ("Fe1",)}, "Fe, which the training"),

@@ -1,9 +1,11 @@
-"""Which of several draws fits a request best, by relaxed energies of a potential.
+"""Which of several draws fits a request best, by energies.
 
 A generator draws from what is likely; a potential says what each draw is worth. All
 draws of a request are relaxed in batches, within their space groups, and the relaxed
 crystal is handed over whose formation energy is nearest to the one asked for, or the
-lowest.
+lowest. The model's own estimator is the judge that costs next to nothing: it relaxes
+nothing, and since its errors are larger, how probable the model found a draw counts
+too.
 """
 
 import dataclasses
@@ -14,7 +16,7 @@ from typing import Any
 import ase.data
 import jax
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Shaped
 
 from crystaljax.crystals import elements, structure
 from crystaljax.relaxation import ase_relaxation, batches, calculators, kept, references
@@ -22,6 +24,12 @@ from crystaljax.sampling import samples as samples_lib
 from crystaljax.system import errors
 
 DEFAULT_DRAWS = 4
+# The judge that is the model's own estimator of energies.
+ESTIMATOR = "estimator"
+# Energy at which an estimate counts as much as a factor e in probability, eV/atom: four
+# times its error, since errors of crystals that are not right are larger. Chosen on the
+# validation structures of the model `mp`.
+_ESTIMATE_UNIT = 0.2
 SETTINGS = dataclasses.replace(
     ase_relaxation.PRESETS["default"], max_steps=200, keep_symmetry=True
 )
@@ -32,7 +40,7 @@ class Judge:
     """What chooses among draws.
 
     Attributes:
-        calculator: of the energies, see `calculators.build_calculator`.
+        calculator: of the energies, see `calculators.build_calculator`; or `ESTIMATOR`.
         num_draws: for each sample.
         wants_low: hand over the draw that is lowest in energy; that with the energy
             asked for if False.
@@ -44,11 +52,10 @@ class Judge:
 
     def provenance(self) -> dict[str, Any]:
         """What the table says of it."""
-        return {
-            "draws": self.num_draws,
-            "judge": self.calculator,
-            "judge_energy_model": calculators.energy_model(self.calculator),
-        }
+        own = {"draws": self.num_draws, "judge": self.calculator}
+        if self.calculator == ESTIMATOR:
+            return own
+        return own | {"judge_energy_model": calculators.energy_model(self.calculator)}
 
 
 def draws_in_order(num_draws: int, num_samples: int, each: int) -> np.ndarray:
@@ -158,11 +165,46 @@ def hand_over(
             ]
         ),
     }
+    crystals = [
+        drawn.crystals[row] if bad else relaxed[row].crystal
+        for row, bad in zip(rows, failed, strict=True)
+    ]
+    return _handed_over(drawn, judge, rows, crystals, columns)
+
+
+def pick_by_estimates(drawn: samples_lib.Samples, judge: Judge) -> samples_lib.Samples:
+    """The best draw of each sample by estimated energies, as it was drawn.
+
+    Args:
+        drawn: ``num_draws`` of each sample, one after the other, with their columns
+            estimated_energy, probability and wyckoff_positions.
+        judge: `ESTIMATOR`.
+    """
+    each = judge.num_draws
+    estimated, probability = (
+        np.asarray(drawn.columns[name], float).reshape(-1, each)
+        for name in ("estimated_energy", "probability")
+    )
+    groups = np.asarray(drawn.conditions.space_group).tolist()
+    positions = drawn.columns["wyckoff_positions"].tolist()
+    kinds = np.array(
+        [f"{group} {each}" for group, each in zip(groups, positions, strict=True)]
+    ).reshape(-1, each)
+    asked = None if judge.wants_low else np.asarray(drawn.conditions.energy, float)
+    chosen = choose_by_estimates(
+        estimated, probability, kinds, None if asked is None else asked[::each]
+    )
+    rows = np.arange(len(chosen)) * each + chosen
+    columns = {name: values[rows] for name, values in drawn.columns.items()}
+    columns["judged_draw"] = chosen
+    crystals = [drawn.crystals[row] for row in rows]
+    return _handed_over(drawn, judge, rows, crystals, columns)
+
+
+def _handed_over(drawn, judge, rows, crystals, columns) -> samples_lib.Samples:
+    each = judge.num_draws
     return samples_lib.Samples(
-        crystals=[
-            drawn.crystals[row] if bad else relaxed[row].crystal
-            for row, bad in zip(rows, failed, strict=True)
-        ],
+        crystals=crystals,
         conditions=jax.tree.map(lambda array: array[rows], drawn.conditions),
         notes=drawn.notes,
         provenance=drawn.provenance | judge.provenance(),
@@ -224,6 +266,31 @@ def choose(
     return np.argmin(np.where(np.isnan(misfit), np.inf, misfit), axis=1)
 
 
+def choose_by_estimates(
+    energies: Float[np.ndarray, "samples draws"],
+    probabilities: Float[np.ndarray, "samples draws"],
+    kinds: Shaped[np.ndarray, "samples draws"],
+    asked: Float[np.ndarray, " samples"] | None,
+) -> Integer[np.ndarray, " samples"]:
+    """Which draw of each sample is the best, all in all; the first of equal ones.
+
+    Args:
+        energies: estimated, eV/atom.
+        probabilities: that the model gives their orbits.
+        kinds: what draws with the same orbits have in common: of these, each counts e
+            times less than the one before.
+        asked: energies that they should have; the lower the better if None.
+    """
+    same = kinds[:, :, None] == kinds[:, None]
+    repeats = np.tril(same, -1).sum(axis=2)
+    scores = np.log(np.maximum(probabilities, 1e-300)) - repeats
+    if asked is None:
+        scores -= energies / _ESTIMATE_UNIT
+    else:
+        scores -= 0.5 * ((energies - asked[:, None]) / _ESTIMATE_UNIT) ** 2
+    return np.argmax(np.nan_to_num(scores, nan=-np.inf), axis=1)
+
+
 def total_to_formation(
     relaxed: ase_relaxation.Relaxation, of_elements: Mapping[int, float]
 ) -> float:
@@ -236,6 +303,8 @@ def total_to_formation(
 
 def describe(judge: Judge) -> str:
     """The judgement in words, for the screen."""
+    if judge.calculator == ESTIMATOR:
+        return f"the best of {judge.num_draws} draws by estimated energy."
     best = "lowest in energy" if judge.wants_low else "nearest to the energy requested"
     return (
         f"judged: formation energy by {judge.calculator}, eV/atom, of the relaxed "

@@ -26,7 +26,7 @@ from crystaljax.sampling import (
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import conditions as conditions_lib
 from crystaljax.sampling import samples as samples_lib
-from crystaljax.system import folder_locks, sharding
+from crystaljax.system import errors, folder_locks, sharding
 from crystaljax.training import checkpoints
 
 
@@ -209,17 +209,34 @@ def _judge_shards(
     if set(own) <= set(finished):
         return
     # What cannot be judged is said before anything is drawn.
-    of_elements = judging.reference_energies(judge, request.conditions.atomic_numbers)
+    of_elements: dict[int, float] = {}
+    if judge.calculator == judging.ESTIMATOR:
+        _require_estimator(request, run)
+    else:
+        numbers = request.conditions.atomic_numbers
+        of_elements = judging.reference_energies(judge, numbers)
     of_draws = shards.Layout(len(drawn.conditions), judge.num_draws * layout.shard_size)
     for shard, draws in make_shards(
         drawn, run, of_draws, own, finished=finished, show_progress=show_progress
     ):
+        if judge.calculator == judging.ESTIMATOR:
+            yield shard, judging.pick_by_estimates(draws, judge)
+            continue
         path = folder and folder / f"relaxed_draws{layout.part(shard)}.jsonl"
         yield (
             shard,
             judging.hand_over(
                 draws, judge, of_elements, kept_in=path, show_progress=show_progress
             ),
+        )
+
+
+def _require_estimator(request: Request, run: checkpoints.Run) -> None:
+    """Raises UserError where the model of a request has no estimator of energies."""
+    if run.energy_error is None or not request.orbits:
+        raise errors.UserError(
+            f"judge is {judging.ESTIMATOR!r}, but the model {request.workdir} has no "
+            "estimator for models of orbits; name a calculator, such as judge='sevenn'"
         )
 
 
