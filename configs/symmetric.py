@@ -45,6 +45,7 @@ VARIANTS = {
         "model.depth": 12,
         "model.num_heads": 6,
         "model.pair_features": 32,
+        "model.estimator_depth": 3,
         "optimizer.learning_rate": 3e-4,
         "train.steps_per_dispatch": 10,
     },
@@ -53,6 +54,7 @@ VARIANTS = {
     | {
         "data.rows": 24,
         "model.dropout": 0.1,
+        "model.estimator_depth": 2,
         "train.substitution": 0.25,
         "train.energy_noise": 0.1,
         "train.ema_decay": 0.999,

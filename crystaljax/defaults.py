@@ -159,7 +159,7 @@ def paper(task: str) -> Any:
     # it and tells which of sampler.draws is the best; 0 for none.
     config.model.estimator_depth = 0
     # Orbits: epochs of its training, before that of the flow.
-    config.model.estimator_epochs = 40
+    config.model.estimator_epochs = 20
     # Orbits: networks that say which Wyckoff positions are filled, whose probabilities
     # are averaged, their width, and epochs of their training.
     config.model.position_networks = 2

@@ -97,27 +97,32 @@ class Samples:
 def format_samples(samples: Samples) -> list[str]:
     """The first samples of a model of orbits, as lines for the screen."""
     symbols, table = space_groups.load_space_group_symbols(), samples.table()
-    judged = table.get("judged_energy")
-    head = "" if judged is None else f"{'judged':>9}"
+    # Formation energies, eV/atom, by their heads.
+    energies = {"requested": table["formation_energy"]}
+    for head in ("estimated", "judged"):
+        if f"{head}_energy" in table:
+            energies[head] = table[f"{head}_energy"]
+    heads = "".join(f"{head:>10}" for head in energies)
     lines = [
-        f"{'formula':<16}{'space group':<16}{'requested':>9}{head}  "
-        f"{'a, b, c (Å)':<22}{'likely':>7}  Wyckoff positions"
+        f"{'formula':<16}{'space group':<16}{heads}  {'a, b, c (Å)':<22}"
+        f"{'likely':>7}  Wyckoff positions"
     ]
     for row in range(min(len(samples.crystals), _NUM_SHOWN)):
         group = table["space_group"][row]
         lengths = ", ".join(f"{table[name][row]:.2f}" for name in ("a", "b", "c"))
+        shown = "".join(f"{values[row]:>10.3f}" for values in energies.values())
         lines.append(
-            f"{table['formula'][row]:<16}{f'{symbols[group]} ({group})':<16}"
-            f"{table['formation_energy'][row]:>9.3f}"
-            f"{'' if judged is None else f'{judged[row]:>9.3f}'}  {lengths:<22}"
-            f"{table['probability'][row]:>7.0%}  {table['wyckoff_positions'][row]}"
+            f"{table['formula'][row]:<16}{f'{symbols[group]} ({group})':<16}{shown}  "
+            f"{lengths:<22}{table['probability'][row]:>7.0%}  "
+            f"{table['wyckoff_positions'][row]}"
         )
     if len(samples.crystals) > _NUM_SHOWN:
         lines.append("…")
     state = "As generated: neither relaxed nor known to be stable."
-    if judged is not None:
+    if "judged" in energies:
         state = "Relaxed, and not known to be stable."
-    return [*lines, f"requested: formation energy, eV/atom. {state}"]
+    what = " and ".join(energies)
+    return [*lines, f"{what}: formation energy, eV/atom. {state}"]
 
 
 def write_samples(
