@@ -31,7 +31,7 @@ def test_it_is_small_whole_and_says_what_it_is(capsys):
 
 def test_nothing_of_it_is_code_or_a_structure():
     names = {path.name for path in (FOLDER / "mp").iterdir()}
-    assert names == {*model_files.FILES, "positions.npz", model_files.CARD}
+    assert names == {*model_files.FILES, *model_files.OPTIONAL, model_files.CARD}
     with np.load(FOLDER / "mp" / "positions.npz", allow_pickle=False) as file:
         assert not any("coords" in name or "lattice" in name for name in file.files)
     vocabulary = json.loads((FOLDER / "mp" / "vocabulary.json").read_text())
@@ -71,7 +71,6 @@ def test_formulas_alone_become_the_crystals_that_are_known(tmp_path, capsys):
         ),
         ({"formulas": ("Xx2",)}, "Xx2"),
         ({"formulas": ("TaB2",), "checkpoint": 3}, "leave `checkpoint=` out"),
-        ({"formulas": ("TaB2",), "draws": 4}, "one draw a sample"),
     ],
 )
 def test_what_it_cannot_answer_is_said(changes, message):

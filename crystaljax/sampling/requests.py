@@ -48,6 +48,7 @@ class Request:
         orbits: of each sample, for a model of orbits.
         judge: what chooses among several draws of each sample; None for one draw.
         drawn: with a judge, the request for all draws, those of a sample together.
+        folder: where a judge keeps what it has relaxed.
     """
 
     workdir: pathlib.Path
@@ -63,6 +64,7 @@ class Request:
     orbits: Sequence[likely_orbits.Request] = ()
     judge: judging.Judge | None = None
     drawn: "Request | None" = None
+    folder: pathlib.Path | None = None
 
     def judged_by(self, judge: judging.Judge, num_samples: int) -> "Request":
         """This request for draws as one for samples that a judge chooses.
@@ -124,7 +126,6 @@ def make_shards(
     own: Sequence[int],
     *,
     finished: Collection[int] = (),
-    folder: pathlib.Path | None = None,
     show_progress: bool = False,
 ) -> Iterator[tuple[int, samples_lib.Samples]]:
     """Yields shards as they are completed, with their numbers.
@@ -138,13 +139,10 @@ def make_shards(
         layout: how the samples are divided.
         own: shards of this process, ascending.
         finished: shards that are not wanted.
-        folder: where a judge keeps what it has relaxed.
         show_progress: print a progress bar, and notes.
     """
     if request.judge is not None:
-        yield from _judge_shards(
-            request, run, layout, own, finished, folder, show_progress
-        )
+        yield from _judge_shards(request, run, layout, own, finished, show_progress)
         return
     conditions = request.conditions
     key = generation.key_of_seed(request.seed)
@@ -200,7 +198,6 @@ def _judge_shards(
     layout: shards.Layout,
     own: Sequence[int],
     finished: Collection[int],
-    folder: pathlib.Path | None,
     show_progress: bool,
 ) -> Iterator[tuple[int, samples_lib.Samples]]:
     """As `make_shards`: draws of a shard's samples, and the best of each."""
@@ -222,6 +219,7 @@ def _judge_shards(
         if judge.calculator == judging.ESTIMATOR:
             yield shard, judging.pick_by_estimates(draws, judge)
             continue
+        folder = request.folder
         path = folder and folder / f"relaxed_draws{layout.part(shard)}.jsonl"
         yield (
             shard,
@@ -374,15 +372,8 @@ def _write_request(
                 shown.append(judging.describe(request.judge))
         return len(written)
 
-    made = make_shards(
-        request,
-        run,
-        layout,
-        own,
-        finished=finished,
-        folder=output,
-        show_progress=True,
-    )
+    request = dataclasses.replace(request, folder=output)
+    made = make_shards(request, run, layout, own, finished=finished, show_progress=True)
     num_left_out = sum(shards.write_behind(made, write))
     if shown:
         print("\n".join(shown))

@@ -35,12 +35,20 @@ from crystaljax.data import orbit_table
 from crystaljax.matching import matcher
 from crystaljax.models import prototype_library, wyckoff_model
 from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import likely_orbits, orbit_generation, usable_structures
+from crystaljax.sampling import (
+    estimation,
+    judging,
+    likely_orbits,
+    orbit_generation,
+    usable_structures,
+)
 from crystaljax.system import atomic_files, environment, sharding
 from crystaljax.training import checkpoints, orbit_batches, runs
 
 TOLERANCES = tuple(matcher.TOLERANCES[name] for name in ("literature", "paper"))
 SYMPRECS = (0.1, 0.001)
+# From which one is picked by its estimated energy.
+NUM_DRAWS = 5
 
 
 def main() -> None:
@@ -196,12 +204,14 @@ def measure(task: Task, name: str, questions: Any, num_samples: int) -> dict[str
     made = task.generator.generate(flat, jax.random.key(0))
     seconds = time.perf_counter() - start, time.process_time() - cpu
     found = np.zeros((len(targets), len(TOLERANCES)), bool)
+    of_draws = []
     result: dict[str, Any] = {}
     for number in range(len(requests[0])):
         crystals = made[number :: len(requests[0])]
         matches = matcher.match_many(crystals, targets, TOLERANCES, num_workers=1)
         matches.matched[missing] = False
         found |= matches.matched
+        of_draws.append(matches.matched)
         if number == 0:
             first = [each[0] for each in requests]
             checks = assessment.check_many(crystals, symprecs=SYMPRECS, num_workers=1)
@@ -229,9 +239,35 @@ def measure(task: Task, name: str, questions: Any, num_samples: int) -> dict[str
             }
         if number + 1 in (1, 2, 5, 10, 20):
             result[f"match@{number + 1}"] = rates(found)
+    if questions is not None and num_samples >= NUM_DRAWS:
+        result[f"picked_of_{NUM_DRAWS}"] = rates(
+            picked(task, name, requests, made, np.array(of_draws))
+        )
     result["milliseconds_a_sample"] = 1000 * seconds[0] / len(flat)
     result["cpu_milliseconds_a_sample"] = 1000 * seconds[1] / len(flat)
     return result
+
+
+def picked(
+    task: Task, name: str, requests: Any, made: Sequence[Any], of_draws: np.ndarray
+) -> np.ndarray:
+    """Whether the draw matches that ``--draws`` would hand over."""
+    estimate_fn = task.generator.estimate_energies
+    energies = estimation.estimate_many(estimate_fn, made)
+    energies = energies.reshape(len(requests), -1)[:, :NUM_DRAWS]
+    first = [row[:NUM_DRAWS] for row in requests]
+    kinds = [
+        [f"{each.question.space_group} {each.describe()}" for each in row]
+        for row in first
+    ]
+    probabilities = [[each.probability for each in row] for row in first]
+    asked = None
+    if name == "energy":
+        asked = np.asarray(task.dataset.formation_energy[task.asked], float)
+    chosen = judging.choose_by_estimates(
+        energies, np.array(probabilities), np.array(kinds), asked
+    )
+    return of_draws[chosen, np.arange(len(chosen))]
 
 
 def fits(request: likely_orbits.Request, limits: tuple[int, int]) -> bool:
