@@ -115,9 +115,11 @@ def test_network_reproduces_the_papers_code(
 
     def encode(kind, value):
         table = [jnp.asarray(model.tables()[tables[kind]])] if kind in tables else []
-        return model.apply(
-            params, method=lambda m: getattr(m, f"{kind}_encoder")(value, *table)
-        )
+        return jax.jit(
+            lambda *inputs: model.apply(
+                params, method=lambda m: getattr(m, f"{kind}_encoder")(*inputs)
+            )
+        )(value, *table)
 
     embedded = {"space_group": groups, "element": numbers}
     if source_rows:
@@ -277,10 +279,11 @@ def test_formulations_of_attention_agree(formulation, channels):
         return jax.jit(jax.value_and_grad(loss))(params)
 
     x = jax.random.normal(jax.random.key(0), (2, 5, channels))
-    params = layers.Attention(2).init(jax.random.key(1), x)
+    params = jax.eval_shape(layers.Attention(2).init, jax.random.key(1), x)
     # The projection starts at zero, and with it the gradient of all before it.
+    rng = np.random.default_rng(2)
     params = jax.tree.map(
-        lambda leaf: jax.random.normal(jax.random.key(2), leaf.shape) / 10, params
+        lambda leaf: np.float32(rng.normal(size=leaf.shape) / 10), params
     )
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3),
@@ -312,10 +315,11 @@ def test_auto_is_chosen_by_the_devices(part, monkeypatch):
 
 @pytest.fixture(scope="module")
 def tiny():
+    """With every kind of layer, each few times: compilation is what takes long."""
     model = crystal_unet.CrystalUNet(
         channels=8,
         channel_multipliers=(1, 2),
-        num_res_blocks=1,
+        num_res_blocks=0,
         attention_levels=(1, 2),
         norm_groups=2,
         element_properties="scaled",
@@ -334,14 +338,16 @@ def compiled(model):
 def test_initial_values_are_those_of_the_networks_own_initialisers(tiny_with_source):
     model, _ = tiny_with_source
     drawn = initial.init_params(model, 16, seed=0)
-    own = jax.jit(model.init)(
-        jax.random.key(0),
-        jnp.zeros((1, 16, 3)),
-        jnp.zeros(1),
-        jnp.ones((1, 12), jnp.uint8),
-        jnp.ones(1, jnp.uint8),
-        jnp.zeros(1),
-        jnp.zeros((1, 16, 3)),
+    own = jax.device_get(
+        jax.jit(model.init)(
+            jax.random.key(0),
+            jnp.zeros((1, 16, 3)),
+            jnp.zeros(1),
+            jnp.ones((1, 12), jnp.uint8),
+            jnp.ones(1, jnp.uint8),
+            jnp.zeros(1),
+            jnp.zeros((1, 16, 3)),
+        )
     )
 
     def compare(path, one, other):

@@ -5,6 +5,7 @@ Names on the left are those of its state dict: ``model.*`` is the UNet,
 of space group, elements and source.
 """
 
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -162,6 +163,7 @@ def _has_source_encoder(names: Iterable[str]) -> bool:
     return any(name.startswith(_SOURCE_ENCODER) for name in names)
 
 
+@functools.lru_cache(maxsize=4)
 def _expected_arrays(
     model: crystal_unet.CrystalUNet,
 ) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
