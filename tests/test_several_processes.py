@@ -23,20 +23,21 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 BATCH_SIZE = 12
 NUM_EPOCHS = 3
-# Two epochs and a bit, so that batches straddle epochs.
+# The command trains, as if a user had started it in each process; then a source is read.
 SCRIPT = """
 import json, sys
+from crystaljax import train
+
+train.main(sys.argv[4:])
+
 import jax
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-address, count, index, path, steps, batch_size = sys.argv[1:]
-jax.distributed.initialize(address, int(count), int(index))
 import jax.numpy as jnp
 import numpy as np
 from crystaljax.system import sharding
 from crystaljax.data import dataset as datasets, pipeline
 
-assert jax.process_count() == int(count)
+path, steps, batch_size = sys.argv[1:4]
+assert jax.process_count() == 2
 dataset = datasets.open_dataset(path)
 source = pipeline.ShuffledBatches(
     pipeline.Permutations(np.arange(len(dataset)), seed=3),
@@ -70,22 +71,33 @@ def free_address():
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-def run_processes(count, dataset, steps):
-    address = free_address()
+@pytest.fixture(scope="module")
+def two_processes(dataset, tmp_path_factory):
+    """What two processes of a training printed, and its run directory."""
+    workdir = tmp_path_factory.mktemp("processes") / "run"
+    steps = NUM_EPOCHS * len(dataset) // BATCH_SIZE
     given = [str(dataset.path), str(steps), str(BATCH_SIZE)]
+    flags = [*tiny.flags("ddim", dataset.path), f"--workdir={workdir}"]
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COORDINATOR_ADDRESS": free_address(),
+        "JAX_NUM_PROCESSES": "2",
+    }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, address, str(count), str(index), *given],
+            [sys.executable, "-c", SCRIPT, *given, *flags],
+            cwd=ROOT,
+            env=environment | {"JAX_PROCESS_ID": str(index)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for index in range(count)
+        for index in range(2)
     ]
-    outputs = [process.communicate(timeout=300) for process in processes]
+    outputs = [process.communicate(timeout=400) for process in processes]
     for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors
-    return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+        assert process.returncode == 0, errors[-3000:]
+    return [json.loads(output.splitlines()[-1]) for output, _ in outputs], workdir
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -94,10 +106,10 @@ def test_parts_of_processes_are_every_epoch_without_overlap(dataset, count):
     require_whole_epochs(dataset, [read_part(dataset, i, count) for i in range(count)])
 
 
-def test_processes_share_every_epoch_and_their_arrays_are_one(dataset):
+def test_processes_share_every_epoch_and_their_arrays_are_one(dataset, two_processes):
     """Real processes."""
     count = 2
-    found = run_processes(count, dataset, NUM_EPOCHS * len(dataset) // BATCH_SIZE)
+    found, _ = two_processes
     own = [each["own"] for each in found]
     require_whole_epochs(dataset, own)
     for index, part in enumerate(own):
@@ -135,30 +147,6 @@ def require_whole_epochs(dataset, own):
 
 
 # ---------------------------------------------------------------------------- training
-def train_in_two_processes(dataset, workdir):
-    """The command as a user starts it, once in each process."""
-    flags = [*tiny.flags("ddim", dataset.path), f"--workdir={workdir}"]
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COORDINATOR_ADDRESS": free_address(),
-        "JAX_NUM_PROCESSES": "2",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "crystaljax.train", *flags],
-            cwd=ROOT,
-            env=environment | {"JAX_PROCESS_ID": str(i)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    for process in processes:
-        errors = process.communicate(timeout=400)[1]
-        assert process.returncode == 0, errors[-3000:]
-
-
 def params_of(workdir):
     return jax.tree.leaves(checkpoints.load_run(workdir, sharding.build_mesh()).params)
 
@@ -175,10 +163,9 @@ def read_log(workdir):
 
 
 def test_two_processes_train_like_one_which_goes_on_from_their_checkpoint(
-    dataset, trained, tmp_path
+    dataset, trained, two_processes
 ):
-    one, two = trained("ddim"), tmp_path / "two"
-    train_in_two_processes(dataset, two)
+    one, (_, two) = trained("ddim"), two_processes
     assert_close(one, two)
     # Written once, though there are two processes; their samples are the same too.
     assert [line["step"] for line in read_log(two)] == [2, 4, 4]
