@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 BATCH_SIZE = 12
 NUM_EPOCHS = 3
-# The command trains, as if a user had started it in each process; then a source is read.
+# The command trains, as if started in each process; then a source is read.
 SCRIPT = """
 import json, sys
 from crystaljax import train

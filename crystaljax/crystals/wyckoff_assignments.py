@@ -162,34 +162,6 @@ def list_assignments(
     return list(_complete(begin(space_group, counts)))
 
 
-def draw_assignment(
-    space_group: int, counts: Sequence[int], random: np.random.Generator
-) -> Assignment:
-    """One of all assignments, each as likely as the others.
-
-    Raises:
-        UserError: there is none, or as `begin`.
-    """
-    partial = begin(space_group, counts)
-    if not count_completions(partial):
-        raise errors.UserError(
-            f"space group {space_group} cannot hold {list(counts)} sites in its "
-            f"primitive cell: its positions hold "
-            f"{wyckoff.describe_positions(space_group)}; expected other numbers of "
-            "sites or another group"
-        )
-    while not partial.is_complete:
-        choices = options(partial)
-        # Numbers may be beyond those of floats: ratios of integers are not.
-        total = count_completions(partial)
-        shares = [
-            count_completions(_place(partial, choice)) / total for choice in choices
-        ]
-        index = int(np.searchsorted(np.cumsum(shares), random.random() * sum(shares)))
-        partial = _place(partial, choices[min(index, len(choices) - 1)])
-    return partial.filled
-
-
 def canonical(space_group: int, assignment: Assignment) -> Assignment:
     """The smallest of the assignments that the normaliser makes of one.
 

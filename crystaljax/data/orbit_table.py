@@ -133,19 +133,13 @@ def find_orbits(
             description=description,
         )
     )
-    parts = [
-        np.concatenate([result[name] for result in results])
-        for name in ("space_group", "num_cells", "anchor", "num_orbits")
-    ]
-    table = OrbitTable(
-        *parts[:3],
-        columnar.offsets_of(parts[3]),
-        *(
-            np.concatenate([result[name] for result in results])
-            for name in ("atomic_numbers", "positions", "parameters", "strain")
-        ),
-    )
-    messages = np.concatenate([result["problem"] for result in results]).tolist()
+    parts = {
+        name: np.concatenate([result[name] for result in results])
+        for name in results[0]
+    }
+    offsets = columnar.offsets_of(parts.pop("num_orbits"))
+    messages = parts.pop("problem").tolist()
+    table = OrbitTable(offsets=offsets, **parts)
     return table, _describe(columns, table, messages)
 
 

@@ -211,8 +211,9 @@ def _sites(formula: str) -> dict[str, int]:
 def _rank(row: Mapping[str, Any], place: int) -> int:
     """Rank by the table; the place among the others where it says none."""
     rank = row.get(columns.RANK)
-    is_number = isinstance(rank, int | float) and not isinstance(rank, bool)
-    return int(rank) if is_number and 1 <= rank < 1e9 else place
+    if isinstance(rank, bool) or not isinstance(rank, int | float):
+        return place
+    return int(rank) if 1 <= rank < 1e9 else place
 
 
 def _order(rows: Sequence[Mapping[str, Any]]) -> list[int]:
