@@ -1,6 +1,6 @@
 """The command ``crystaljax``: a verb, then the flags of that command.
 
-Imports no command but the one that is asked for: some take seconds.
+Imports no command but the one that is requested: some take seconds.
 """
 
 import ast

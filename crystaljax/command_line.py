@@ -129,7 +129,7 @@ def _print_help(command: Command) -> None:
 
 
 def parse(command: Command, arguments: Sequence[str]) -> list[Any] | None:
-    """Arguments → an instance of each class of options; None where help is wanted.
+    """Arguments → an instance of each class of options; None if help was requested.
 
     Raises:
         UserError: an unknown or missing flag, or a value that it cannot have.
@@ -335,7 +335,7 @@ def load_config(spec: str) -> Any:
 
     Args:
         spec: name of a config of the package, or a Python file with ``get_config``;
-            then a colon and a variant, if wanted: best:smoke, configs/ddim.py.
+            then optionally a colon and a variant: best:smoke, configs/ddim.py.
 
     Raises:
         FileNotFoundError: there is none.

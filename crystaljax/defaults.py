@@ -130,10 +130,10 @@ def paper(task: str) -> Any:
     config.sampler.num_steps = 100
     # DDIM: fresh noise per step, 0 none (deterministic) to 1 as much as DDPM.
     config.sampler.eta = 0.0
-    # Samples that are nearly of the space group that was asked for, within this
+    # Samples that are nearly of the space group that was requested, within this
     # distance (Å), are made to be of it exactly; 0 leaves all as they come.
     config.sampler.project = 0.0
-    # Crystals that are made for each sample; the one that fits best what was asked for
+    # Crystals that are made for each sample; the one that fits best what was requested
     # is picked.
     config.sampler.draws = 1
     # Network "orbits": where there is a known prototype with the positions of a sample,

@@ -177,7 +177,7 @@ def report(result: evaluation.Evaluation, options: EvaluateOptions) -> str:
     for symprec in evaluation.SYMPRECS:
         lines.append(
             f"  space group {summary[f'space_group_{symprec:g}']:6.1%}            "
-            f"(the one asked for, found at symprec {symprec:g})"
+            f"(the one requested, found at symprec {symprec:g})"
         )
     seconds = ", ".join(
         f"{name} {value:.1f} s" for name, value in result.seconds.items()

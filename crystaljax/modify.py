@@ -204,7 +204,7 @@ def _prepare(
         )
         if wanted is not None and formula != wanted:
             reason = (
-                f"its cell is {formula}, but {wanted} was asked for; modification "
+                f"its cell is {formula}, but {wanted} was requested; modification "
                 "keeps the composition: give a crystal of that formula, or leave "
                 "--formula out"
             )

@@ -361,7 +361,7 @@ def _ask(
 def _cells(
     options: SampleOptions, vocabulary: dict[str, Any], max_sites: int
 ) -> list[str]:
-    """Formulas of the cells that are asked for, all of which the model can make."""
+    """Formulas of the cells that are requested, all of which the model can make."""
     from crystaljax.sampling import conditions, formulas
 
     cells = formulas.expand_formulas(
@@ -390,7 +390,7 @@ def _energies(
 
 
 def _wording(options: SampleOptions) -> dict[str, Any]:
-    """What was asked for, as the user said it."""
+    """What was requested, as the user said it."""
     shared = {
         each.name for each in dataclasses.fields(sampling_options.SamplingOptions)
     }

@@ -31,7 +31,7 @@ SPLITS = ("train", "val", "test", "all")
 # Columns that say for which reference a crystal was made, the first that does.
 _REFERENCE_COLUMNS = ("reference", "reference_id", "target_id", "id", "material_id")
 _GROUP_COLUMNS = ("requested_space_group", "space_group_requested")
-# Comparisons among generated crystals that are made without being asked for.
+# Comparisons among generated crystals that are made without being requested.
 _MAX_COMPARISONS = 2_000_000
 
 

@@ -47,8 +47,9 @@ class ScreenOptions:
     calculator: str = options_lib.option(
         "What relaxes: a pretrained potential (chgnet, chgnet:r2scan, sevenn, "
         "sevenn:7net-0, matgl:NAME, mace, orb, mattersim, nequix, with :MODEL or the "
-        ":PATH of its weights and @DEVICE if wanted), emt (alloys of Al, Ni, Cu, Pd, "
-        "Ag, Pt, Au), or module:function, a function that returns an ASE calculator."
+        ":PATH of its weights and @DEVICE, both optional), emt (alloys of Al, Ni, Cu, "
+        "Pd, Ag, Pt, Au), or module:function, a function that returns an ASE "
+        "calculator."
     )
     output: str = options_lib.option(
         "Folder to write. The same command again resumes what was interrupted."

@@ -349,8 +349,8 @@ def _prepare_builtin(
     path: pathlib.Path, setting: Literal["origin", "standard"]
 ) -> datasets.Dataset:
     """The packaged alloys as a data set, prepared the first time."""
-    # Not to be asked for the data set alone: a process may have been killed right after
-    # it had written it.
+    # The data set alone does not say that all is done: a process may have been killed
+    # right after it had written it.
     unfinished = path.with_name(f".{path.name}.partial").exists()
     if sharding.is_first_process() and (unfinished or not path.exists()):
         # Preparing brings pymatgen and spglib, which training itself does without.

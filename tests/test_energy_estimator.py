@@ -113,9 +113,8 @@ def test_padding_does_not_count(network):
 def test_neighbors_lie_where_those_of_rock_salt_do():
     """6 unlike ones at a/2 and 12 like ones at a/√2, less what the shells fade out."""
     _, coords, lattice = cells_of([rock_salt()])
-    densities = np.asarray(energy_estimator.neighbor_densities(coords[:, :2], lattice))[
-        0
-    ]
+    find = jax.jit(energy_estimator.neighbor_densities)
+    (densities,) = np.asarray(find(coords[:, :2], lattice))
     radii = energy_estimator._RADII
     near = np.argmin(np.abs(radii - 2.82))
     unlike, like = densities[0, 1], densities[0, 0]
@@ -134,7 +133,7 @@ def test_neighbors_lie_where_those_of_rock_salt_do():
 def test_disturbed_crystals_are_nearly_the_same():
     crystal = rock_salt()
     keys = jax.random.split(jax.random.key(0), 500)
-    coords, lattices = jax.vmap(energy_estimator.disturb, (0, None, None))(
+    coords, lattices = jax.jit(jax.vmap(energy_estimator.disturb, (0, None, None)))(
         keys, jnp.asarray(crystal.frac_coords), jnp.asarray(crystal.lattice)
     )
     moved = (np.asarray(coords) - crystal.frac_coords) @ crystal.lattice
@@ -166,7 +165,7 @@ def test_estimator_learns_the_energies_of_alloys():
         updates, state = optimizer.update(grads, state)
         return optax.apply_updates(params, updates), state, loss
 
-    state, first = optimizer.init(params), None
+    state, first = jax.jit(optimizer.init)(params), None
     for _ in range(150):
         params, state, loss = step(params, state)
         first = loss if first is None else first

@@ -1,11 +1,6 @@
 """Batches of samples: rows, sizes, memory, order, processes."""
 
 import dataclasses
-import os
-import pathlib
-import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -16,7 +11,6 @@ from crystaljax.crystals import structure
 from crystaljax.sampling import batch_sizes, conditions, generation
 from crystaljax.system import device_memory, sharding
 
-ROOT = pathlib.Path(__file__).parents[1]
 BUCKETS = (8, 16)
 KEY = jax.random.key(7)
 
@@ -275,59 +269,3 @@ def test_auto_measures_the_compiled_function(generator, monkeypatch):
     assert resolve(None) == (5, None) and resolve(6) == (6, None)
     with pytest.raises(ValueError, match="'large'"):
         resolve("large")
-
-
-# ---------------------------------------------------------------------------- processes
-SCRIPT = """
-import sys
-import jax
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-address, index, root, output = sys.argv[1:]
-jax.distributed.initialize(address, 2, int(index))
-sys.path[:0] = [root, root + "/tests"]
-import numpy as np
-import test_generation
-import tiny
-from crystaljax.system import device_memory, sharding
-
-assert jax.process_count() == 2 and jax.local_device_count() == 1
-generator = tiny.build_generator(test_generation.tiny_config())
-# As training has them: on the devices of all processes.
-everywhere = sharding.replicated(sharding.build_mesh())
-params = jax.tree.map(
-    lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)),
-    generator.params,
-)
-params = sharding.localize(params, sharding.build_local_mesh())
-crystals = test_generation.make(generator.with_params(params, None), 4, (16,))
-arrays = [array for each in crystals for array in (each.lattice, each.frac_coords)]
-np.savez(output, *arrays)
-jax.distributed.shutdown()
-"""
-
-
-def test_processes_share_the_work_and_all_get_everything(generator, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    outputs = [tmp_path / f"{index}.npz" for index in range(2)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, address, str(index), str(ROOT), str(path)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index, path in enumerate(outputs)
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    for process, error in zip(processes, errors, strict=True):
-        assert process.returncode == 0, error
-    expected = make(generator, 4, (16,))
-    arrays = [array for each in expected for array in (each.lattice, each.frac_coords)]
-    for path in outputs:
-        found = np.load(path)
-        assert len(found.files) == len(arrays)
-        for name, array in zip(found.files, arrays, strict=True):
-            np.testing.assert_allclose(found[name], array, atol=1e-5)

@@ -113,7 +113,7 @@ def test_file_that_does_not_say_its_energy_model_is_refused(tmp_path):
         ("formula,energy,id\nAl2O3.2SiO2,-1,a\n", "entry 'a'.*decimal point"),
         ("composition,energy\nCu1,0\n", "no column 'formula'.*composition"),
         ("formula,gap\nCu1,0\n", "no column 'energy'"),
-        ("formula,formation_energy,formation_energy_relaxed\n", "asked for"),
+        ("formula,formation_energy,formation_energy_relaxed\n", "requested"),
         ("", "is empty"),
     ],
 )

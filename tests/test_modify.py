@@ -168,7 +168,7 @@ def test_vocabulary_has_the_form_and_the_energy_differences(workdir):
 @pytest.mark.parametrize(
     "name,changes,message",
     [
-        ("a.cif", {"formula": "Ta1W1B6"}, "cell is Au1Cu3, but B6Ta1W1 was asked for"),
+        ("a.cif", {"formula": "Ta1W1B6"}, "cell is Au1Cu3, but B6Ta1W1 was requested"),
         ("big.extxyz", {}, "Cu20 has 20 sites, but the model holds at most 12"),
         ("iron.extxyz", {}, "never had"),
         ("broken.cif", {}, "broken.cif: not readable as CIF"),

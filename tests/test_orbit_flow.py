@@ -59,6 +59,11 @@ def batch_of(made, num_orbits=3, num_sites=12):
     return batch, conditions
 
 
+@jax.jit
+def encode(tables, conditions, parameters, strain):
+    return orbit_flow.encode(UNITS, tables, conditions, parameters, strain)
+
+
 @functools.cache
 def network():
     model = orbit_transformer.OrbitTransformer(
@@ -66,7 +71,7 @@ def network():
     )
     batch, conditions = batch_of(crystals())
     tables = orbits.load_tables()
-    data = orbit_flow.encode(UNITS, tables, conditions, batch.parameters, batch.strain)
+    data = encode(tables, conditions, batch.parameters, batch.strain)
     times = jnp.zeros(len(data))
     params = jax.jit(model.init)(jax.random.key(0), data, times, conditions, tables)
     rng = np.random.default_rng(0)
@@ -79,10 +84,10 @@ def network():
 
 @functools.cache
 def sampler():
-    model, params, tables = network()
+    model, _, tables = network()
     return jax.jit(
-        lambda conditions, keys: orbit_flow.sample(
-            model, PROCESS, params, tables, UNITS, conditions, keys, num_steps=3
+        lambda params, conditions, keys: orbit_flow.sample(
+            model, PROCESS, params, tables, UNITS, conditions, keys, num_steps=5
         )
     )
 
@@ -94,15 +99,16 @@ def keys_of(count):
 def test_units_there_and_back():
     batch, conditions = batch_of(crystals())
     tables = orbits.load_tables()
-    data = orbit_flow.encode(UNITS, tables, conditions, batch.parameters, batch.strain)
-    parameters, strain = orbit_flow.decode(UNITS, tables, conditions, data)
+    data = encode(tables, conditions, batch.parameters, batch.strain)
+    decode = jax.jit(functools.partial(orbit_flow.decode, UNITS))
+    parameters, strain = decode(tables, conditions, data)
     np.testing.assert_allclose(parameters, batch.parameters, atol=1e-6)
     np.testing.assert_allclose(strain, batch.strain, atol=1e-5)
     # A cell of the volume that its atoms would fill has a first strain of 0.
     made = crystals()[0]
     made.strain[0] = 2 / 3**0.5 * np.log(15.0 * made.num_sites)
     batch, conditions = batch_of([made])
-    data = orbit_flow.encode(UNITS, tables, conditions, batch.parameters, batch.strain)
+    data = encode(tables, conditions, batch.parameters, batch.strain)
     assert orbit_transformer.unpack(data)[1][0, 0] == pytest.approx(0, abs=1e-5)
 
 
@@ -121,7 +127,8 @@ def test_free_components_are_those_of_the_chosen_description():
 def test_samples_have_the_group_whatever_the_network_says():
     made = crystals()
     _, conditions = batch_of(made)
-    _, _, numbers, coords, lattice = sampler()(conditions, keys_of(len(made)))
+    _, params, _ = network()
+    _, _, numbers, coords, lattice = sampler()(params, conditions, keys_of(len(made)))
     for row, crystal in enumerate(made):
         exists = np.asarray(numbers[row]) > 0
         assert exists.sum() == crystal.num_sites
@@ -135,13 +142,16 @@ def test_samples_have_the_group_whatever_the_network_says():
 
 def test_a_sample_depends_on_its_own_key_and_conditions_alone():
     _, conditions = batch_of(crystals())
+    _, params, _ = network()
     keys = keys_of(4)
-    whole = sampler()(conditions, keys)
+    whole = sampler()(params, conditions, keys)
     order = np.array([2, 0, 3, 1])
-    permuted = sampler()(jax.tree.map(lambda a: a[order], conditions), keys[order])
+    permuted = sampler()(
+        params, jax.tree.map(lambda a: a[order], conditions), keys[order]
+    )
     for ours, theirs in zip(whole, permuted, strict=True):
         np.testing.assert_allclose(ours[order], theirs, atol=2e-5)
-    other = sampler()(conditions, keys[::-1])
+    other = sampler()(params, conditions, keys[::-1])
     assert np.abs(np.asarray(other[0]) - np.asarray(whole[0])).max() > 0.01
 
 
@@ -151,9 +161,7 @@ def test_padding_changes_nothing():
     results = []
     for num_orbits, num_sites in ((2, 12), (5, 16)):
         batch, conditions = batch_of(made, num_orbits, num_sites)
-        data = orbit_flow.encode(
-            UNITS, tables, conditions, batch.parameters, batch.strain
-        )
+        data = encode(tables, conditions, batch.parameters, batch.strain)
         times = jnp.full(len(made), 0.3)
         answer = jax.jit(model.apply)(params, data, times, conditions, tables)
         results.append((answer[:, :2], answer[:, -3:]))
@@ -166,7 +174,7 @@ def test_crystals_are_learned_by_heart():
     made = crystals()
     model, params, tables = network()
     batch, conditions = batch_of(made)
-    data = orbit_flow.encode(UNITS, tables, conditions, batch.parameters, batch.strain)
+    data = encode(tables, conditions, batch.parameters, batch.strain)
     optimizer = optax.adam(3e-3)
     repeated = jax.tree.map(
         lambda a: jnp.tile(a, (8,) + (1,) * (a.ndim - 1)),
@@ -188,20 +196,14 @@ def test_crystals_are_learned_by_heart():
         updates, state = optimizer.update(grads, state)
         return optax.apply_updates(params, updates), state
 
-    state, losses = optimizer.init(params), []
+    state, losses = jax.jit(optimizer.init)(params), []
     for step in range(300):
         (loss, _), grads = gradients(params, jax.random.key(step))
         params, state = apply(params, state, grads)
         losses.append(float(loss))
     assert np.mean(losses[-20:]) < 0.1 * np.mean(losses[:5])
 
-    @jax.jit
-    def sample(params, keys):
-        return orbit_flow.sample(
-            model, PROCESS, params, tables, UNITS, conditions, keys, num_steps=5
-        )
-
-    parameters, strain, *_ = sample(params, keys_of(4))
+    parameters, strain, *_ = sampler()(params, conditions, keys_of(4))
     apart = np.asarray(parameters) - batch.parameters
     assert np.abs(apart - np.round(apart)).max() < 0.03
     assert np.abs(np.asarray(strain) - batch.strain).max() < 0.1
@@ -221,7 +223,8 @@ def test_species_are_varied_among_neighbours_and_stay_apart():
     keys = jax.random.split(jax.random.key(0), count)
     same = orbit_training.vary_conditions(conditions, keys, 0.0, 0.0)
     assert same is conditions
-    varied = orbit_training.vary_conditions(conditions, keys, 0.25, 0.1)
+    vary = jax.jit(lambda *args: orbit_training.vary_conditions(*args, 0.25, 0.1))
+    varied = vary(conditions, keys)
     others = np.asarray(varied.atomic_numbers)
     ranks = elements.mendeleev_number()
     order = np.argsort(np.argsort(ranks))
@@ -234,5 +237,5 @@ def test_species_are_varied_among_neighbours_and_stay_apart():
     before, after = (each[:, :, None] == each[:, None] for each in (numbers, others))
     np.testing.assert_array_equal(before, after)
     assert float(np.std(varied.energy)) == pytest.approx(0.1, rel=0.1)
-    again = orbit_training.vary_conditions(conditions, keys, 0.25, 0.1)
+    again = vary(conditions, keys)
     np.testing.assert_array_equal(again.atomic_numbers, others)

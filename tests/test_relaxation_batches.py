@@ -1,8 +1,5 @@
 import dataclasses
 import functools
-import os
-import subprocess
-import sys
 
 import ase.build
 import jax
@@ -240,35 +237,6 @@ def test_what_cannot_run_in_batches_is_refused():
 
 def test_nothing_to_do_is_done():
     assert batches.relax_many([], "emt") == []
-
-
-SCRIPT = """
-import jax
-from crystaljax.relaxation import batches
-import test_relaxation_batches as tests
-assert jax.local_device_count() == 2
-for result in batches.relax_many(tests.alloys(5), "emt", batch_size=3):
-    print(result.num_steps, result.energy)
-"""
-
-
-def test_two_devices_share_a_batch():
-    environment = dict(
-        os.environ,
-        XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
-        PYTHONPATH=os.path.dirname(__file__),
-    )
-    output = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    found = [line.split() for line in output.splitlines()]
-    for (num_steps, energy), result in zip(found, relaxed_alloys()[:5], strict=True):
-        assert int(num_steps) == result.num_steps
-        assert float(energy) == pytest.approx(result.energy, abs=1e-5)
 
 
 @pytest.fixture(scope="module")

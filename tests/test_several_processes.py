@@ -11,6 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import test_generation
 import tiny
 
 from crystaljax import train
@@ -23,12 +24,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 BATCH_SIZE = 12
 NUM_EPOCHS = 3
-# The command trains, as if started in each process; then a source is read.
+# The command trains, as if started in each process; then samples are made, and a source
+# is read.
 SCRIPT = """
 import json, sys
 from crystaljax import train
 
-train.main(sys.argv[4:])
+train.main(sys.argv[5:])
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +38,23 @@ import numpy as np
 from crystaljax.system import sharding
 from crystaljax.data import dataset as datasets, pipeline
 
-path, steps, batch_size = sys.argv[1:4]
-assert jax.process_count() == 2
+path, steps, batch_size, output = sys.argv[1:5]
+assert jax.process_count() == 2 and jax.local_device_count() == 1
+
+sys.path[:0] = [".", "tests"]
+import test_several_processes
+
+generator = test_several_processes.build_generator()
+# As training has them: on the devices of all processes.
+everywhere = sharding.replicated(sharding.build_mesh())
+params = jax.tree.map(
+    lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)),
+    generator.params,
+)
+params = sharding.localize(params, sharding.build_local_mesh())
+made = test_several_processes.make_arrays(generator.with_params(params, None))
+np.savez(f"{output}-{jax.process_index()}.npz", *made)
+
 dataset = datasets.open_dataset(path)
 source = pipeline.ShuffledBatches(
     pipeline.Permutations(np.arange(len(dataset)), seed=3),
@@ -60,6 +77,15 @@ jax.distributed.shutdown()
 """
 
 
+def build_generator():
+    return tiny.build_generator(test_generation.tiny_config())
+
+
+def make_arrays(generator):
+    crystals = test_generation.make(generator, 4, (16,))
+    return [array for each in crystals for array in (each.lattice, each.frac_coords)]
+
+
 @pytest.fixture(scope="module")
 def dataset(alloys):
     return datasets.open_dataset(alloys)
@@ -73,10 +99,11 @@ def free_address():
 
 @pytest.fixture(scope="module")
 def two_processes(dataset, tmp_path_factory):
-    """What two processes of a training printed, and its run directory."""
+    """What two processes printed, and the run directory; samples lie beside it."""
     workdir = tmp_path_factory.mktemp("processes") / "run"
     steps = NUM_EPOCHS * len(dataset) // BATCH_SIZE
-    given = [str(dataset.path), str(steps), str(BATCH_SIZE)]
+    output = workdir.with_name("samples")
+    given = [str(dataset.path), str(steps), str(BATCH_SIZE), str(output)]
     flags = [*tiny.flags("ddim", dataset.path), f"--workdir={workdir}"]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
@@ -177,6 +204,16 @@ def test_two_processes_train_like_one_which_goes_on_from_their_checkpoint(
     config = tiny.config("ddim", dataset.path)
     train.train(config, two, resume=True, show_progress=False)
     assert_close(one, two)
+
+
+def test_processes_share_the_work_and_all_get_everything(two_processes):
+    _, workdir = two_processes
+    arrays = make_arrays(build_generator())
+    for index in range(2):
+        found = np.load(workdir.with_name(f"samples-{index}.npz"))
+        assert len(found.files) == len(arrays)
+        for name, array in zip(found.files, arrays, strict=True):
+            np.testing.assert_allclose(found[name], array, atol=1e-5)
 
 
 @pytest.mark.parametrize(

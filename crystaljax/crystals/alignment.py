@@ -13,7 +13,7 @@ from scipy import optimize
 
 from crystaljax.crystals import niggli, structure
 
-# Bases that are looked at, those with the least strain.
+# Bases that are compared: those with the least strain.
 _MAX_BASES = 48
 # In place of a squared distance; no two sites are so far apart.
 _OTHER_ROLE = 1e6

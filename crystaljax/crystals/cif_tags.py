@@ -18,7 +18,7 @@ from crystaljax.crystals import refusals
 
 FRACT_X = "_atom_site_fract_x"
 _UNKNOWN = ("?", ".", "")
-# Tags that are there twice are looked at here.
+# Tags that occur twice are handled here.
 _NO_CHECKS = 0
 _CRYSTAL_TAGS = (
     "_atom_site_",
@@ -69,7 +69,7 @@ class Block:
         return None
 
     def values(self, *tags: str) -> list[tuple[str, str]]:
-        """Tag and text of those outside loops that are there and known."""
+        """Tag and text of the known tags outside loops."""
         found = []
         for tag in tags:
             column = self.columns.get(tag)

@@ -1,7 +1,7 @@
 """Names of crystals: text from the file they come from to the last table.
 
-A name is never looked at for a number, a boolean, a list or a date that it may look
-like, and two names never become one: where they would, a number is added.
+A name is never parsed as the number, boolean, list or date that it may look like, and
+two names never become one: where they would, a number is added.
 """
 
 import re

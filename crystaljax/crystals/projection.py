@@ -1,4 +1,4 @@
-"""Crystals of the space group that was asked for, from crystals that are nearly of it.
+"""Crystals of the space group that was requested, from crystals that are nearly of it.
 
 Samples are right to a tenth of an Å or so, where programs that look for symmetry find
 some operations of the space group and miss others. What they do not know is which group
@@ -25,7 +25,7 @@ _STEPS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 _EXACT = 1e-3
 # Largest change of a squared length under what shall be a rotation of the lattice.
 _MAX_STRAIN = 0.25
-# Rotations of a distorted lattice that are looked at, and groups of these.
+# Largest numbers of rotations of a distorted lattice, and of groups of these.
 _MAX_ROTATIONS = 64
 _MAX_GROUPS = 8
 _NUM_ROUNDS = 4
@@ -44,7 +44,7 @@ def project(
 
     Args:
         crystal: what is nearly of the group.
-        space_group: that is asked for, 1-230.
+        space_group: that is requested, 1-230.
         largest: distance that a site may move, Å.
 
     Returns:

@@ -119,7 +119,7 @@ def choose(
     num_shifts = len(group.shifts.linear)
     change = np.repeat(changes, num_shifts)
     shift = np.tile(np.arange(num_shifts), len(changes))
-    # Wyckoff positions decide before parameters are looked at.
+    # Wyckoff positions decide before parameters are compared.
     targets = group.changes.targets[change[:, None], crystal.positions]
     targets = group.shifts.targets[shift[:, None], targets]
     keys = np.sort(roles * 64 + targets, axis=1)

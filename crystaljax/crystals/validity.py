@@ -36,7 +36,7 @@ MAX_VOLUME_PER_SITE = 1000.0  # Å³
 # images of the one whose fractional components are at most 1/2: its own components stay
 # under 3/2 in three dimensions (Nguyen and Stehlé 2009).
 _IMAGES = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
-# Pairs of sites that are looked at together: a few arrays of this size fit a cache.
+# Pairs of sites computed together: a few arrays of this size fit into a cache.
 _MAX_STACKED_PAIRS = 100_000
 
 
@@ -163,8 +163,8 @@ def have_close_sites(
     The crystals must pass `find_cell_problem`. Far faster than `pair_distances`, since
     it looks at one image of a pair: the k-th fractional component of a vector of
     length d is at most d times the length of the k-th reciprocal vector. Where that
-    bound does not leave one image (cells thinner than twice the distance), all are
-    looked at.
+    bound does not leave one image (cells thinner than twice the distance), all images
+    are examined.
     """
     close = np.zeros(len(crystals), bool)
     by_size: dict[int, list[int]] = {}

@@ -117,7 +117,7 @@ def find_feasible(
     """Which cells can have which space groups: `is_feasible` of all combinations.
 
     Cells that differ in their elements only, and groups whose positions hold the same,
-    are looked at once: 10,000 cells with all 230 groups take seconds.
+    are computed once: 10,000 cells with all 230 groups take seconds.
 
     Raises:
         ValueError: as `is_feasible`.

@@ -47,7 +47,7 @@ class OnHull:
         formation_energies: eV/atom; on the Materials Project's hull those of corrected
             total energies against its elements, NaN where there is none.
         corrections: that were added to total energies, eV/atom; NaN where none was
-            asked for.
+            requested.
         energy_models: of the formation energies; "" where there is none.
         problems: why a run is not on the hull, or "".
         hull: the known entries with the converged results; None without known entries.

@@ -96,7 +96,7 @@ def read_entries(
         energy_model: what computed the energies, in the words of the user: taken where
             the source does not say, and in place of what it says.
         cache: directory for what AFLOW sends; ``~/.cache/crystaljax/aflow``
-            (``$XDG_CACHE_HOME``) if None. What is there is not asked for again.
+            (``$XDG_CACHE_HOME``) if None. What is there is not requested again.
         server: address of AFLUX.
         manners: how it is asked.
 
@@ -284,7 +284,7 @@ def _read_aflow(
                 )
             elif not parsed.is_rule:
                 problems[parsed.id] = parsed.reason
-            # Rules leave out what was not asked for, such as other functionals.
+            # Rules leave out what was not requested, such as other functionals.
     left_out = [
         f"{count} of AFLOW's entries: {reason}"
         for reason, count in collections.Counter(problems.values()).items()

@@ -84,7 +84,7 @@ def read_csv(path: str) -> Rows:
         # Our own tables of samples: the requested energies were not computed.
         raise errors.UserError(
             f"{path} has the columns 'formation_energy' and {better[0]!r}: a table of "
-            "samples, whose formation_energy is what was asked for; write a CSV with "
+            "samples, whose formation_energy is what was requested; write a CSV with "
             "the columns formula and energy, or give its hull.json"
         )
     energy_column = "formation_energy" if "formation_energy" in header else "energy"

@@ -21,7 +21,7 @@ _MAX_NIGGLI_STEPS = 100
 # Degrees by which the angles of a Niggli cell may differ from what the steps arrive at.
 _NIGGLI_ANGLE_TOLERANCE = 1.0
 # Lattice vectors, and pairs of them, that fit into memory: arrays of 240 MB. Triples
-# that can be looked at in seconds, so many at once.
+# that can be searched in seconds, so many at once.
 _MAX_POINTS = 10_000_000
 _MAX_PAIRS = 30_000_000
 _MAX_TRIPLES = 3_000_000_000

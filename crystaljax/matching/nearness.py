@@ -98,7 +98,7 @@ def find_nearest(
     """The known crystal nearest to each crystal.
 
     Args:
-        crystals: what is looked at; each must pass `validity.find_cell_problem`.
+        crystals: to search; each must pass `validity.find_cell_problem`.
         known: ids and crystals; those without any element of a crystal, and those that
             are no crystals, are not near it.
 

@@ -4,7 +4,7 @@ Valid-only match rates of the literature count a crystal as valid if its composi
 passes SMACT's test (charge-neutral oxidation states that respect electronegativities;
 metals and elements pass) and no two atoms are closer than 0.5 Å. They were computed
 with smact 2.5 and 2.6; later releases know more oxidation states and let more pass.
-The set of oxidation states that 2.x had is asked for where a release has several.
+The set of oxidation states that 2.x had is requested where a release has several.
 """
 
 import functools

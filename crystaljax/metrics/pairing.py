@@ -107,7 +107,7 @@ def choose(
     references: Side,
     columns: Mapping[str, Sequence[Any]],
 ) -> Pairing | None:
-    """A pairing as asked for, or the first that contradicts no formula.
+    """A pairing as requested, or the first that contradicts no formula.
 
     Args:
         how: name, rounds, rows, none; or auto: by name if that pairs at least half of
@@ -119,7 +119,7 @@ def choose(
         columns: of the generated crystals, which may name references.
 
     Raises:
-        ValueError: names are asked for, and none is a reference's.
+        ValueError: names are requested, and none is a reference's.
     """
     num_generated, num_references = len(generated.names), len(references.names)
     named = [

@@ -239,7 +239,7 @@ def _build_unet(config: Any) -> crystal_unet.CrystalUNet:
 
 
 def _require_attention(config: Any) -> None:
-    """Raises ValueError if the devices cannot compute attention as it is asked for."""
+    """Raises ValueError if the devices cannot compute attention as it is requested."""
     name = config.model.attention
     if name not in layers.ATTENTIONS:
         raise errors.UserError(

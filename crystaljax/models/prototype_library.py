@@ -30,8 +30,8 @@ class Question:
         species: atomic numbers in the order of `standard_choice.species_order`.
         counts: sites of each in the primitive cell.
         energy: in deviations of the training structures from their mean; NaN where it
-            is what is asked for.
-        space_group: 1-230; 0 where it is what is asked for.
+            is what is requested.
+        space_group: 1-230; 0 where it is what is requested.
     """
 
     species: tuple[int, ...]

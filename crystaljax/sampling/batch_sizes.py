@@ -85,7 +85,7 @@ def choose(
 ) -> int | None:
     """Largest size, a power of two times ``num_devices``, that fits and is of use.
 
-    Memory is taken to grow in proportion to the batch: one size is asked for, then that
+    Memory is taken to grow in proportion to the batch: one size is requested, then that
     which should be the answer, and smaller ones only if it was not.
 
     Args:

@@ -253,7 +253,7 @@ def combine(
         wanted: which formulas are combined with which space groups; all if None.
 
     Raises:
-        ValueError: nothing is asked for, too much, or a formula does not fit into
+        ValueError: nothing is requested, too much, or a formula does not fit into
             ``sites``.
     """
     values = np.asarray(energies, np.float32)
@@ -303,7 +303,7 @@ def combine_sources(
         Conditions, and the index of each sample's source.
 
     Raises:
-        ValueError: nothing is asked for, too much, or a source does not fit into
+        ValueError: nothing is requested, too much, or a source does not fit into
             ``sites``.
     """
     subject, group, energy = combination_indices(
@@ -345,7 +345,7 @@ def combination_indices(
     samples of a combination follow one another.
 
     Raises:
-        ValueError: nothing is asked for, or more than 100,000,000 samples.
+        ValueError: nothing is requested, or more than 100,000,000 samples.
     """
     numbers = (num_subjects, num_groups, num_energies, num_samples)
     words = (

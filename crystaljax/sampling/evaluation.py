@@ -4,7 +4,7 @@ In generation, the question put to the network is each held-out structure's own
 condition: its cell formula, space group and formation energy. In modification, it is a
 held-out structure, with the space group and the energy difference of the most stable
 polymorph of its formula. One sample answers it, and pymatgen's StructureMatcher says
-whether it is the structure that was asked for (paper section 3.4).
+whether it is the structure that was requested (paper section 3.4).
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ class Questions:
 def structure_questions(
     dataset: datasets.Dataset, indices: np.ndarray, sites: int
 ) -> Questions:
-    """Generation: each structure is asked for by its own conditions.
+    """Generation: each structure is requested by its own conditions.
 
     Args:
         dataset: to take the structures from.
@@ -83,7 +83,7 @@ def structure_questions(
 def pair_questions(
     dataset: datasets.Dataset, pairs: np.ndarray, sites: int
 ) -> Questions:
-    """Modification: the target of each pair is asked for, given its source.
+    """Modification: the target of each pair is requested, given its source.
 
     Args:
         dataset: to take the structures from.
@@ -138,7 +138,7 @@ class Evaluation:
     """One entry per question.
 
     Attributes:
-        questions: what was asked for.
+        questions: what was requested.
         samples: the crystals that were made.
         matches: of the samples with the targets.
         source_matches: of the sources, as they are, with the targets: what a network

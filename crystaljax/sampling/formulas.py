@@ -1,4 +1,4 @@
-"""Which cells are asked for: formulas, formula units, chemical systems."""
+"""Which cells are requested: formulas, formula units, chemical systems."""
 
 import itertools
 import math

@@ -31,7 +31,7 @@ class HostWork:
 
     Attributes:
         attach_fn: conditions of a batch → the same with templates; None for nothing.
-        refine_fn: crystal, space group asked for → what is made of it; None for
+        refine_fn: crystal, space group requested → what is made of it; None for
             nothing.
         num_draws: crystals that are drawn for each sample, one of which is picked.
     """

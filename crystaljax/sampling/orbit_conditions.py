@@ -90,7 +90,7 @@ def likely_cells(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Wanted:
-    """What is asked for: every formula with every group and energy.
+    """What is requested: every formula with every group and energy.
 
     Attributes:
         formulas: of cells.
@@ -127,7 +127,7 @@ def ask(
     Args:
         model: of groups and positions.
         scale: units of the network.
-        wanted: what is asked for.
+        wanted: what is requested.
         shape: orbits and sites that the network holds.
 
     Raises:

@@ -1,9 +1,9 @@
-"""Which of several crystals fits best what was asked for.
+"""Which of several crystals fits best what was requested.
 
 A generator draws from what is likely, and now and then that is another crystal of the
 formula: a polymorph, or the same sites with two elements the other way round. What it
-is asked for can be checked on what it made: the space group, and by an estimate of the
-energy (`energy_estimator`) whether this is the crystal with the energy asked for. No
+is requested can be checked on what it made: the space group, and by an estimate of the
+energy (`energy_estimator`) whether this is the crystal with the energy requested. No
 draw is compared with a known crystal.
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from crystaljax.crystals import structure, symmetry_search, validity
 from crystaljax.sampling import estimation
 
-# crystal, space group asked for → what is made of it.
+# crystal, space group requested → what is made of it.
 RefineFn = Callable[[structure.Crystal, int], structure.Crystal]
 
 # Å; as loose as labels of space groups are.
@@ -40,8 +40,8 @@ def pick(
 
     Args:
         draws: crystals drawn for each question, at least one.
-        space_groups: that were asked for, 1-230.
-        energies: that were asked for, eV/atom.
+        space_groups: that were requested, 1-230.
+        energies: that were requested, eV/atom.
         estimate_fn: estimates energies; without it, or without their error, draws
             are tried in their order.
         energy_error: of the estimates, eV/atom, see `estimation.measure_error`.

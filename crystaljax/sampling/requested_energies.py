@@ -1,4 +1,4 @@
-"""Energies asked for: values, ranges, and what lies so far above or below a hull.
+"""Energies requested: values, ranges, and what lies so far above or below a hull.
 
 -0.05                   a formation energy, eV/atom
 -0.05:0.05:0.01         a range, both ends included
@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from crystaljax.system import errors, numbers
 
-# The hull brings pymatgen, which sampling does without where no hull is asked for.
+# The hull brings pymatgen, which sampling does without where no hull is requested.
 if TYPE_CHECKING:
     from crystaljax.hull import convex_hull
 
@@ -34,7 +34,7 @@ _EXPECTED = (
 
 @dataclasses.dataclass(frozen=True)
 class Energy:
-    """A formation energy that is asked for.
+    """A formation energy that is requested.
 
     Attributes:
         value: eV/atom.
@@ -135,7 +135,7 @@ def _expand_range(part: str, start: Energy, stop: Energy, step: Energy) -> list[
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FormulaEnergies:
-    """The energies that are asked for, of each formula.
+    """The energies that are requested, of each formula.
 
     Attributes:
         values: formation energies, eV/atom.

@@ -337,7 +337,7 @@ def _write_request(
             "asked": request.wording,
             "made_by": request.provenance(run),
             "cifs": cifs,
-            # Not said where it is not asked for: folders made before are the same.
+            # Not said where it is not requested: folders made before are the same.
             **({"table_cifs": True} if table_cifs else {}),
             "conditions_fingerprint": shards.fingerprint(request.conditions),
             "params_fingerprint": shards.fingerprint(run.params),

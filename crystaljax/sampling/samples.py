@@ -1,4 +1,4 @@
-"""Crystals with what was asked for: as a table, on the screen, and as files."""
+"""Crystals with what was requested: as a table, on the screen, and as files."""
 
 import dataclasses
 import pathlib
@@ -16,7 +16,7 @@ _NUM_SHOWN = 20
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Samples:
-    """Crystals with what was asked for.
+    """Crystals with what was requested.
 
     Attributes:
         crystals: one per sample, in order.
@@ -59,7 +59,7 @@ class Samples:
 
     def condition_columns(self) -> dict[str, list[Any]]:
         """What was asked of each sample, by name."""
-        # Back from float32 to the decimal that was asked for.
+        # Back from float32 to the decimal that was requested.
         energies = [float(str(energy)) for energy in np.asarray(self.conditions.energy)]
         columns: dict[str, list[Any]] = {
             "formula": [

@@ -1,4 +1,4 @@
-"""Where samples go: files in shards, what was asked for, and a thread that writes.
+"""Where samples go: files in shards, what was requested, and a thread that writes.
 
 A folder of samples holds ``request.json`` and one shard, or several:
 

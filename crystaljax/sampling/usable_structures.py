@@ -1,4 +1,4 @@
-"""Which held-out structures a model can be asked for."""
+"""Which held-out structures can be requested of a model."""
 
 from typing import Any
 

@@ -149,7 +149,7 @@ def _read_candidates(
     """The first crystals by rank; a frame that does not say has its number."""
     if not path.is_file() or path.stat().st_size == 0:
         return {}
-    # Not all of them: of 10,000 candidates a few are wanted, and reading all takes
+    # Not all of them: of 10,000 candidates a few are shown, and reading all takes
     # longer than anything else here.
     with path.open(encoding="utf-8") as file:
         frames = [

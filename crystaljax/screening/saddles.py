@@ -79,7 +79,7 @@ def release(
 def disturb(
     crystal: structure.Crystal, seed: int, *, with_cell: bool = True
 ) -> structure.Crystal:
-    """The crystal with random shifts and, if wanted, a random strain."""
+    """The crystal with random shifts and, optionally, a random strain."""
     random = np.random.default_rng(seed)
     lattice = np.asarray(crystal.lattice, dtype=float)
     shifts = random.normal(0, DISPLACEMENT, (crystal.num_sites, 3))

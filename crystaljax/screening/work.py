@@ -1,6 +1,6 @@
 """What a screening has done so far, so that the same command goes on after a kill.
 
-work/request.json        what was asked for: another request is refused
+work/request.json        what was requested: another request is refused
 work/<stage>.json        the result of a finished stage
 work/relaxations.jsonl   one line per crystal, appended as it is finished
 work/released.jsonl      the same, of crystals relaxed without their symmetry

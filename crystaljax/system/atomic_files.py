@@ -1,7 +1,7 @@
 """Files and folders that appear under their name only when they are complete.
 
 What is written goes beside its target first and is renamed at the end, so that a file
-that is there is whole; nothing is replaced unless asked for. What the disk refuses is
+that is there is whole; nothing is replaced unless requested. What the disk refuses is
 raised as `errors.DiskError`, which names the target.
 """
 

@@ -30,7 +30,7 @@ PACKAGES = (
 
 def describe_environment() -> dict[str, Any]:
     """Versions, commit, devices and command, for the record."""
-    # Versions alone are asked for by commands that do without JAX.
+    # Versions alone are requested by commands that do without JAX.
     import jax
 
     return {

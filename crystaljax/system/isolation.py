@@ -298,7 +298,7 @@ def serve(file_descriptor: int, parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Nobody wants the result once the process that asked for it is gone."""
+    """Nobody wants the result once the process that requested it is gone."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os.killpg(0, signal.SIGKILL)

@@ -193,7 +193,7 @@ def train(
     def group_data(examples):
         if not examples:
             return None
-        # The group is what is asked for.
+        # The group is what is requested.
         questions = [
             prototype_library.Question(each.species, each.counts, each.energy)
             for each, _ in examples

@@ -44,7 +44,7 @@ class Member:
         name: path within it, with slashes.
         num_bytes: size, uncompressed.
         compressed_bytes: size in the archive, where it is known.
-        open_fn: opens it for reading, before the next member is asked for; ValueError
+        open_fn: opens it for reading, before the next member is requested; ValueError
             or OSError where it cannot be read.
         is_rest: whether it stands for all that an archive lost which ends early or is
             damaged; opening it says why.

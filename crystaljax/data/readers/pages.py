@@ -1,4 +1,4 @@
-"""Pages of a service: asked for over HTTP with patience, kept on disk one by one.
+"""Pages of a service: requested over HTTP with patience, kept on disk one by one.
 
 A page is in the cache completely or not at all, and a page that is there is never asked
 for again: a download that broke off goes on where it was, and one that is complete
@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 
 class PageError(errors.UserError):
-    """An answer that is not the page that was asked for.
+    """An answer that is not the page that was requested.
 
     Attributes:
         is_final: asking again would be of no use.
@@ -160,7 +160,7 @@ class PageCache:
         return len(list(self.directory.glob(f"*{_SUFFIX}")))
 
     def describe(self) -> dict[str, Any]:
-        """Number of pages, and when the first and the last were asked for (UTC)."""
+        """Number of pages, and when the first and the last were requested (UTC)."""
         times = sorted(map(_gzip_time, self.directory.glob(f"*{_SUFFIX}")))
         ends = [times[0], times[-1]] if times else []
         return {
@@ -214,7 +214,7 @@ class Session:
         Args:
             url: http or https.
             parse_fn: body → page; raises `PageError` for a body that is none, which is
-                then asked for again.
+                then requested again.
 
         Raises:
             DownloadError: it could not be had.

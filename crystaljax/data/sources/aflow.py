@@ -1,6 +1,6 @@
 """AFLOW over the network: its search API AFLUX, page by page.
 
-What is asked for is a *summons*: keywords that select entries and name the properties
+What is requested is a *summons*: keywords that select entries and name the properties
 wanted, then directives for paging and format (Rose et al., Computational Materials
 Science 137, 362, 2017; doi:10.1016/j.commatsci.2017.04.036).
 """
@@ -29,7 +29,7 @@ ENERGY_KEYWORD = "enthalpy_formation_atom"
 SPACE_GROUP_KEYWORD = "spacegroup_relax"
 
 # With more chemical systems than this, asking for each costs the server more than the
-# entries that are sent in vain when all are asked for at once.
+# entries that are sent in vain when all are requested at once.
 _MAX_SYSTEMS = 200
 _NUMBERED_KEY = re.compile(r"([0-9]+) of ([0-9]+)")
 # What has a meaning in AFLUX; all of it may stand in a URL as it is.
@@ -44,7 +44,7 @@ class Aflow:
     an interrupted download goes on, and a complete one is read from disk alone, so what
     AFLOW gained since is seen with a new cache directory only.
 
-    A page with fewer entries than asked for is either the last one or a fault of the
+    A page with fewer entries than requested is either the last one or a fault of the
     server, which can be of short breath. It is taken for the last one only when it
     comes again in the same way and the page after it is empty.
 
@@ -53,11 +53,11 @@ class Aflow:
         species: elements; entries are those made of no others, the elements themselves
             and all systems of several of them included. All of AFLOW if empty. (AFLUX
             gives entries that hold *all* of some elements, so every chemical system is
-            asked for by itself, or, where they are many, whatever holds *any* of the
+            requested by itself, or, where they are many, whatever holds *any* of the
             elements; a rule then drops what holds others too.)
         natoms: fewest and most atoms of the cell; any number if None.
         nspecies: fewest and most elements; any number if None.
-        page_size: entries asked for at once. Large pages make the server give up.
+        page_size: entries requested at once. Large pages make the server give up.
         functionals: values of ``dft_type`` that are wanted; others are dropped.
         allow_hubbard_u: keep entries that were computed with a Hubbard U.
         server: address of AFLUX.
@@ -259,7 +259,7 @@ class Aflow:
             rows = again if len(again) >= len(rows) else rows
         raise session.give_up(
             self._url(matchbook, number),
-            f"{len(rows)} entries of {self.page_size} asked for, though it is not the "
+            f"{len(rows)} entries of {self.page_size} requested, though it is not the "
             "last page or came in different ways; a smaller page_size may help",
         )
 
@@ -306,7 +306,7 @@ class Aflow:
                 # No rule was broken: reading the crystal will fail.
                 return None
             if others:
-                return "element not among the species asked for", ", ".join(others)
+                return "element not among the species requested", ", ".join(others)
         return None
 
 

@@ -137,7 +137,7 @@ class SourceOptions:
         "optimade: oqmd, alexandria, mp or an address; aflow: address.", default=None
     )
     page_size: int | None = options_lib.option(
-        "aflow, optimade: entries asked for at once.", default=None, lower=1
+        "aflow, optimade: entries requested at once.", default=None, lower=1
     )
     verify_tls: bool | None = options_lib.option(
         "aflow, optimade: check the server's certificate.", default=None

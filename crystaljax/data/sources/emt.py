@@ -107,7 +107,7 @@ def generate(
         description: label of a progress bar; none if None.
 
     Raises:
-        ValueError: an unknown prototype or metal, or more structures asked for than
+        ValueError: an unknown prototype or metal, or more structures requested than
             these prototypes and metals give.
     """
     unknown = sorted(set(metals) - set(METALS))
@@ -119,7 +119,7 @@ def generate(
     work = decorations(metals, prototype_names)
     if num_structures is not None and num_structures > len(work):
         raise errors.UserError(
-            f"{num_structures} structures asked for, but these prototypes give at most "
+            f"{num_structures} structures requested, but these prototypes give at most "
             f"{len(work)} with {len(metals)} metals; use fewer, or None for all"
         )
     # Results of one chemical system never depend on another, so a small number relaxes
@@ -150,7 +150,7 @@ def generate(
         records += kept
     if num_structures is not None and len(records) < num_structures:
         raise errors.UserError(
-            f"{num_structures} structures asked for, but these prototypes give "
+            f"{num_structures} structures requested, but these prototypes give "
             f"{len(records)} with {len(metals)} metals; ask for fewer, or None for all"
         )
     position = {decoration.id: i for i, decoration in enumerate(work)}

@@ -29,7 +29,7 @@ from crystaljax.data.readers import pages
 from crystaljax.data.sources import record
 from crystaljax.system import errors
 
-# Servers leave out what they are not asked for, positions among it.
+# Servers leave out what was not requested, positions among it.
 _STRUCTURE_FIELDS = (
     "lattice_vectors",
     "cartesian_site_positions",
@@ -101,7 +101,7 @@ class Optimade:
         space_group_property: name (or path) of the space group, a number or a
             Hermann-Mauguin symbol; "" to have it found from the structure. None: what
             the provider is known to have.
-        page_limit: structures asked for at once; the server may send fewer.
+        page_limit: structures requested at once; the server may send fewer.
         manners: how the server is asked.
         show_progress: of the download.
     """
@@ -241,7 +241,7 @@ def parse_page(
     """Body of an answer → its structures, and the URL of the next page if there is one.
 
     Args:
-        url: what was asked for.
+        url: what was requested.
         asked: URLs of this page and those before, to which no link may lead back.
         body: of the answer.
 

@@ -55,8 +55,8 @@ class Limits:
 
     Attributes:
         num_views: pictures of the best candidates.
-        max_structures: candidates, best first, whose structures are in the page, to be
-            looked at from all sides.
+        max_structures: candidates, best first, whose structures are in the page, where
+            they can be rotated.
         max_systems: hull diagrams: of the binary and ternary systems with the most
             candidates.
     """
