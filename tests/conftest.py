@@ -15,7 +15,7 @@ import filelock
 import hypothesis
 import jaxtyping
 import pytest
-from jaxtyping import _import_hook
+from jaxtyping import _import_hook, _storage
 
 # LLVM alone writes a program in half the time that it takes with MLIR before it, and
 # in less if it is not cut into parts for cores that other workers have.
@@ -51,26 +51,57 @@ def _check_types(fn=None, *, typechecker):
     if inspect.isclass(fn):
         # As jaxtyping does: of a dataclass, and not what it inherits.
         if dataclasses.is_dataclass(fn) and "__init__" in vars(fn):
-            fn.__init__ = _decorate_later(fn.__init__, _check_all, typechecker)
+            fn.__init__ = _decorate_later(fn.__init__, _check_shapes, typechecker)
         return fn
     if not fn.__annotations__:
         return fn
     has_shapes = any(map(_has_shapes, fn.__annotations__.values()))
-    return _decorate_later(fn, _check_all if has_shapes else None, typechecker)
+    return _decorate_later(fn, _check_shapes if has_shapes else None, typechecker)
+
+
+def _check_shapes(fn, typechecker):
+    """Axes of one name are of one length in all arguments and the result of a call.
+
+    jaxtyping itself checks the arguments twice, and binds them to their names, which
+    only annotations that are text or have names in braces need.
+    """
+    annotations = fn.__annotations__.values()
+    if any(map(_has_text, annotations)) or "{" in str(list(annotations)):
+        return _check_all(fn, typechecker=typechecker)
+    typed = typechecker(fn)
+
+    @functools.wraps(fn)
+    def checked(*args, **kwargs):
+        _storage.push_shape_memo({})
+        try:
+            return typed(*args, **kwargs)
+        finally:
+            _storage.pop_shape_memo()
+
+    return checked
 
 
 def _decorate_later(fn, decorate, typechecker):
     @functools.cache
     def decorated():
-        if decorate is None:
-            return typechecker(fn)
-        return decorate(fn, typechecker=typechecker)
+        return typechecker(fn) if decorate is None else decorate(fn, typechecker)
 
     @functools.wraps(fn)
     def checked(*args, **kwargs):
         return decorated()(*args, **kwargs)
 
     return checked
+
+
+def _has_text(annotation):
+    """Whether there is text in it, which stands for a type."""
+    if isinstance(annotation, (list, tuple)):
+        return any(map(_has_text, annotation))
+    if isinstance(annotation, (str, typing.ForwardRef)):
+        return True
+    if typing.get_origin(annotation) is typing.Literal:
+        return False
+    return any(map(_has_text, typing.get_args(annotation)))
 
 
 def _has_shapes(annotation):

@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import sys
+import threading
 
 import jax
 import numpy as np
@@ -11,10 +12,11 @@ import tiny
 
 import crystaljax
 from configs import best, ddim, modify_regression
+from crystaljax import sample
 from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models import build, initial
 from crystaljax.models.networks import interface
-from crystaljax.sampling import conditions
+from crystaljax.sampling import conditions, requests
 from crystaljax.system import sharding
 from crystaljax.training import build as build_training
 from crystaljax.training import train_step
@@ -22,6 +24,7 @@ from crystaljax.training import train_step
 PACKAGE = pathlib.Path(crystaljax.__file__).parent
 MAX_PARAMETERS = 6
 MAX_FILES_OF_A_STEP = 8
+MAX_FILES_OF_A_CONDITION = 18
 # What comes from outside into a program, and what it looks up.
 MAX_CONSTANT = 50_000
 
@@ -175,6 +178,63 @@ def test_a_training_step_is_understood_from_few_files():
     read.add("models/networks/interface.py")
     assert {"training/train_step.py", "models/processes.py"} <= read
     assert len(read) <= MAX_FILES_OF_A_STEP, "\n".join(sorted(read))
+
+
+def test_a_condition_reaches_its_cif_through_few_files(alloys, tmp_path):
+    """Those that hand it on, from options to a CIF, while `sample` runs.
+
+    Code runs in about 45 files. Half of these call no other file: a formula is parsed,
+    a table looked up, a lattice wrapped, which their names say; nor does one have to
+    open `system/` (locks, files, devices) or the insides of the network.
+    """
+    tiny.write_run(tmp_path / "run", tiny.config("ddim", alloys))
+    options = sample.SampleOptions(
+        workdir=str(tmp_path / "run"),
+        formulas=("Cu3Au1",),
+        space_groups="221",
+        energies="-0.1",
+        # A program that other tests have compiled.
+        batch_size=12,
+    )
+    apart = ("system/", "models/networks/")
+    calls = set()
+
+    def name_of(frame):
+        path = pathlib.Path(frame.f_code.co_filename)
+        is_call = frame.f_code.co_name != "<module>"
+        if is_call and path.is_relative_to(PACKAGE):
+            return path.relative_to(PACKAGE).as_posix()
+        return None
+
+    def note(frame, event, _):
+        called = name_of(frame) if event == "call" else None
+        if called is None or called.startswith(apart):
+            return
+        # JAX, a decorator or a queue may stand in between.
+        above = frame.f_back
+        while above is not None and name_of(above) is None:
+            above = above.f_back
+        if above is not None and name_of(above) != called:
+            calls.add((name_of(above), called))
+
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        requests.write_request(
+            sample.build_request(options),
+            tmp_path / "out",
+            cifs="folder",
+            shard_size=None,
+            overwrite=False,
+        )
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    assert list((tmp_path / "out").rglob("*.cif"))
+    read = {name for name, _ in calls if not name.startswith(apart)}
+    expected = {"sample.py", "sampling/generation.py", "crystals/structure_files.py"}
+    assert expected <= read
+    assert len(read) <= MAX_FILES_OF_A_CONDITION, "\n".join(sorted(read))
 
 
 def test_tables_as_arguments_change_nothing():

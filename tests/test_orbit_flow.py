@@ -115,7 +115,7 @@ def test_units_there_and_back():
 def test_free_components_are_those_of_the_chosen_description():
     made = crystals()
     _, conditions = batch_of(made)
-    free = orbit_transformer.free_components(orbits.load_tables(), conditions)
+    free = jax.jit(orbit_transformer.free_components)(orbits.load_tables(), conditions)
     for row, crystal in enumerate(made):
         expected = standard_choice.free_parameters(crystal)
         np.testing.assert_array_equal(free[row, : crystal.num_orbits], expected)
