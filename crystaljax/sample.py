@@ -116,7 +116,7 @@ class SampleOptions(sampling_options.SamplingOptions):
     judge: str | None = options_lib.option(
         "Relax several draws of each sample (`draws=`, 4 by default) with this "
         "calculator, such as sevenn or emt, and hand over the relaxed crystal whose "
-        "formation energy is nearest to the one asked for, or the lowest with "
+        "formation energy is nearest to the one requested, or the lowest with "
         "`energies=low`. 'crystaljax screen --help' names calculators; SevenNet and "
         "EMT run in batches. 'estimator', the judge of models of orbits where `draws=` "
         "alone is given, is the model's own and relaxes nothing.",

@@ -33,7 +33,7 @@ class Setup:
         tolerance: of what counts as equal.
         claimed: energy model in the words of the user; None for the calculator's own.
         references: file of the elements that the user gave; None for the tables.
-        hull: as it was asked for, such as ``relaxed:known.csv``; "none" for none.
+        hull: as it was requested, such as ``relaxed:known.csv``; "none" for none.
         hull_notes: of a relaxed hull, see `relaxed_hull.RelaxedHull.describe`.
     """
 
