@@ -6,7 +6,7 @@ import re
 import tomllib
 
 import pytest
-from test_imports import LAYERS
+from test_imports import LAYERS, MODULES
 
 import crystaljax
 
@@ -85,6 +85,25 @@ def test_architecture_names_all_folders_in_their_order():
     assert [name for name in reversed(drawn) if name in LAYERS] == [
         name for name in LAYERS if name not in modules
     ]
+
+
+def test_site_has_every_page_and_no_other():
+    config = read(ROOT / "mkdocs.yml")
+    listed = re.findall(r"([\w./-]+\.md)$", config.partition("\nnav:")[2], re.M)
+    pages = {
+        path.relative_to(ROOT / "docs").as_posix()
+        for path in (ROOT / "docs").rglob("*.md")
+    }
+    elsewhere = {name for name in listed if (ROOT / name).is_file()}
+    assert set(listed) - elsewhere == pages
+    assert len(listed) == len(set(listed))
+
+
+def test_modules_of_the_api_pages_are_there():
+    text = "".join(read(path) for path in (ROOT / "docs/api").glob("*.md"))
+    modules = re.findall(r"^::: (crystaljax[.\w]*)$", text, re.M)
+    assert len(modules) > 40
+    assert [name for name in modules if name not in MODULES] == []
 
 
 def test_versions_agree():
