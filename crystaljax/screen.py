@@ -281,6 +281,7 @@ def screen(
                 "generated_by": generated_by,
                 "hull": options.hull,
                 "hull_notes": hull_notes,
+                "known": _describe_known(options, known_path, known_hull),
                 "methods": methods.describe(
                     setup, result, known_hull, environment.package_versions()
                 ),
@@ -292,6 +293,21 @@ def screen(
 
             html_report.write_report(output)
         return result, table
+
+
+def _describe_known(
+    options: ScreenOptions,
+    known_path: str | None,
+    known_hull: "hull_lib.Hull | None",
+) -> str:
+    """Where known crystals are from, in words; "none" for nowhere."""
+    has_crystals = known_hull is not None and any(
+        entry.crystal is not None for entry in known_hull.entries
+    )
+    places = [known_path] if known_path else []
+    if has_crystals and options.known != NONE:
+        places.append("those of the hull")
+    return " and ".join(places) or NONE
 
 
 def _describe_generators(rows: "screening_inputs.Candidates") -> list[str]:

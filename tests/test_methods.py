@@ -33,7 +33,7 @@ def test_emt_and_no_hull(result):
     found = describe(result)
     assert "effective medium theory (EMT; ASE 3.26)" in found["Energies"]
     assert "LBFGS" in found["Relaxation"] and "below 0.05 eV/Å" in found["Relaxation"]
-    assert "1 crystals one at a time (ASE 3.26)" in found["Relaxation"]
+    assert "1 one at a time (ASE 3.26)" in found["Relaxation"]
     assert "No symmetry was imposed" in found["Relaxation"]
     assert f"Cu {result.element_energies[29]:.4f}" in found["Elements"]
     assert "There was no hull" in found["Hull"]

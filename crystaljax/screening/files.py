@@ -99,7 +99,7 @@ def _count_discoveries(
         "calculator": about.get("calculator"),
         "energy_model": result.energy_model,
         "hull": about.get("hull"),
-        "known": request.get("known"),
+        "known": about.get("known") or request.get("known"),
         "tolerance": request.get("tolerance"),
         "definitions": stable_unique_novel.DEFINITIONS,
     }

@@ -109,18 +109,18 @@ def _describe_relaxation(
     settings = setup.settings
     what = "Cell and sites were" if settings.relax_cell else "Sites in fixed cells were"
     counts = [
-        f"{result.methods.count(method)} crystals {words}"
+        f"{result.methods.count(method)} {words}"
         for method, words in (
             ("batched", "in batches (JAX)"),
             ("ase", f"one at a time (ASE {versions.get('ase', '')})"),
         )
         if method in result.methods
     ]
-    counts = counts or ["none was left to relax"]
+    counts = counts or ["none was left"]
     text = (
         f"{what} relaxed with {settings.optimizer} until the largest force"
         + (" (on the cell too, FrechetCellFilter)" if settings.relax_cell else "")
-        + f" was below {settings.fmax:g} eV/Å, in at most {settings.max_steps} steps: "
+        + f" was below {settings.fmax:g} eV/Å, in at most {settings.max_steps} steps; "
         f"{', '.join(counts)}. A crystal failed when its volume left "
         f"{ase_relaxation.MIN_VOLUME_RATIO:g} to {ase_relaxation.MAX_VOLUME_RATIO:g} "
         f"times the first, or a site moved by over {ase_relaxation.MAX_DISPLACEMENT:g} "

@@ -121,7 +121,7 @@ def describe(
             "calculator": summary.get("calculator") or "",
             "methods": summary.get("methods") or {},
             "generated_by": list(summary.get("generated_by") or ()),
-            "hull": (summary.get("hull") or "unnamed") if has_hull else "",
+            "hull": _describe_hull(summary.get("hull")) if has_hull else "",
             "energy_models": sorted(models),
             "requested": _describe_requested(shown_table),
             "reasons": _count_reasons(shown_table),
@@ -140,6 +140,13 @@ def describe(
             "table": {name: _encode(column) for name, column in shown_table.items()},
         }
     )
+
+
+def _describe_hull(spec: str | None) -> str:
+    """What was asked for, in words."""
+    if spec and spec.startswith("relaxed:"):
+        return f"crystals of {spec.removeprefix('relaxed:')}, relaxed alike"
+    return spec or "unnamed"
 
 
 def _complete_formulas(

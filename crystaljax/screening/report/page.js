@@ -61,6 +61,7 @@ const STAGES = [
   ["ranked", "ranked"],
   ["new", "new"],
   ["below_hull", "below the hull"],
+  ["saddles", "saddles"],
 ];
 
 function fillStages() {
