@@ -87,6 +87,14 @@ def test_architecture_names_all_folders_in_their_order():
     ]
 
 
+def test_index_lists_all_experiments():
+    text = read(ROOT / "experiments/README.md")
+    folders = {path.parent.name for path in (ROOT / "experiments").glob("*/*.py")}
+    # What stands in the index as makers.
+    folders -= {"builtin_alloys", "tables"}
+    assert sorted(name for name in folders if f"({name}/" not in text) == []
+
+
 def test_site_has_every_page_and_no_other():
     config = read(ROOT / "mkdocs.yml")
     listed = re.findall(r"([\w./-]+\.md)$", config.partition("\nnav:")[2], re.M)
