@@ -5,9 +5,10 @@
 
 Held-out structures are asked for by their formulas alone (``formula``), or with space
 group and energy (``energy``). Of each so many draws are made and relaxed in batches;
-what `sample --judge` hands over is compared with the structure, beside the first draw
-and the best of all draws, as drawn and as relaxed. With an energy asked for two choices
-are compared: nearest to it, and the lowest. Relaxations are kept in the folder
+what `sample --judge` hands over is compared with the structure, beside the first draw,
+the choice of the model's own estimator and the best of all draws, as drawn and as
+relaxed. With an energy asked for two choices are compared: nearest to it, and the
+lowest. Relaxations are kept in the folder
 ``--work``, and an interrupted run goes on.
 """
 
@@ -30,7 +31,7 @@ from crystaljax.data import orbit_table
 from crystaljax.matching import matcher
 from crystaljax.relaxation import ase_relaxation, batches, references
 from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import judging, likely_orbits, usable_structures
+from crystaljax.sampling import estimation, judging, likely_orbits, usable_structures
 from crystaljax.system import atomic_files, environment, sharding
 from crystaljax.training import checkpoints, runs
 
@@ -86,16 +87,30 @@ def run(
 ) -> dict:
     """Match rates of one kind of question."""
     each = judge.num_draws
-    drawn, seconds = draw(task, name, each)
+    drawn, flat, seconds = draw(task, name, each)
     cpu = time.process_time()
     relaxed = judging.relax(drawn, judge, work / f"{name}.jsonl", show_progress=True)
     relaxing = time.process_time() - cpu
     total = np.array([np.nan if one.failure else one.energy for one in relaxed])
     choices = {"lowest": judging.choose(total.reshape(-1, each), None)}
+    asked = None
     if name == "energy":
         asked = np.asarray(task.dataset.formation_energy[task.asked], float)
         choices["nearest"] = judging.choose(
             formation_energies(relaxed, judge).reshape(-1, each), asked
+        )
+    kinds = np.array([f"{r.question.space_group} {r.describe()}" for r in flat])
+    orbits = (
+        np.array([request.probability for request in flat]).reshape(-1, each),
+        kinds.reshape(-1, each),
+    )
+    choices["lowest, weighed by probability"] = judging.choose_by_estimates(
+        total.reshape(-1, each), *orbits, None
+    )
+    if task.generator.estimate_energies is not None:
+        estimated = estimation.estimate_many(task.generator.estimate_energies, drawn)
+        choices["estimator"] = judging.choose_by_estimates(
+            estimated.reshape(-1, each), *orbits, asked
         )
     targets = [target for target in task.targets for _ in range(each)]
     after = [one.crystal for one in relaxed]
@@ -124,8 +139,8 @@ def run(
 
 def draw(
     task: measure.Task, name: str, each: int
-) -> tuple[list[structure.Crystal], float]:
-    """Draws of all structures, those of one together, and the CPU seconds."""
+) -> tuple[list[structure.Crystal], list[likely_orbits.Request], float]:
+    """Draws of all structures, those of one together; orbits; CPU seconds."""
     questions = task.questions()[name]
     requests = likely_orbits.choose_orbits(
         task.model, questions, [each] * len(questions), shape=task.generator.shapes[-1]
@@ -141,7 +156,7 @@ def draw(
     made = [
         nothing if missing[i // each] else crystal for i, crystal in enumerate(made)
     ]
-    return made, time.process_time() - cpu
+    return made, flat, time.process_time() - cpu
 
 
 def formation_energies(
