@@ -101,7 +101,9 @@ def evaluate(net, atoms, dtype="float64"):
         frac[i, : len(each)] = each.get_scaled_positions(wrap=False)
         found = each.get_scaled_positions(wrap=False)
         lists.append(neighbors.find(found, lattice[i], built.reach))
-    packed = built.pack(lists, most, None)
+    # With room for more edges than there are: whole chunks are not used.
+    used = sum(built.room.count(each.count) for each in lists)
+    packed = built.pack(lists, most, built.room.reserve(64, used + 1024))
 
     @jax.jit
     def run(numbers, packed, frac, lattice):

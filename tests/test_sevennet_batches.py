@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import pathlib
 import re
 
 import jax
 import numpy as np
 import pytest
 import sevennets
+import torch
 
 from crystaljax.crystals import bridge, structure
 from crystaljax.relaxation import ase_relaxation, batch_steps, batches
@@ -51,6 +53,23 @@ def test_only_what_is_understood_runs_in_batches():
     assert batches.supports("sevenn") and batches.supports("sevenn:7net-0")
     for name in ("sevenn:7net-mf-0/pbe", "sevenn@cpu", "chgnet"):
         assert not batches.supports(name)
+
+
+def test_a_cut_checkpoint_and_one_of_another_kind_are_named(calculator, tmp_path):
+    whole = pathlib.Path(calculator.removeprefix("sevenn:")).read_bytes()
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut\.pth is cut, damaged"):
+        batches.relax_many([salt(1)], f"sevenn:{cut}")
+    settings = sevennets.config(version="1.0.0")
+    newer = tmp_path / "newer.pth"
+    sevennets.save(torch.nn.Linear(1, 1), settings, newer)
+    # One at a time the package may know what to do with it.
+    assert not batches.supports(f"sevenn:{newer}")
+    with pytest.raises(
+        ValueError, match=r"newer\.pth: a SevenNet of version '1"
+    ):
+        batches.relax_many([salt(1)], f"sevenn:{newer}")
 
 
 def test_a_bad_crystal_is_a_row_with_the_reason_and_the_rest_goes_on(
