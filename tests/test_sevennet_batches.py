@@ -66,9 +66,7 @@ def test_a_cut_checkpoint_and_one_of_another_kind_are_named(calculator, tmp_path
     sevennets.save(torch.nn.Linear(1, 1), settings, newer)
     # One at a time the package may know what to do with it.
     assert not batches.supports(f"sevenn:{newer}")
-    with pytest.raises(
-        ValueError, match=r"newer\.pth: a SevenNet of version '1"
-    ):
+    with pytest.raises(ValueError, match=r"newer\.pth: a SevenNet of version '1"):
         batches.relax_many([salt(1)], f"sevenn:{newer}")
 
 
