@@ -12,9 +12,8 @@ from gpu.measurement import Measurement, describe_error
 from throughput import ours, report, timing
 
 from crystaljax import defaults
-from crystaljax.sampling import batch_sizes as batch_sizes_lib
 from crystaljax.sampling import generation
-from crystaljax.system import sharding
+from crystaljax.system import device_memory, sharding
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 # Ways to compute the same, beside that of the config, in the order of worth: "steps",
@@ -307,7 +306,7 @@ def needed_bytes(program: ours.Program) -> int:
 
 def free_bytes() -> float:
     """Bytes that may be taken on each device."""
-    free = batch_sizes_lib.available_bytes(sharding.build_mesh())
+    free = device_memory.available_bytes(sharding.build_mesh())
     if free is None:
         raise ValueError("the devices do not say how much memory they have")
     return free
