@@ -7,6 +7,7 @@ start. Left out: Ta5B6, of which no full set of coordinates was at hand, and the
 boron-rich W(1-x)B3, whose sites are partly occupied.
 """
 
+import pathlib
 import sys
 
 import ase
@@ -182,7 +183,9 @@ def main():
             f"{atoms.get_volume() / len(atoms):6.2f} Å³ an atom, shortest distance "
             f"{distances.min():.2f} Å"
         )
-    ase.io.write(sys.argv[1], found)
+    path = pathlib.Path(sys.argv[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ase.io.write(path, found)
 
 
 if __name__ == "__main__":

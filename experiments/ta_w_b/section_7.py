@@ -59,8 +59,8 @@ def main():
     options = parser.parse_args()
     experiments = [
         (sampler, step, gap)
-        for sampler in SAMPLERS
         for step, gap in SCHEDULES[: options.schedules]
+        for sampler in SAMPLERS
     ]
     folders = {each: make_samples(*each, options) for each in experiments}
     collected = options.output / "samples.extxyz"
@@ -177,6 +177,7 @@ def describe(result, table, experiment_of, options):
             ]
             for limit in WITHIN
         },
+        "impossible": describe_impossible(experiment_of, result, table),
         "experiments": [
             {
                 "sampler": experiment[0],
@@ -194,6 +195,15 @@ def describe(result, table, experiment_of, options):
         "cpu_seconds_of_this_call": round(sum(u.ru_utime + u.ru_stime for u in usage)),
         "versions": environment.package_versions(),
     }
+
+
+def describe_impossible(experiment_of, result, table):
+    """Groups of the 19 that no cell of one formula unit can have, by formula."""
+    asked = {int(group) for group in SPACE_GROUPS.split(",")}
+    found = {formula: set() for formula in FORMULAS}
+    for name, group in zip(result.names, table["requested_space_group"], strict=True):
+        found[experiment_of[name][1]].add(int(group))
+    return {formula: sorted(asked - groups) for formula, groups in found.items()}
 
 
 def inherited(result):
@@ -267,7 +277,13 @@ def format_tables(described):
     for each in described["lowest"]:
         groups = f"{each['requested_space_group']}, {each['relaxed_space_group']}"
         rows.append([each["formula"], f"{each['meV_above_hull']:.1f}", groups])
-    lines += ["", *format_rows(rows)]
+    lines += ["", *format_rows(rows), ""]
+    lines += [
+        f"{formula} cannot have {', '.join(map(str, groups))} of the 19 groups."
+        if groups
+        else f"{formula} can have all 19 groups."
+        for formula, groups in described["impossible"].items()
+    ]
     return "\n".join(lines) + "\n"
 
 
