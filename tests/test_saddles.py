@@ -2,12 +2,13 @@ import dataclasses
 import math
 
 import ase.build
+import ase.io
 import numpy as np
 import pytest
 
 from crystaljax.crystals import bridge, symmetry_search
 from crystaljax.relaxation import ase_relaxation
-from crystaljax.screening import funnel, saddles
+from crystaljax.screening import files, funnel, saddles
 from crystaljax.system import errors
 
 KEPT = ase_relaxation.RelaxationSettings(keep_symmetry=True)
@@ -78,6 +79,16 @@ def test_a_screening_says_which_are_saddles_and_goes_on(tmp_path):
     assert result.counts()["saddles"] == 2
     changes = table["released_energy_change"]
     assert max(changes[1:]) < -0.002 < changes[0]
+    files.write_results(tmp_path / "out", result, {"name": names, **table}, None, {})
+    (atoms,) = [
+        each
+        for each in ase.io.read(tmp_path / "out" / "released.extxyz", ":")
+        if each.info["name"] == "sc"
+    ]
+    assert atoms.info["released_energy_change"] == pytest.approx(changes[1])
+    crystal = bridge.from_ase(atoms)
+    found = symmetry_search.find_space_group(crystal, 0.1)
+    assert found == atoms.info["released_space_group_0_1"] != 221
     # What was done is read.
     before = (tmp_path / "released.jsonl").read_bytes()
     assert before.count(b"\n") == 3

@@ -52,6 +52,8 @@ def write_results(
 ) -> None:
     """Writes the table, ranked crystals, hull, ``screening.json`` and ``sun.json``.
 
+    ``released.extxyz`` has what saddles relaxed to, where they were looked for.
+
     What is there is replaced.
 
     Args:
@@ -71,6 +73,7 @@ def write_results(
         for i, crystal in enumerate(result.relaxed)
     ]
     _write_candidates(output, result.relaxed, symmetrized, table)
+    _write_released(output, result, table)
     if known_hull is None:
         (output / "hull.json").unlink(missing_ok=True)
     else:
@@ -87,6 +90,29 @@ def write_results(
     # One line, so that those of several screenings make a table.
     line = json.dumps(_count_discoveries(result, about), ensure_ascii=False) + "\n"
     atomic_files.write_bytes(output / "sun.json", line.encode())
+
+
+def _write_released(
+    output: pathlib.Path,
+    result: screening_result.Screening,
+    table: Mapping[str, Sequence[Any]],
+) -> None:
+    """What saddles relaxed to without their symmetry, where that was asked."""
+    path = output / "released.extxyz"
+    if result.released is None:
+        path.unlink(missing_ok=True)
+        return
+    keys = {
+        str(key): re.sub(r"\W", "_", key)
+        for key in (columns.RELEASED_ENERGY_CHANGE, columns.RELEASED_SPACE_GROUP)
+    }
+    crystals, infos = [], []
+    for i, found in sorted(result.released.items()):
+        if found.is_saddle and found.crystal is not None:
+            crystals.append(found.crystal)
+            info = {keys[key]: table[key][i] for key in keys}
+            infos.append({"name": result.names[i], **info})
+    structure_files.write_extxyz(path, crystals, infos, overwrite=True)
 
 
 def _count_discoveries(

@@ -37,11 +37,13 @@ class Finding:
             be relaxed without it.
         energy_change: eV/atom, at most about 0; NaN where there is none.
         space_group: within 0.1 Å, of the crystal without kept symmetry; 0 for none.
+        crystal: what it relaxed to without it; None where there is none.
     """
 
     is_saddle: bool | None
     energy_change: float
     space_group: int
+    crystal: structure.Crystal | None = None
 
 
 def release(
@@ -103,4 +105,4 @@ def judge(
         for each in (kept, released)
     )
     is_saddle = bool(change < -MIN_ENERGY_LOSS and after != before)
-    return Finding(is_saddle, float(change), after)
+    return Finding(is_saddle, float(change), after, released.crystal)
