@@ -8,6 +8,7 @@ distances otherwise. Always there, unlike a match, and cheap; it is no proof of
 anything: crystals with 0 between them may still differ, in handedness for one.
 """
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -21,6 +22,8 @@ _NUM_NEIGHBORS = 12
 _SAME_SITE = 1e-8  # Å
 # Rounding; compositions are fractions of whole numbers.
 _SAME_COMPOSITION = 1e-9
+# Atomic numbers with their shares of the atoms.
+_Fractions = tuple[tuple[int, float], ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,34 +109,48 @@ def find_nearest(
         Place among ``known`` (-1 for none), difference of the compositions, and of the
         distances.
     """
+    # Of many crystals few compositions are different.
+    members: dict[_Fractions, list[int]] = collections.defaultdict(list)
+    for i, (_, each) in enumerate(known):
+        if not validity.find_cell_problem(each):
+            members[_fractions(each)].append(i)
+    nearest_compositions: dict[_Fractions, tuple[list[int], float]] = {}
     shapes: dict[int, Shape] = {}
-    usable = [
-        i for i, (_, each) in enumerate(known) if not validity.find_cell_problem(each)
-    ]
-    fractions = {i: _fractions(known[i][1]) for i in usable}
     nearest = []
     for crystal in crystals:
         own = describe(crystal)
-        apart = {
-            i: composition_difference(own, Shape(each, {}))
-            for i, each in fractions.items()
-            if own.fractions.keys() & each.keys()
-        }
-        least = min(apart.values(), default=0.0)
-        best = (-1, np.nan, np.inf)
-        for i, difference in apart.items():
-            if difference > least + _SAME_COMPOSITION:
-                continue
+        key = _fractions(crystal)
+        if key not in nearest_compositions:
+            nearest_compositions[key] = _find_nearest_compositions(key, members)
+        chosen, difference = nearest_compositions[key]
+        best = (-1, np.nan, np.nan)
+        for i in chosen:
             if i not in shapes:
                 shapes[i] = describe(known[i][1])
             distance = distance_difference(own, shapes[i])
-            if distance < best[2]:
+            if best[0] < 0 or distance < best[2]:
                 best = (i, difference, distance)
-        nearest.append(best if best[0] >= 0 else (-1, np.nan, np.nan))
+        nearest.append(best)
     return nearest
 
 
-def _fractions(crystal: structure.Crystal) -> dict[int, float]:
+def _find_nearest_compositions(
+    own: _Fractions, members: Mapping[_Fractions, Sequence[int]]
+) -> tuple[list[int], float]:
+    """Places of known crystals of the nearest compositions, and the difference."""
+    numbers = {number for number, _ in own}
+    apart = {
+        key: composition_difference(Shape(dict(own), {}), Shape(dict(key), {}))
+        for key in members
+        if numbers & {number for number, _ in key}
+    }
+    least = min(apart.values(), default=np.nan)
+    chosen = [key for key, each in apart.items() if each <= least + _SAME_COMPOSITION]
+    return sorted(i for key in chosen for i in members[key]), float(least)
+
+
+def _fractions(crystal: structure.Crystal) -> _Fractions:
     numbers, counts = np.unique(np.asarray(crystal.atomic_numbers), return_counts=True)
-    shares = (counts / counts.sum()).tolist()
-    return dict(zip(numbers.tolist(), shares, strict=True))
+    # The same for one and for two formula units.
+    shares = np.round(counts / counts.sum(), 12).tolist()
+    return tuple(zip(numbers.tolist(), shares, strict=True))
