@@ -75,12 +75,15 @@ def test_more_steps_than_times_are_refused(num_steps):
 
 
 # ----------------------------------------------------------------------------- process
+def corrupt_many(process, keys, data):
+    """One sample with many keys, as arrays of the host."""
+    return jax.device_get(jax.jit(jax.vmap(process.corrupt, (0, None)))(keys, data))
+
+
 def test_corruption_mixes_data_and_noise_as_its_time_says():
     data = jax.random.normal(jax.random.key(0), (16, 3))
     process = processes.Diffusion(SCHEDULE)
-    corrupted = jax.vmap(process.corrupt, (0, None))(
-        jax.random.split(jax.random.key(1), 100), data
-    )
+    corrupted = corrupt_many(process, jax.random.split(jax.random.key(1), 100), data)
     times = np.asarray(corrupted.t)
     assert times.min() >= 0 and times.max() <= 999 and len(np.unique(times)) > 80
     alpha_bar = SCHEDULE.alphas_cumprod[times.astype(int)][:, None, None]
@@ -102,9 +105,8 @@ def test_corruption_mixes_data_and_noise_as_its_time_says():
 def test_flow_matching_draws_straight_paths_from_noise_to_data(noise_fn, low, high):
     data = jnp.full((16, 3), 5.0)
     process = processes.FlowMatching(noise_fn)
-    x_t, t, velocity = jax.vmap(process.corrupt, (0, None))(
-        jax.random.split(jax.random.key(1), 2000), data
-    )
+    keys = jax.random.split(jax.random.key(1), 2000)
+    x_t, t, velocity = corrupt_many(process, keys, data)
     assert 0 <= t.min() < 0.01 and 0.99 < t.max() <= 1
     t = t[:, None, None]
     np.testing.assert_allclose(x_t + (1 - t) * velocity, 5, atol=1e-5)
@@ -475,9 +477,8 @@ def torus_data(seed, rows=16):
 
 def test_paths_on_the_torus_are_the_shortest():
     data = torus_data(0)
-    x_t, t, target = jax.vmap(TORUS.corrupt, (0, None))(
-        jax.random.split(jax.random.key(1), 2000), data
-    )
+    keys = jax.random.split(jax.random.key(1), 2000)
+    x_t, t, target = corrupt_many(TORUS, keys, data)
     t = t[:, None, None]
     left = np.asarray(data - x_t)
     sites, lattice = left[:, :-3], left[:, -3:]
@@ -522,7 +523,7 @@ def test_a_network_that_knows_the_answer_ends_there(num_steps):
 def test_times_crowd_at_the_start_as_asked():
     process = dataclasses.replace(TORUS, time_power=2.0)
     keys = jax.random.split(jax.random.key(6), 4000)
-    t = jax.vmap(process.corrupt, (0, None))(keys, torus_data(0)).t
+    t = corrupt_many(process, keys, torus_data(0)).t
     # P(t < x) = √x.
     for limit in (0.01, 0.25, 0.64):
         assert np.mean(t < limit) == pytest.approx(limit**0.5, abs=0.03)
