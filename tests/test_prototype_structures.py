@@ -105,14 +105,18 @@ def test_the_network_decides_between_structures_of_equal_elements():
     answer = np.zeros((1, 2, 3))
     answer[0, 1, 0] = 0.98
 
+    @jax.jit
+    def follow(shown, own):
+        state = orbit_transformer.pack(own, jnp.zeros((1, 6)))
+        made = orbit_flow.follow(shown, state, jnp.array([2]))
+        return orbit_transformer.unpack(made)
+
     def followed(costs, rank, value=None):
         shown = prototype_structures.Shown(parameters, strains, costs, np.array([rank]))
         own = answer.copy()
         if value is not None:
             own[0, 1, 0] = value
-        state = orbit_transformer.pack(jnp.asarray(own), jnp.zeros((1, 6)))
-        made = orbit_flow.follow(shown, state, jnp.array([2]))
-        found, strain = orbit_transformer.unpack(made)
+        found, strain = follow(shown, own)
         units = orbit_transformer.STRAIN_UNITS
         return float(found[0, 1, 0]), float(strain[0, 0] * units[0])
 

@@ -1,10 +1,18 @@
 """Units of the network."""
 
+import functools
+
+import jax
 import numpy as np
 import pytest
 
 from crystaljax.crystals import sample_tensors
 from crystaljax.models import scaling
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def encode(scale, coords, lattice, num_sites, numbers, rows):
+    return scale.encode(coords, lattice, num_sites, numbers, rows)
 
 
 @pytest.fixture
@@ -26,7 +34,7 @@ def fit(crystals, coordinates="signed", lattice="standardized", energy="standard
 def test_paper_units_change_nothing(crystals):
     scale = fit(crystals, "unit", "angstrom", "ev")
     coords = np.random.default_rng(1).random((50, 12, 3)).astype(np.float32)
-    x = scale.encode(coords, crystals[0], np.full(50, 12), crystals[2], 16)
+    x = encode(scale, coords, crystals[0], np.full(50, 12), crystals[2], 16)
     np.testing.assert_array_equal(x[:, :12], coords)
     np.testing.assert_array_equal(x[:, 13:], crystals[0])
     np.testing.assert_array_equal(scale.scale_energy(crystals[1]), crystals[1])
@@ -34,8 +42,13 @@ def test_paper_units_change_nothing(crystals):
 
 def test_standardised_parts_have_zero_mean_and_unit_size(crystals):
     scale = fit(crystals)
-    x = scale.encode(
-        np.zeros((50, 12, 3), np.float32), crystals[0], np.full(50, 12), crystals[2], 16
+    x = encode(
+        scale,
+        np.zeros((50, 12, 3), np.float32),
+        crystals[0],
+        np.full(50, 12),
+        crystals[2],
+        16,
     )
     lower = np.asarray(x[:, 13:])[:, *np.tril_indices(3)]
     np.testing.assert_allclose(lower.mean(0), 0, atol=1e-5)
@@ -47,8 +60,13 @@ def test_standardised_parts_have_zero_mean_and_unit_size(crystals):
 
 
 def test_padding_stays_zero_in_scaled_units(crystals):
-    x = fit(crystals).encode(
-        np.zeros((50, 12, 3), np.float32), crystals[0], np.full(50, 4), crystals[2], 16
+    x = encode(
+        fit(crystals),
+        np.zeros((50, 12, 3), np.float32),
+        crystals[0],
+        np.full(50, 4),
+        crystals[2],
+        16,
     )
     np.testing.assert_array_equal(x[:, 4:13], 0)
     np.testing.assert_array_equal(x[:, :4], -1)
@@ -58,7 +76,7 @@ def test_scaling_is_undone_and_survives_the_disk(crystals, tmp_path):
     scaling.save_scaling(fit(crystals), tmp_path / "scaling.json")
     scale = scaling.load_scaling(tmp_path / "scaling.json")
     coords = np.random.default_rng(1).random((50, 12, 3)).astype(np.float32)
-    x = scale.encode(coords, crystals[0], np.full(50, 12), crystals[2], 16)
+    x = encode(scale, coords, crystals[0], np.full(50, 12), crystals[2], 16)
     decoded, lattice = scale.decode(x, crystals[2])
     np.testing.assert_allclose(decoded, coords, atol=1e-6)
     np.testing.assert_allclose(lattice, crystals[0], atol=1e-5)
@@ -84,10 +102,11 @@ def test_relative_lattices_do_not_know_the_size_of_their_atoms(crystals):
     scale = fit((lattice, energy, numbers), "unit", "relative")
     coords = np.zeros((50, 12, 3), np.float32)
     sites = np.full(50, 12)
-    x = scale.encode(coords, lattice, sites, numbers, 16)
+    x = encode(scale, coords, lattice, sites, numbers, 16)
     # Twice the atoms and twice the cell's volume are the same to the network.
     doubled = np.concatenate([numbers, numbers], axis=1)
-    again = scale.encode(
+    again = encode(
+        scale,
         np.concatenate([coords, coords], axis=1),
         lattice * np.cbrt(2.0),
         2 * sites,
@@ -109,7 +128,7 @@ def test_templates_are_scaled_like_crystals(crystals):
     lattice, _, numbers = crystals
     scale = fit(crystals, "signed", "relative")
     coords = np.random.default_rng(1).random((50, 12, 3)).astype(np.float32)
-    x = scale.encode(coords, lattice, np.full(50, 12), numbers, 16)
+    x = encode(scale, coords, lattice, np.full(50, 12), numbers, 16)
     shown = sample_tensors.TemplateBatch(
         atomic_numbers=np.stack([numbers, 0 * numbers], axis=1),
         frac_coords=np.stack([coords, coords], axis=1),
@@ -117,7 +136,7 @@ def test_templates_are_scaled_like_crystals(crystals):
         space_group=np.tile(np.array([12, 0], np.uint8), (50, 1)),
         energy=np.zeros((50, 2), np.float32),
     )
-    found = scale.encode_templates(shown)
+    found = jax.jit(lambda scale: scale.encode_templates(shown))(scale)
     np.testing.assert_allclose(found.lattice[:, 0], x[:, -3:], atol=1e-5)
     np.testing.assert_allclose(found.frac_coords[:, 0], x[:, :12], atol=1e-5)
     # What is not there is nothing in any unit.

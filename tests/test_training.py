@@ -243,7 +243,7 @@ def test_dropped_templates_are_as_if_there_were_none(dataset_path):
     batches = batches_lib.build_batches(config, dataset)
     scale, batch = batches.scale, batches.source[0]
     # Two steps of eight structures each.
-    batch = jax.tree.map(lambda a: jnp.asarray(a).reshape(16, *a.shape[2:]), batch)
+    batch = jax.tree.map(lambda a: np.asarray(a).reshape(16, *a.shape[2:]), batch)
     keys = jax.random.split(jax.random.key(0), 16)
     assert batch.templates.space_group.all()
 
@@ -258,7 +258,7 @@ def test_dropped_templates_are_as_if_there_were_none(dataset_path):
 
     _, _, params = tiny.build_network(config)
 
-    nothing = batch.replace(templates=jax.tree.map(jnp.zeros_like, batch.templates))
+    nothing = batch.replace(templates=jax.tree.map(np.zeros_like, batch.templates))
     all_dropped, none_there = losses(1.0, batch), losses(0.0, nothing)
     assert all_dropped == pytest.approx(none_there, rel=1e-6)
     some, shown = losses(0.5, batch), losses(0.0, batch)

@@ -170,7 +170,7 @@ def train(
         average = optax.incremental_update(params, average, 1 - decay)
         return (params, average, state), loss
 
-    carry, losses = (params, params, optimizer.init(params)), []
+    carry, losses = (params, params, jax.jit(optimizer.init)(params)), []
     for number, (place, rows) in enumerate(batches):
         batch = tuple(array[rows] for array in cells[place])
         carry, loss = step(carry, batch, number)

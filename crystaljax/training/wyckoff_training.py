@@ -4,8 +4,9 @@ After each epoch they are measured on held-out structures, and the best are kept
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -268,6 +269,45 @@ class _Fitted:
     start: Any = None
 
 
+class _Compiled(NamedTuple):
+    """What is compiled to fit a network.
+
+    Attributes:
+        init_fn: parameters → state of the optimiser.
+        step_fn: parameters, state, data, arguments, rows, key → the first two after a
+            step, and its loss.
+        loss_fn: parameters, inputs, answers, arguments → mean loss.
+    """
+
+    init_fn: Any
+    step_fn: Any
+    loss_fn: Any
+
+
+# Networks that differ in their seed alone are compiled once.
+@functools.lru_cache(maxsize=8)
+def _compile(
+    network: Any, loss_fn: Callable[..., Any], learning_rate: float, num_steps: int
+) -> _Compiled:
+    schedule = optax.cosine_decay_schedule(learning_rate, num_steps)
+    optimizer = optax.adamw(schedule, weight_decay=_WEIGHT_DECAY)
+
+    def mean_loss(params, inputs, answers, arguments, **options):
+        found = network.apply(params, inputs, *arguments, **options)
+        # A label that the mask forbids would rule everything else.
+        return jnp.minimum(loss_fn(found, answers), 100.0).mean()
+
+    def step(params, state, data, arguments, rows, key):
+        inputs, answers = jax.tree.map(lambda a: a[rows], data)
+        loss, grads = jax.value_and_grad(mean_loss)(
+            params, inputs, answers, arguments, rngs={"dropout": key}
+        )
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    return _Compiled(jax.jit(optimizer.init), jax.jit(step), jax.jit(mean_loss))
+
+
 def _fit(
     fitted: _Fitted,
     data: tuple[Any, Any],
@@ -292,41 +332,25 @@ def _fit(
     else:
         params = jax.tree.map(jnp.asarray, start)
         learning_rate = _LEARNING_RATE * _FURTHER
-    schedule = optax.cosine_decay_schedule(learning_rate, num_epochs * per_epoch)
-    optimizer = optax.adamw(schedule, weight_decay=_WEIGHT_DECAY)
-
-    def mean_loss(params, inputs, answers, **options):
-        found = network.apply(params, inputs, *arguments, **options)
-        losses = fitted.loss_fn(found, answers)
-        # A label that the mask forbids would rule everything else.
-        return jnp.minimum(losses, 100.0).mean()
-
-    @jax.jit
-    def step(params, state, rows, key):
-        batch = jax.tree.map(lambda a: a[rows], inputs)
-        loss, grads = jax.value_and_grad(mean_loss)(
-            params, batch, answers[rows], rngs={"dropout": key}
-        )
-        updates, state = optimizer.update(grads, state, params)
-        return optax.apply_updates(params, updates), state, loss
-
-    measure_fn = jax.jit(mean_loss)
-    state, best = optimizer.init(params), (np.inf, params)
+    compiled = _compile(network, fitted.loss_fn, learning_rate, num_epochs * per_epoch)
+    state, best = compiled.init_fn(params), (np.inf, params)
     if start is not None and validation is not None:
-        best = (float(measure_fn(params, *validation)), params)
+        best = (float(compiled.loss_fn(params, *validation, arguments)), params)
     rng, key = np.random.default_rng(seed), jax.random.key(seed)
     for epoch in range(num_epochs):
         order = rng.permutation(len(answers))[: per_epoch * size]
         losses = []
         for number, rows in enumerate(order.reshape(per_epoch, size)):
             step_key = jax.random.fold_in(key, epoch * per_epoch + number)
-            params, state, loss = step(params, state, rows, step_key)
+            params, state, loss = compiled.step_fn(
+                params, state, (inputs, answers), arguments, rows, step_key
+            )
             losses.append(loss)
         log = {"epoch": epoch, "loss": float(np.mean(jax.device_get(losses)))}
         if validation is None:
             best = (0.0, params)
         else:
-            log["validation"] = float(measure_fn(params, *validation))
+            log["validation"] = float(compiled.loss_fn(params, *validation, arguments))
             if log["validation"] < best[0]:
                 best = (log["validation"], params)
         if log_fn is not None:
