@@ -19,21 +19,23 @@ import pathlib
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import measure
 import numpy as np
 
-from crystaljax.crystals import structure
+from crystaljax.crystals import structure, validity
 from crystaljax.data import dataset as datasets
 from crystaljax.data import orbit_table
 from crystaljax.matching import matcher
-from crystaljax.relaxation import ase_relaxation, batches, references
+from crystaljax.relaxation import ase_relaxation, batches, kept, references
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import estimation, judging, likely_orbits, usable_structures
 from crystaljax.system import atomic_files, environment, sharding
 from crystaljax.training import checkpoints, runs
+
+NOT_NOW = "not relaxed yet"
 
 
 def main() -> None:
@@ -46,6 +48,11 @@ def main() -> None:
     parser.add_argument("--num_structures", type=int, default=300)
     parser.add_argument("--max_sites", type=int, default=20)
     parser.add_argument("--questions", default="formula,energy")
+    parser.add_argument(
+        "--only_kept",
+        action="store_true",
+        help="relax nothing: structures all of whose draws an earlier run relaxed",
+    )
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
@@ -62,7 +69,7 @@ def main() -> None:
         "environment": environment.describe_environment(),
     }
     for name in args.questions.split(","):
-        result["runs"][name] = run(task, name, judge, args.work)
+        result["runs"][name] = run(task, name, judge, args.work, args.only_kept)
         print(json.dumps({name: result["runs"][name]}, indent=1), flush=True)
         atomic_files.write_json(args.output, result)
 
@@ -83,13 +90,23 @@ def load_task(args: argparse.Namespace) -> measure.Task:
 
 
 def run(
-    task: measure.Task, name: str, judge: judging.Judge, work: pathlib.Path
+    task: measure.Task,
+    name: str,
+    judge: judging.Judge,
+    work: pathlib.Path,
+    only_kept: bool,
 ) -> dict:
     """Match rates of one kind of question."""
     each = judge.num_draws
     drawn, flat, seconds = draw(task, name, each)
     cpu = time.process_time()
-    relaxed = judging.relax(drawn, judge, work / f"{name}.jsonl", show_progress=True)
+    path = work / f"{name}.jsonl"
+    if only_kept:
+        relaxed, _ = kept.relax(drawn, path, not_now)
+    else:
+        relaxed = judging.relax(drawn, judge, path, show_progress=True)
+    counted = np.array([one.failure != NOT_NOW for one in relaxed])
+    counted = counted.reshape(-1, each).all(axis=1)
     relaxing = time.process_time() - cpu
     total = np.array([np.nan if one.failure else one.energy for one in relaxed])
     choices = {"lowest": judging.choose(total.reshape(-1, each), None)}
@@ -115,6 +132,12 @@ def run(
     targets = [target for target in task.targets for _ in range(each)]
     after = [one.crystal for one in relaxed]
     result: dict = {
+        "num_structures": int(counted.sum()),
+        "mean_sites": float(
+            np.mean(
+                [t.num_sites for t, c in zip(task.targets, counted, strict=True) if c]
+            )
+        ),
         "cpu_seconds_a_sample": {
             "drawing": seconds / len(task.asked),
             "relaxing": relaxing / len(task.asked),
@@ -129,12 +152,25 @@ def run(
         ).matched.reshape(-1, each, len(measure.TOLERANCES))
         rows = np.arange(len(found))
         result[state] = {
-            "first": rates(found[:, 0]),
-            **{how: rates(found[rows, chosen]) for how, chosen in choices.items()},
-            "best": rates(found.any(axis=1)),
+            "first": rates(found[counted, 0]),
+            **{
+                how: rates(found[rows, chosen][counted])
+                for how, chosen in choices.items()
+            },
+            "best": rates(found[counted].any(axis=1)),
         }
-    result["first_is_lowest"] = float(np.mean(choices["lowest"] == 0))
+    result["first_is_lowest"] = float(np.mean(choices["lowest"][counted] == 0))
     return result
+
+
+def not_now(
+    waiting: Mapping[int, structure.Crystal],
+) -> Iterator[tuple[int, ase_relaxation.Relaxation, str]]:
+    """Relaxes nothing."""
+    for i, crystal in waiting.items():
+        why = validity.find_relaxation_problem(crystal) or NOT_NOW
+        nothing = ase_relaxation.Relaxation(crystal, np.nan, np.nan, 0, False, why)
+        yield i, nothing, ""
 
 
 def draw(
