@@ -4,10 +4,12 @@
         --output=experiments/batched_relaxation/tensor_products.json
 
 A middle layer of SevenNet-0 (15 paths, 128x0e+64x1e+32x2e) on the edges of some
-crystals. The forms give the same sums; memory is what the compiled program sets aside.
+crystals, and the whole network (``--whole``). The forms give the same sums; memory is
+what the compiled program sets aside.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import statistics
@@ -29,6 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="7net-0")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--whole", action="store_true", help="the whole network")
+    parser.add_argument("--forms", help="numbers of some of them, such as 0,1,2")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
     net = checkpoints.load(checkpoints.find_pretrained(args.model))
@@ -44,13 +48,17 @@ def main() -> None:
     }
     forms = {
         "blocks, chunks that stay in the cache, recomputed": as_it_is,
-        "blocks at once, recomputed": jax.checkpoint(blocks_at_once, static_argnums=0),
+        "blocks at once, recomputed": recomputed,
         "blocks at once, kept": blocks_at_once,
         "edge by edge, path by path": by_path,
         "dense over channels": dense,
         "ragged_dot over the edges of a node": ragged,
     }
-    result = {"model": args.model, "edges": num_edges, "slots": blocks.sender.size}
+    if args.forms:
+        names = list(forms)
+        forms = {names[int(i)]: forms[names[int(i)]] for i in args.forms.split(",")}
+    result: dict = {"model": args.model, "whole": args.whole}
+    result |= {"edges": num_edges, "slots": blocks.sender.size}
     result |= {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
     compiled, first = {}, None
     result["forms"] = {}
@@ -58,6 +66,10 @@ def main() -> None:
 
         def total(x, frac, form=form):
             vectors = edges.vectors(blocks, frac, lattice)
+            if args.whole:
+                types = jnp.zeros(nodes, jnp.int32)
+                send = functools.partial(form, net, blocks, vectors)
+                return jnp.sum(network.site_energies(net, types, send, jnp.float32))
             sums = form(net, blocks, vectors, layer, params, x)
             return sum(jnp.sum(jnp.sin(each)) for each in sums)
 
@@ -122,6 +134,16 @@ def make_graph(net: network.Network):
 def as_it_is(net, blocks, vectors, layer, params, x):
     """The form that is in use."""
     return edges.build_convolve(net, blocks, vectors)(layer, params, x)
+
+
+def recomputed(net, blocks, vectors, layer, params, x):
+    """A matrix product for each block of edges and path, twice."""
+
+    @jax.checkpoint
+    def run(vectors, params, x):
+        return blocks_at_once(net, blocks, vectors, layer, params, x)
+
+    return run(vectors, params, x)
 
 
 def geometry(net, blocks, vectors):
