@@ -24,8 +24,8 @@ from crystaljax.relaxation.potentials.nequip import network as networks
 
 # Edges of a block: more fill less of the last block of each node.
 _BLOCK = 8
-# Blocks that a CPU takes at a time. 16 to 64 are equally fast; all at once, or kept for
-# the gradient, takes 1.7 times as long (experiments/batched_relaxation).
+# Blocks that a CPU takes at a time. 8 to 64 are equally fast; all at once, and kept for
+# the gradient, takes 2.1 times as long (experiments/batched_relaxation).
 _CHUNK = 16
 
 
