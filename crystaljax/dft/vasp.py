@@ -20,6 +20,7 @@ import copy
 import dataclasses
 import difflib
 import functools
+import importlib.resources
 import io
 import json
 import pathlib
@@ -211,14 +212,22 @@ def parse_incar(tags: Sequence[str]) -> dict[str, Any]:
                 f"INCAR tag {name} has a value per site or species, which differ from "
                 "candidate to candidate; edit the INCARs, or use build_vasp_set"
             )
-        if name not in Incar.INCAR_PARAMS:
-            close = difflib.get_close_matches(name, Incar.INCAR_PARAMS, n=1)
+        if name not in _incar_tags():
+            close = difflib.get_close_matches(name, _incar_tags(), n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise errors.UserError(
                 f"VASP has no INCAR tag {name}, as pymatgen knows{hint}"
             )
         parsed[name] = Incar.proc_val(name, value.strip()) if value.strip() else None
     return parsed
+
+
+@functools.cache
+def _incar_tags() -> tuple[str, ...]:
+    """Those that pymatgen knows: Incar has them in its latest releases only."""
+    folder = importlib.resources.files("pymatgen.io.vasp")
+    text = (folder / "incar_parameters.json").read_text(encoding="utf-8")
+    return tuple(json.loads(text))
 
 
 @functools.cache
