@@ -9,7 +9,7 @@ import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,8 @@ def convert(
     Raises:
         ValueError: an array is missing, left over, or of another shape.
     """
-    expected = _expected_arrays(model)
+    # Networks can be hashed, which type checkers do not see.
+    expected = _expected_arrays(cast(Any, model))
     _require_same_arrays(state_dict, expected)
     params: dict[str, Any] = {}
     for name, (path, _) in expected.items():
