@@ -16,6 +16,9 @@ from crystaljax.screening import columns, saddles
 
 STAGES = ("validity", "duplicates", "relaxation", "energy")
 
+# eV/atom: a known crystal lies that far below a hull of which it is a part.
+_ROUNDING = 1e-6
+
 # What differs between crystals rejected for one reason.
 _PLACE = re.compile(r"(?:site '[^']*'|.+ in .+\.(?:zip|tar|t?gz|t?bz2|t?xz)): ")
 _NAMES = re.compile(r"'[^']*'")
@@ -190,7 +193,7 @@ class Screening:
             "converged": int(self.converged.sum()),
             "ranked": len(ranking),
             "new": sum(not self.known_as[i] for i in ranking),
-            "below_hull": int(np.sum(self.above_hull[ranking] < 0)),
+            "below_hull": int(np.sum(self.above_hull[ranking] < -_ROUNDING)),
             **released,
         }
 
