@@ -378,8 +378,16 @@ def failures(task: Task, matched: np.ndarray, first: Any) -> list[dict[str, Any]
     ]
 
 
-def measure_nearest(task: Task) -> dict[str, Any]:
-    """The nearest training structure of the same formula type and group, relabelled."""
+def nearest_structures(
+    task: Task, *, of_group: bool = True
+) -> list[structure.Crystal | None]:
+    """The nearest training structure of the same formula type, relabelled.
+
+    Args:
+        task: what is asked for.
+        of_group: of the same group, near in elements and energy; if not, of any group,
+            near in elements alone.
+    """
     train = orbit_batches.find_usable(
         task.run.config, task.dataset, task.table, "train"
     )
@@ -402,17 +410,21 @@ def measure_nearest(task: Task) -> dict[str, Any]:
     by_key = collections.defaultdict(list)
     for row, question in enumerate(examples):
         by_key[question.counts, question.space_group].append(row)
-    crystals = []
+        by_key[question.counts, 0].append(row)
+    crystals: list[structure.Crystal | None] = []
     for request in task.true_requests():
         question = request.question
-        rows = by_key.get((question.counts, question.space_group), [])
+        group = question.space_group if of_group else 0
+        rows = by_key.get((question.counts, group), [])
         if not rows:
             crystals.append(None)
             continue
         numbers = np.array([mendeleev[list(examples[row].species)] for row in rows])
         apart = (numbers - mendeleev[list(question.species)]) / 10
         energies = np.array([examples[row].energy for row in rows])
-        squares = np.mean(apart**2, axis=1) + (energies - question.energy) ** 2
+        squares = np.mean(apart**2, axis=1)
+        if of_group:
+            squares += (energies - question.energy) ** 2
         row = rows[int(np.argmin(squares))]
         known = task.table.crystal(int(train[row]))
         renamed = dict(zip(examples[row].species, question.species, strict=True))
@@ -425,6 +437,12 @@ def measure_nearest(task: Task) -> dict[str, Any]:
             volumes[made.atomic_numbers].sum() / volumes[before.atomic_numbers].sum()
         )
         crystals.append(dataclasses.replace(made, lattice=made.lattice * factor))
+    return crystals
+
+
+def measure_nearest(task: Task) -> dict[str, Any]:
+    """Match rates of the nearest training structures of the same group."""
+    crystals = nearest_structures(task)
     there = np.array([each is not None for each in crystals])
     matched = np.zeros((len(crystals), len(TOLERANCES)), bool)
     matched[there] = matcher.match_many(
