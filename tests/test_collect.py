@@ -359,9 +359,10 @@ def test_results_join_the_hull_and_partial_ones_do_not(tmp_path):
 
 
 # Of MPRelaxSet: potentials, cutoff, spin, aspherical terms, and its grid of k-points.
+MP_TAGS = {"ISPIN": 2, "LASPH": True, "ISIF": 3}
 MP_INPUTS = {
     "cutoff": 520.0,
-    "tags": {"ISPIN": 2, "LASPH": True, "ISIF": 3},
+    "tags": MP_TAGS,
     "divisions": (9, 9, 9),
 }
 MP_ENERGIES = {"Mn": -9.16, "O": -4.95}  # eV/atom
@@ -448,6 +449,8 @@ def test_runs_with_mp_inputs_go_on_its_hull_with_its_corrections(tmp_path):
         ({"potentials": None}, "the potential of Mn is Mn, expected Mn_pv"),
         ({"gga": "PS"}, "its functional is VASP PBEsol"),
         ({"metagga": "R2SCAN"}, "its functional is VASP R2SCAN"),
+        ({"tags": MP_TAGS | {"IVDW": 11}}, r"its functional is VASP PBE+U+vdW-DFT-D3"),
+        ({"tags": MP_TAGS | {"LHFCALC": True}}, "its functional is VASP PBEO or other"),
         ({"tags": {"ISPIN": 1, "LASPH": True}}, "ISPIN = 1, expected 2"),
         ({"tags": {"ISPIN": 2}}, "LASPH is off, expected on"),
         ({"divisions": (5, 5, 5)}, "a grid of 125 k-points, expected 729 (9×9×9)"),

@@ -106,7 +106,7 @@ def text(
             *tags({"program": "vasp", "version": "6.4.2"}),
             "</generator>",
             "<incar>",
-            *tags(incar | ldau),
+            *tags(incar | ldau | more),
             "</incar>",
             '<kpoints><generation param="Gamma">',
             f'<v type="int" name="divisions"> {" ".join(map(str, divisions))} </v>',

@@ -32,9 +32,9 @@ def find_problems(run: vasp_runs.Run) -> list[str]:
         run: with a crystal.
     """
     problems = []
-    if not run.energy_model.startswith("VASP PBE") or run.energy_model.startswith(
-        "VASP PBEsol"
-    ):
+    # U stands in brackets; hybrids and dispersion have longer names.
+    functional = run.energy_model.partition(" (")[0]
+    if functional not in ("VASP PBE", "VASP PBE+U"):
         problems.append(f"its functional is {run.energy_model or 'unknown'}, not PBE")
     problems += _find_hubbard_problems(run) + _find_potential_problems(run)
     # Where the file does not say, nothing fits.

@@ -1,8 +1,8 @@
 """Which of several crystals fits best what was requested.
 
 A generator draws from what is likely, and now and then that is another crystal of the
-formula: a polymorph, or the same sites with two elements the other way round. What it
-is requested can be checked on what it made: the space group, and by an estimate of the
+formula: a polymorph, or the same sites with two elements the other way round. What was
+requested can be checked on what it made: the space group, and by an estimate of the
 energy (`energy_estimator`) whether this is the crystal with the energy requested. No
 draw is compared with a known crystal.
 """
