@@ -26,14 +26,10 @@ import measure
 import numpy as np
 
 from crystaljax.crystals import structure, validity
-from crystaljax.data import dataset as datasets
-from crystaljax.data import orbit_table
 from crystaljax.matching import matcher
 from crystaljax.relaxation import ase_relaxation, batches, kept, references
-from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import estimation, judging, likely_orbits, usable_structures
-from crystaljax.system import atomic_files, environment, sharding
-from crystaljax.training import checkpoints, runs
+from crystaljax.sampling import estimation, judging, likely_orbits
+from crystaljax.system import atomic_files, environment
 
 NOT_NOW = "not relaxed yet"
 
@@ -56,7 +52,9 @@ def main() -> None:
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
-    task = load_task(args)
+    task = measure.load_task(
+        args.workdir, args.dataset, args.num_structures, max_sites=args.max_sites
+    )
     args.work.mkdir(parents=True, exist_ok=True)
     judge = judging.Judge(args.judge, args.draws, wants_low=True)
     result = {
@@ -72,21 +70,6 @@ def main() -> None:
         result["runs"][name] = run(task, name, judge, args.work, args.only_kept)
         print(json.dumps({name: result["runs"][name]}, indent=1), flush=True)
         atomic_files.write_json(args.output, result)
-
-
-def load_task(args: argparse.Namespace) -> measure.Task:
-    """The structures, and who is asked."""
-    mesh = sharding.build_local_mesh()
-    loaded = checkpoints.load_run(args.workdir, mesh, None)
-    config = runs.load_config(args.workdir)
-    generator = build_sampling.generator_of_run(loaded, config, mesh)
-    dataset = datasets.open_dataset(args.dataset or loaded.vocabulary["dataset"])
-    indices, _ = usable_structures.find_usable(config, dataset, "test")
-    indices = indices[np.asarray(dataset.num_sites)[indices] <= args.max_sites]
-    rng = np.random.default_rng(0)
-    asked = np.sort(rng.permutation(indices)[: args.num_structures])
-    table = orbit_table.open_table(dataset)
-    return measure.Task(dataset, table, asked, loaded, generator)
 
 
 def run(

@@ -66,21 +66,19 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=int)
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
-    mesh = sharding.build_local_mesh()
-    run = checkpoints.load_run(args.workdir, mesh, args.checkpoint)
-    config = runs.load_config(args.workdir)
-    generator = build_sampling.generator_of_run(run, config, mesh)
-    generator = dataclasses.replace(generator, follow_known=not args.network_alone)
-    dataset = datasets.open_dataset(args.dataset or run.vocabulary["dataset"])
-    indices, _ = usable_structures.find_usable(config, dataset, args.split)
-    if args.max_sites:
-        indices = indices[np.asarray(dataset.num_sites)[indices] <= args.max_sites]
-    rng = np.random.default_rng(0)
-    asked = np.sort(rng.permutation(indices)[: args.num_structures])
-    task = Task(dataset, orbit_table.open_table(dataset), asked, run, generator)
+    task = load_task(
+        args.workdir,
+        args.dataset,
+        args.num_structures,
+        split=args.split,
+        max_sites=args.max_sites,
+        checkpoint=args.checkpoint,
+    )
+    generator = dataclasses.replace(task.generator, follow_known=not args.network_alone)
+    task = dataclasses.replace(task, generator=generator)
     result: dict[str, Any] = {
-        "num_structures": len(asked),
-        "checkpoint": run.step,
+        "num_structures": len(task.asked),
+        "checkpoint": task.run.step,
         "positions": measure_positions(task),
         "runs": {},
     }
@@ -174,6 +172,44 @@ class Task:
                 for each, energy in zip(formulas, low, strict=True)
             ],
         }
+
+
+def load_task(
+    workdir: pathlib.Path,
+    dataset_path: str | None,
+    num_structures: int,
+    *,
+    split: str = "test",
+    max_sites: int | None = None,
+    checkpoint: int | None = None,
+    once: bool = False,
+) -> Task:
+    """A model, and structures of a split that are asked for, by chance.
+
+    Args:
+        workdir: of the model.
+        dataset_path: that of the run if None.
+        num_structures: at most.
+        split: of the data set.
+        max_sites: of their cells.
+        checkpoint: of the run; the newest if None.
+        once: each cell formula once.
+    """
+    mesh = sharding.build_local_mesh()
+    run = checkpoints.load_run(workdir, mesh, checkpoint)
+    config = runs.load_config(workdir)
+    generator = build_sampling.generator_of_run(run, config, mesh)
+    dataset = datasets.open_dataset(dataset_path or run.vocabulary["dataset"])
+    indices, _ = usable_structures.find_usable(config, dataset, split)
+    if max_sites:
+        indices = indices[np.asarray(dataset.num_sites)[indices] <= max_sites]
+    if once:
+        formulas = [dataset.formula[int(index)].as_py() for index in indices]
+        _, first = np.unique(formulas, return_index=True)
+        indices = indices[np.sort(first)]
+    rng = np.random.default_rng(0)
+    asked = np.sort(rng.permutation(indices)[:num_structures])
+    return Task(dataset, orbit_table.open_table(dataset), asked, run, generator)
 
 
 def measure(task: Task, name: str, questions: Any, num_samples: int) -> dict[str, Any]:

@@ -22,13 +22,9 @@ import numpy as np
 
 from crystaljax import sample, screen
 from crystaljax.crystals import structure_files
-from crystaljax.data import dataset as datasets
-from crystaljax.data import orbit_table
 from crystaljax.matching import matcher
-from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import usable_structures
-from crystaljax.system import atomic_files, environment, sharding
-from crystaljax.training import checkpoints, runs
+from crystaljax.screening import inputs
+from crystaljax.system import atomic_files, environment
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "orbits"))
@@ -50,7 +46,14 @@ def main() -> None:
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    task = load_task(args)
+    # Each formula once.
+    task = measure.load_task(
+        args.workdir,
+        args.dataset,
+        args.num_structures,
+        max_sites=args.max_sites,
+        once=True,
+    )
     files = {"mp": generate(task, args), "nearest structure": copy(task, args)}
     result: dict[str, Any] = {
         "formulas": len(task.asked),
@@ -62,23 +65,6 @@ def main() -> None:
         result[name] = screen_one(name, path, args)
         print(json.dumps({name: result[name]}, indent=1), flush=True)
         atomic_files.write_json(args.output / "result.json", result)
-
-
-def load_task(args: argparse.Namespace) -> measure.Task:
-    """Held-out structures whose formulas are asked for."""
-    mesh = sharding.build_local_mesh()
-    run = checkpoints.load_run(args.workdir, mesh)
-    config = runs.load_config(args.workdir)
-    generator = build_sampling.generator_of_run(run, config, mesh)
-    dataset = datasets.open_dataset(args.dataset)
-    indices, _ = usable_structures.find_usable(config, dataset, "test")
-    indices = indices[np.asarray(dataset.num_sites)[indices] <= args.max_sites]
-    # Each formula once.
-    formulas = [dataset.formula[int(index)].as_py() for index in indices]
-    _, first = np.unique(formulas, return_index=True)
-    indices = np.random.default_rng(0).permutation(indices[np.sort(first)])
-    asked = np.sort(indices[: args.num_structures])
-    return measure.Task(dataset, orbit_table.open_table(dataset), asked, run, generator)
 
 
 def generate(task: measure.Task, args: argparse.Namespace) -> pathlib.Path:
@@ -133,7 +119,7 @@ def screen_one(
         show_progress=True,
     )
     relaxed = [row for row, each in enumerate(result.relaxations) if each is not None]
-    before = screen_inputs(path)
+    before = inputs.read_candidates(str(path)).crystals
     matches = matcher.match_many(
         [before[row] for row in relaxed],
         [result.relaxed[row] for row in relaxed],
@@ -153,21 +139,6 @@ def screen_one(
         "mean_formation_energy": round(float(energies.mean()), 4),
         "seconds": result.seconds,
     }
-
-
-def screen_inputs(path: pathlib.Path) -> list[Any]:
-    """The crystals as they were generated."""
-    import ase.io
-
-    from crystaljax.crystals import structure
-
-    frames = ase.io.read(path, ":")
-    return [
-        structure.Crystal(
-            each.numbers, each.get_scaled_positions(), np.asarray(each.cell)
-        )
-        for each in frames
-    ]
 
 
 if __name__ == "__main__":
