@@ -212,7 +212,7 @@ def screen(
             num_crystals,
             options.dask,
         )
-    known_path = _find_known(options.known, rows, options.hull)
+    known_path = known_crystals.choose_path(options.known, rows, options.hull)
     known = []
     if known_path:
         found = relaxed_hull.read_known(known_path, rows.crystals)
@@ -281,7 +281,9 @@ def screen(
                 "generated_by": generated_by,
                 "hull": options.hull,
                 "hull_notes": hull_notes,
-                "known": _describe_known(options, known_path, known_hull),
+                "known": known_crystals.describe_places(
+                    known_path, known_hull if options.known != NONE else None
+                ),
                 "methods": methods.describe(
                     setup, result, known_hull, environment.package_versions()
                 ),
@@ -293,21 +295,6 @@ def screen(
 
             html_report.write_report(output)
         return result, table
-
-
-def _describe_known(
-    options: ScreenOptions,
-    known_path: str | None,
-    known_hull: "hull_lib.Hull | None",
-) -> str:
-    """Where known crystals are from, in words; "none" for nowhere."""
-    has_crystals = known_hull is not None and any(
-        entry.crystal is not None for entry in known_hull.entries
-    )
-    places = [known_path] if known_path else []
-    if has_crystals and options.known != NONE:
-        places.append("those of the hull")
-    return " and ".join(places) or NONE
 
 
 def _describe_generators(rows: "screening_inputs.Candidates") -> list[str]:
@@ -403,31 +390,6 @@ def _load_hull(
     for note in loaded.left_out:
         print(f"note: {note}", file=sys.stderr)
     return loaded
-
-
-def _find_known(
-    asked: str | None, rows: "screening_inputs.Candidates", hull: str
-) -> str | None:
-    """Known crystals besides those of the hull: as asked, or of the samples' run."""
-    if asked is not None:
-        return None if asked == NONE else asked
-    path = _find_dataset(rows)
-    # The hull has them too.
-    return None if hull == f"dataset:{path}" else path
-
-
-def _find_dataset(candidates: "screening_inputs.Candidates") -> str | None:
-    """Data set of the one run that made these samples; None if it is not here."""
-    from crystaljax.training import runs
-
-    workdirs = {str(each) for each in candidates.columns.get("workdir", ()) if each}
-    if len(workdirs) != 1:
-        return None
-    workdir = pathlib.Path(workdirs.pop())
-    path = None
-    if runs.is_run(workdir):
-        path = runs.load_vocabulary(workdir).get("dataset")
-    return path if path is not None and pathlib.Path(path).exists() else None
 
 
 def _request(

@@ -12,9 +12,10 @@ from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data.readers import csv_rows, files, json_items
 from crystaljax.data.sources import cif_csv, entries_json, record
-from crystaljax.hull import compositions
+from crystaljax.hull import compositions, convex_hull
 from crystaljax.screening import inputs as screening_inputs
 from crystaljax.system import errors
+from crystaljax.training import runs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,3 +142,47 @@ def _reduced(crystal: structure.Crystal) -> tuple[tuple[int, int], ...]:
     found, counts = np.unique(numbers, return_counts=True)
     divisor = np.gcd.reduce(counts)
     return tuple(zip(found.tolist(), (counts // divisor).tolist(), strict=True))
+
+
+def choose_path(
+    asked: str | None, rows: screening_inputs.Candidates, hull: str
+) -> str | None:
+    """Known crystals besides those of the hull: as asked, or of the samples' run.
+
+    Args:
+        asked: by the user; "none" for none, None where nothing is said.
+        rows: the candidates, with the run that made them.
+        hull: as it was requested.
+    """
+    if asked is not None:
+        return None if asked == "none" else asked
+    path = _find_dataset(rows)
+    # The hull has them too.
+    return None if hull == f"dataset:{path}" else path
+
+
+def _find_dataset(rows: screening_inputs.Candidates) -> str | None:
+    """Data set of the one run that made these samples; None if it is not here."""
+    workdirs = {str(each) for each in rows.columns.get("workdir", ()) if each}
+    if len(workdirs) != 1:
+        return None
+    workdir = pathlib.Path(workdirs.pop())
+    path = None
+    if runs.is_run(workdir):
+        path = runs.load_vocabulary(workdir).get("dataset")
+    return path if path is not None and pathlib.Path(path).exists() else None
+
+
+def describe_places(path: str | None, known_hull: convex_hull.Hull | None) -> str:
+    """Where known crystals are from, in words; "none" for nowhere.
+
+    Args:
+        path: of `choose_path`.
+        known_hull: whose crystals count as known too; None for none.
+    """
+    places = [path] if path else []
+    if known_hull is not None and any(
+        each.crystal is not None for each in known_hull.entries
+    ):
+        places.append("those of the hull")
+    return " and ".join(places) or "none"

@@ -107,6 +107,19 @@ def make_hull(calculator, output, options):
     }
 
 
+def export_best(screening, output, top):
+    """Inputs of VASP for the best of a screening."""
+    export.export(
+        export.ExportOptions(
+            screening=str(screening),
+            top=top,
+            format="vasp",
+            output=str(output),
+            overwrite=True,
+        )
+    )
+
+
 def screen_samples(calculator, folder, output, options):
     """Screens samples on the relaxed hull, and writes the best for VASP."""
     result, table = screen.screen(
@@ -121,15 +134,7 @@ def screen_samples(calculator, folder, output, options):
         show_progress=True,
     )
     print(screen.report(result, table))
-    export.export(
-        export.ExportOptions(
-            screening=str(output),
-            top=options.top,
-            format="vasp",
-            output=str(output / "vasp"),
-            overwrite=True,
-        )
-    )
+    export_best(output, output / "vasp", options.top)
     ranked = result.ranking()
     above = result.above_hull[ranked]
     new = np.array([not result.known_as[i] for i in ranked], bool)

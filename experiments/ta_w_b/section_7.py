@@ -24,9 +24,10 @@ import subprocess
 import sys
 
 import numpy as np
+import run
 from pymatgen.core import Composition
 
-from crystaljax import export, screen
+from crystaljax import screen
 from crystaljax.crystals import structure_files
 from crystaljax.hull import convex_hull
 from crystaljax.screening import inputs as screening_inputs
@@ -42,7 +43,6 @@ SAMPLERS = {
     "prototypes": "mp, following known prototypes",
     "network": "mp, its network alone",
 }
-WITHIN = (0, 25, 100)  # meV/atom
 
 
 def main():
@@ -80,15 +80,7 @@ def main():
         show_progress=True,
     )
     print(screen.report(result, table))
-    export.export(
-        export.ExportOptions(
-            screening=str(output),
-            top=options.top,
-            format="vasp",
-            output=str(options.output / "vasp"),
-            overwrite=True,
-        )
-    )
+    run.export_best(output, options.output / "vasp", options.top)
     described = describe(result, table, experiment_of, options)
     text = json.dumps(described, indent=1, ensure_ascii=False)
     (options.output / "section_7.json").write_text(text + "\n")
@@ -175,7 +167,7 @@ def describe(result, table, experiment_of, options):
                 int(np.sum(1000 * result.above_hull[ranked] <= limit)),
                 int(np.sum(above <= limit)),
             ]
-            for limit in WITHIN
+            for limit in run.WITHIN
         },
         "impossible": describe_impossible(experiment_of, result, table),
         "experiments": [
@@ -225,7 +217,9 @@ def describe_cell(values):
         "lowest": float(values[0]) if len(values) else None,
         # Two crystals of one energy are one structure.
         "below_hull": sorted(set(values[values < 0].tolist())),
-        "within_meV": {str(limit): int(np.sum(values <= limit)) for limit in WITHIN},
+        "within_meV": {
+            str(limit): int(np.sum(values <= limit)) for limit in run.WITHIN
+        },
     }
 
 
@@ -257,18 +251,18 @@ def format_tables(described):
         )
         rows.append([name, *cells])
     lines = format_rows(rows)
-    limits = [f"≤ {limit} meV/atom" for limit in WITHIN]
+    limits = [f"≤ {limit} meV/atom" for limit in run.WITHIN]
     rows = [["", "samples", "relaxed", *limits]]
     for found in described["experiments"]:
         within = [
             str(sum(cell["within_meV"][str(limit)] for cell in found["cells"]))
-            for limit in WITHIN
+            for limit in run.WITHIN
         ]
         relaxed = sum(cell["relaxed"] for cell in found["cells"])
         name = f"{found['sampler']}; step {found['step']:g}, gap {found['gap']:g}"
         rows.append([name, str(found["samples"]), str(relaxed), *within])
     counts = described["counts"]
-    within = [str(described["within_meV"][str(limit)][0]) for limit in WITHIN]
+    within = [str(described["within_meV"][str(limit)][0]) for limit in run.WITHIN]
     rows.append(
         ["different crystals", str(counts["inputs"]), str(counts["ranked"]), *within]
     )
