@@ -187,6 +187,23 @@ def test_an_interrupted_request_goes_on(workdir, tmp_path, capsys):
     assert "2 crystals in" in capsys.readouterr().out
 
 
-def test_an_unknown_judge_is_refused(workdir):
-    with pytest.raises(ValueError, match="unknown calculator 'nobody'"):
-        sample.build_request(dataclasses.replace(options(workdir), judge="nobody"))
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        ("nobody", "unknown calculator 'nobody'"),
+        ("sevenn:nothing", "unknown model 'nothing' of SevenNet"),
+        ("estimator", "has no estimator"),
+    ],
+)
+def test_a_judge_that_is_not_there_is_refused_before_anything_is_written(
+    workdir, tmp_path, judge, message
+):
+    with pytest.raises(ValueError, match=message):
+        requests.write_request(
+            sample.build_request(dataclasses.replace(options(workdir), judge=judge)),
+            tmp_path / "made",
+            cifs="none",
+            shard_size=2,
+            overwrite=False,
+        )
+    assert not (tmp_path / "made" / "request.json").exists()

@@ -84,6 +84,29 @@ def known_elements(judge: Judge) -> frozenset[int] | None:
     return frozenset(ase.data.atomic_numbers[symbol] for symbol in supported)
 
 
+def require(
+    judge: Judge, atomic_numbers: Integer[np.ndarray, "samples sites"]
+) -> Integer[np.ndarray, "some sites"]:
+    """Those of the samples whose elements a potential knows.
+
+    Args:
+        judge: whose potential it is.
+        atomic_numbers: of all samples; 0 is padding.
+
+    Raises:
+        UserError: there is no such model, or it knows the elements of no sample.
+        ImportError: the package of the potential is not installed.
+    """
+    known = known_elements(judge)
+    if known is None:
+        return atomic_numbers
+    is_known = np.isin(atomic_numbers, [0, *known]).all(axis=1)
+    if not is_known.any():
+        crystals = [_as_crystal(row[row > 0]) for row in atomic_numbers]
+        calculators.require_elements(judge.calculator, crystals, known)
+    return atomic_numbers[is_known]
+
+
 def reference_energies(
     judge: Judge, atomic_numbers: Integer[np.ndarray, "samples sites"]
 ) -> dict[int, float]:
@@ -94,17 +117,11 @@ def reference_energies(
         atomic_numbers: of all samples; 0 is padding.
 
     Raises:
-        UserError: no sample has only elements that the potential knows, or a reference
-            crystal does not relax where energies are asked for.
-        ImportError: the package of the potential is not installed.
+        UserError: a reference crystal does not relax where energies are requested, or
+            as `require`.
+        ImportError: as `require`.
     """
-    known = known_elements(judge)
-    if known is not None:
-        is_known = np.isin(atomic_numbers, [0, *known]).all(axis=1)
-        if not is_known.any():
-            crystals = [_as_crystal(row[row > 0]) for row in atomic_numbers]
-            calculators.require_elements(judge.calculator, crystals, known)
-        atomic_numbers = atomic_numbers[is_known]
+    atomic_numbers = require(judge, atomic_numbers)
     numbers = np.unique(atomic_numbers[atomic_numbers > 0])
     found, problems = references.element_energies(judge.calculator, numbers.tolist())
     if problems and not judge.wants_low:

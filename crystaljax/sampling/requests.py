@@ -207,9 +207,7 @@ def _judge_shards(
         return
     # What cannot be judged is said before anything is drawn.
     of_elements: dict[int, float] = {}
-    if judge.calculator == judging.ESTIMATOR:
-        _require_estimator(request, run)
-    else:
+    if judge.calculator != judging.ESTIMATOR:
         numbers = request.conditions.atomic_numbers
         of_elements = judging.reference_energies(judge, numbers)
     of_draws = shards.Layout(len(drawn.conditions), judge.num_draws * layout.shard_size)
@@ -229,9 +227,19 @@ def _judge_shards(
         )
 
 
-def _require_estimator(request: Request, run: checkpoints.Run) -> None:
-    """Raises UserError where the model of a request has no estimator of energies."""
-    if run.energy_error is None or not request.orbits:
+def _require_judge(request: Request, run: checkpoints.Run) -> None:
+    """Checks that the judge of a request, if there is one, can judge.
+
+    Raises:
+        UserError: the model has no estimator of energies, or see `judging.require`.
+        ImportError: see `judging.require`.
+    """
+    judge = request.judge
+    if judge is None:
+        return
+    if judge.calculator != judging.ESTIMATOR:
+        judging.require(judge, np.asarray(request.conditions.atomic_numbers))
+    elif run.energy_error is None or not request.orbits:
         raise errors.UserError(
             f"judge is {judging.ESTIMATOR!r}, but the model {request.workdir} has no "
             "estimator for models of orbits; name a calculator, such as judge='sevenn'"
@@ -274,6 +282,7 @@ def make_samples(
         ValueError: see `Request.load_run`.
     """
     run = request.load_run()
+    _require_judge(request, run)
     num_samples = len(request.conditions)
     layout = shards.Layout(num_samples, num_samples)
     ((_, samples),) = make_shards(
@@ -331,6 +340,8 @@ def _write_request(
         # Nothing that could be gone on with: say so before long work.
         shards.require_new(output, overwrite)
     run = request.load_run()
+    # Before anything is written.
+    _require_judge(request, run)
     layout = shards.open_output(
         output,
         {
