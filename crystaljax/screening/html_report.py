@@ -31,8 +31,9 @@ _PAGE = pathlib.Path(__file__).parent / "report"
 # In the order in which they need each other.
 _SCRIPTS = (
     "text.js",
-    "screening.js",
     "charts.js",
+    "hulls.js",
+    "screening.js",
     "crystal.js",
     "viewer.js",
     "table.js",
@@ -60,6 +61,23 @@ def write_report(
         ValueError: one of its files cannot be read.
     """
     output = pathlib.Path(output)
+    page = _page(describe_screening(output, limits))
+    path = output / "report.html"
+    with atomic_files.file(path, overwrite=True) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def describe_screening(
+    output: str | os.PathLike[str], limits: contents.Limits = contents.DEFAULT_LIMITS
+) -> dict[str, Any]:
+    """What the page of a screening shows, from its folder; see `contents.describe`.
+
+    Raises:
+        FileNotFoundError: the folder holds no screening.
+        ValueError: one of its files cannot be read.
+    """
+    output = pathlib.Path(output)
     for name in ("screening.json", "screening.parquet"):
         if not (output / name).is_file():
             raise FileNotFoundError(
@@ -71,7 +89,7 @@ def write_report(
     )
     # Without formulas in the table, they are those of the crystals.
     max_structures = limits.max_structures if columns.FORMULA in table else None
-    page = build_report(
+    return contents.describe(
         _read_json(output / "screening.json"),
         table,
         _read_candidates(output / "candidates.extxyz", max_structures),
@@ -79,10 +97,6 @@ def write_report(
         title=output.absolute().name,
         limits=limits,
     )
-    path = output / "report.html"
-    with atomic_files.file(path, overwrite=True) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
 
 
 def build_report(
@@ -112,9 +126,14 @@ def build_report(
     Raises:
         ValueError: the columns differ in length.
     """
-    described = contents.describe(
-        summary, table, crystals, known_hull, title=title, limits=limits
+    return _page(
+        contents.describe(
+            summary, table, crystals, known_hull, title=title, limits=limits
+        )
     )
+
+
+def _page(described: Mapping[str, Any]) -> str:
     data = json.dumps(described, allow_nan=False, separators=(",", ":"))
     script = "\n".join((_PAGE / name).read_text("utf-8") for name in _SCRIPTS)
     digest = hashlib.sha256(script.encode()).digest()

@@ -50,7 +50,7 @@ class Chart {
       element("span", {}, element("i", { class: `color-${color}` }), text)));
     this.outside = element("span");
     this.legend.append(this.outside);
-    const figure = element("figure", { class: "chart", style: "margin:0" });
+    const figure = element("figure", { class: "chart" });
     if (title) figure.append(element("h3", {}, title));
     figure.append(this.svg, this.legend);
     box.append(figure);

@@ -8,14 +8,7 @@ const structureOf = (row) => data.structures[table[COLUMN.RANK][row]];
 
 function fillViewer() {
   viewer = new Viewer(byId("canvas"), data.elements);
-  for (const button of document.querySelectorAll("[data-along]")) {
-    button.addEventListener("click", () => viewer.lookAlong(Number(button.dataset.along)));
-  }
-  byId("bonds").addEventListener("change", (event) =>
-    viewer.setOptions({ withBonds: event.target.checked }));
-  byId("supercell").addEventListener("change", (event) =>
-    viewer.setOptions({ repeats: event.target.checked ? 2 : 1 }));
-  byId("reset-view").addEventListener("click", () => viewer.reset());
+  viewer.obeyControls();
 }
 
 // Shows a row everywhere; scroll: whether the viewer must come into sight.
@@ -29,7 +22,7 @@ function choose(row, scroll = false) {
   byId("viewer-message").hidden = Boolean(structure);
   if (structure) {
     byId("canvas").setAttribute("aria-label", `Crystal structure of ${formula}`);
-    fillLegend(structure);
+    byId("legend").replaceChildren(...legendOf(structure, data.elements));
     viewer.show(structure);
   } else {
     byId("viewer-message").textContent = rank
@@ -43,17 +36,6 @@ function choose(row, scroll = false) {
   for (const chart of charts) chart.mark(row);
   for (const each of gallery) each.button.setAttribute("aria-pressed", each.row === row);
   if (scroll && innerWidth <= 1000) byId("viewer").scrollIntoView({ block: "nearest" });
-}
-
-function fillLegend(structure) {
-  const numbers = [...new Set(structure.numbers)];
-  byId("legend").replaceChildren(...numbers.map((number) => {
-    const { symbol, color, radius } = data.elements[number];
-    const dot = element("i");
-    dot.style.width = dot.style.height = `${Math.round(6 + 7 * radius)}px`;
-    dot.style.background = `rgb(${color})`;
-    return element("span", {}, dot, symbol);
-  }));
 }
 
 function details(row, structure) {
@@ -107,12 +89,4 @@ function releasedText(row) {
   if (!found) return null;
   const change = 1000 * value(COLUMN.RELEASED_ENERGY_CHANGE, row);
   return `${found}: ${fixed(change, 1)} meV/atom, ${groupText(value(COLUMN.RELEASED_SPACE_GROUP, row))}`;
-}
-
-function cellText(lattice) {
-  const angle = (one, other) =>
-    (Math.acos(dot(lattice[one], lattice[other]) / norm(lattice[one]) / norm(lattice[other])) * 180) / Math.PI;
-  const lengths = lattice.map((vector) => fixed(norm(vector), 3)).join(", ");
-  const angles = [angle(1, 2), angle(0, 2), angle(0, 1)].map((each) => fixed(each, 1)).join(", ");
-  return `${lengths} Å; ${angles}°`;
 }

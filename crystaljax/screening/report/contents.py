@@ -6,18 +6,16 @@ Nothing here knows HTML; the page's scripts turn these values into text and draw
 import collections
 import dataclasses
 import itertools
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ase.data import colors
 
 from crystaljax.crystals import elements, space_groups, structure
 from crystaljax.hull import convex_hull as hulls
 from crystaljax.screening import columns
-from crystaljax.screening.report import systems
+from crystaljax.screening.report import drawn_values, systems
 from crystaljax.system import errors
 
 # Of these the page shows how many samples have the requested space group, under a
@@ -40,8 +38,6 @@ _LEFT_OUT = (
     columns.FILE,
     columns.CANDIDATE_FILE,
 )
-# eV/atom, fractional coordinates, Å: finer than anything that is shown.
-_DECIMALS = 6
 # More reasons than that are summed up.
 _MAX_REASONS = 50
 # More conditions than that are counted, not listed.
@@ -109,7 +105,7 @@ def describe(
     )
     above = _floats(shown_table.get(columns.ABOVE_HULL, ()))
     has_hull = known_hull is not None or np.isfinite(above).any()
-    return _to_json(
+    return drawn_values.to_json(
         {
             "title": title,
             "num_rows": num_rows,
@@ -130,9 +126,9 @@ def describe(
             "systems": diagrams,
             "systems_note": note,
             "symbols": space_groups.load_space_group_symbols(),
-            "elements": _describe_elements(shown.values()),
+            "elements": drawn_values.describe_elements(shown.values()),
             "structures": {
-                str(rank): _describe_structure(crystal)
+                str(rank): drawn_values.describe_structure(crystal)
                 for rank, crystal in shown.items()
             },
             "columns": columns.BY_IDENTIFIER,
@@ -308,42 +304,3 @@ def _candidates(table: Mapping[str, list[Any]]) -> list[systems.Candidate]:
         for row, formula in enumerate(table[columns.FORMULA])
         if table[columns.RANK][row] and formula and np.isfinite(energies[row])
     ]
-
-
-def _describe_structure(crystal: structure.Crystal) -> dict[str, Any]:
-    return {
-        "numbers": np.asarray(crystal.atomic_numbers),
-        "coords": np.round(np.asarray(crystal.frac_coords, dtype=float), 5).ravel(),
-        "lattice": np.round(np.asarray(crystal.lattice, dtype=float), 5),
-    }
-
-
-def _describe_elements(crystals: Iterable[structure.Crystal]) -> dict[str, Any]:
-    """Symbol, colour (Jmol's) and covalent radius (Å) by atomic number."""
-    numbers = {int(number) for each in crystals for number in each.atomic_numbers}
-    described = {}
-    for number in sorted(numbers):
-        color = np.round(255 * np.asarray(colors.jmol_colors[number])).astype(int)
-        described[str(number)] = {
-            "symbol": elements.symbol(number),
-            "color": color,
-            "radius": elements.load_covalent_radii()[number - 1],
-        }
-    return described
-
-
-def _to_json(value: Any) -> Any:
-    """JSON values: numbers rounded, those that are not finite None."""
-    if isinstance(value, Mapping):
-        return {str(key): _to_json(each) for key, each in value.items()}
-    if isinstance(value, np.ndarray):
-        return _to_json(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_to_json(each) for each in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return round(value, _DECIMALS) if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)

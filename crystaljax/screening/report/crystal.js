@@ -231,3 +231,24 @@ function paintScene(canvas, scene, { rotation = FIRST_VIEW, zoom = 1, fog = "", 
     context.fillText(axis.label, ...toCanvas(rotate(rotation, axis.place)));
   }
 }
+
+// ---- In words ----------------------------------------------------------------------
+
+// Dots in the colours of the elements, with their symbols.
+function legendOf(structure, elements) {
+  return [...new Set(structure.numbers)].map((number) => {
+    const { symbol, color, radius } = elements[number];
+    const dot = element("i");
+    dot.style.width = dot.style.height = `${Math.round(6 + 7 * radius)}px`;
+    dot.style.background = `rgb(${color})`;
+    return element("span", {}, dot, symbol);
+  });
+}
+
+function cellText(lattice) {
+  const angle = (one, other) =>
+    (Math.acos(dot(lattice[one], lattice[other]) / norm(lattice[one]) / norm(lattice[other])) * 180) / Math.PI;
+  const lengths = lattice.map((vector) => fixed(norm(vector), 3)).join(", ");
+  const angles = [angle(1, 2), angle(0, 2), angle(0, 1)].map((each) => fixed(each, 1)).join(", ");
+  return `${lengths} Å; ${angles}°`;
+}

@@ -150,6 +150,7 @@ function fillCandidates() {
   byId("show-all-label").textContent = `show the ${plural(numOut, "input")} that were rejected`;
   byId("show-all").disabled = !numOut;
   candidateTable = new CandidateTable(byId("table"), table, tableColumns(), {
+    rankKey: COLUMN.RANK,
     meanings: data.meanings,
     choose,
     haystack,

@@ -17,5 +17,4 @@ function groupText(number) {
   return number ? `${number} ${symbolOf(number)}`.trim() : "none";
 }
 
-// Rounding errors are not below the hull.
-const isBelow = (row) => value(COLUMN.ABOVE_HULL, row) < -1e-6;
+const isBelow = (row) => isBelowHull(value(COLUMN.ABOVE_HULL, row));

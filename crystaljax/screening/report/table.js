@@ -6,10 +6,11 @@ const ROWS_AT_A_TIME = 100;
 class CandidateTable {
   // columns: {key, label, note, isText, text(row), className(row), onlyAll}; those with
   // onlyAll are shown with the inputs that were rejected.
-  constructor(box, data, columns, { meanings, choose, counted, haystack }) {
-    Object.assign(this, { box, data, columns, meanings, choose, counted, haystack });
-    this.numRows = data[COLUMN.RANK].length;
-    this.sortKey = COLUMN.RANK;
+  // rankKey: the column whose 0 means that a row was rejected.
+  constructor(box, data, columns, { rankKey, meanings, choose, counted, haystack }) {
+    Object.assign(this, { box, data, columns, rankKey, meanings, choose, counted, haystack });
+    this.numRows = data[rankKey].length;
+    this.sortKey = rankKey;
     this.descending = false;
     this.terms = [];
     this.withAll = false;
@@ -38,7 +39,7 @@ class CandidateTable {
   }
 
   matches(row) {
-    if (!this.withAll && !this.data[COLUMN.RANK][row]) return false;
+    if (!this.withAll && !this.data[this.rankKey][row]) return false;
     if (!this.terms.length) return true;
     this.haystacks ??= Array.from({ length: this.numRows });
     const text = this.haystacks[row] ??= this.haystack(row).toLowerCase();
@@ -50,7 +51,7 @@ class CandidateTable {
     const values = this.data[this.sortKey];
     const sign = this.descending ? -1 : 1;
     const missing = (value) => value === null || value === "" ||
-      (this.sortKey === COLUMN.RANK && value === 0);
+      (this.sortKey === this.rankKey && value === 0);
     return rows.sort((one, other) => {
       const [a, b] = [values[one], values[other]];
       if (missing(a) || missing(b)) return missing(a) - missing(b) || one - other;
@@ -112,7 +113,7 @@ class CandidateTable {
     });
     const line = element("tr", {
       "data-row": row, "aria-rowindex": index + 2, "aria-selected": row === this.selected,
-      class: this.data[COLUMN.RANK][row] ? "" : "out" }, ...cells);
+      class: this.data[this.rankKey][row] ? "" : "out" }, ...cells);
     line.addEventListener("click", () => this.choose(row, true));
     return line;
   }

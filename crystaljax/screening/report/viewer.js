@@ -91,6 +91,18 @@ class Viewer {
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
+  // The buttons and boxes beside the picture.
+  obeyControls() {
+    for (const button of document.querySelectorAll("[data-along]")) {
+      button.addEventListener("click", () => this.lookAlong(Number(button.dataset.along)));
+    }
+    byId("bonds").addEventListener("change", (event) =>
+      this.setOptions({ withBonds: event.target.checked }));
+    byId("supercell").addEventListener("change", (event) =>
+      this.setOptions({ repeats: event.target.checked ? 2 : 1 }));
+    byId("reset-view").addEventListener("click", () => this.reset());
+  }
+
   follow(event) {
     const before = this.pointers.get(event.pointerId);
     if (!before) return;
