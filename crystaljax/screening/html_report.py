@@ -27,7 +27,8 @@ from crystaljax.screening import columns
 from crystaljax.screening.report import contents
 from crystaljax.system import atomic_files, errors
 
-_PAGE = pathlib.Path(__file__).parent / "report"
+# The page's own files; `crystaljax app` shows some of them too.
+PAGE = pathlib.Path(__file__).parent / "report"
 # In the order in which they need each other.
 _SCRIPTS = (
     "text.js",
@@ -135,16 +136,16 @@ def build_report(
 
 def _page(described: Mapping[str, Any]) -> str:
     data = json.dumps(described, allow_nan=False, separators=(",", ":"))
-    script = "\n".join((_PAGE / name).read_text("utf-8") for name in _SCRIPTS)
+    script = "\n".join((PAGE / name).read_text("utf-8") for name in _SCRIPTS)
     digest = hashlib.sha256(script.encode()).digest()
     parts = {
-        "style": (_PAGE / "page.css").read_text("utf-8"),
+        "style": (PAGE / "page.css").read_text("utf-8"),
         "script": script,
         "script_hash": base64.b64encode(digest).decode(),
         # In JSON every "<" stands within a string; none may end the block around it.
         "data": data.replace("<", "\\u003c"),
     }
-    page = (_PAGE / "page.html").read_text("utf-8")
+    page = (PAGE / "page.html").read_text("utf-8")
     # In one pass, so that marks within the inserted text are left as they are.
     return re.sub(r"{{(\w+)}}", lambda match: parts[match[1]], page)
 
