@@ -24,6 +24,7 @@ VERBS = (
     "import-torch",
     "export-model",
     "models",
+    "app",
 )
 
 
@@ -64,8 +65,9 @@ def help_text() -> str:
 
 
 def _module(verb: str) -> str:
-    # The folder of networks has the name.
-    return "list_models" if verb == "models" else verb.replace("-", "_")
+    # Folders have the names.
+    special = {"models": "list_models", "app": "serve_app"}
+    return special.get(verb, verb.replace("-", "_"))
 
 
 def _summary(verb: str) -> str:

@@ -70,10 +70,9 @@ def _require(asked: options.AppOptions) -> None:
             f"no known crystals at `known={asked.known}`; expected a data set, a CSV "
             "with CIFs, entries in JSON, crystals, or a folder of them"
         )
-    suffixes = (".csv", ".json")
-    if asked.hull is not None and asked.hull.endswith(suffixes):
-        if not pathlib.Path(asked.hull).is_file():
-            raise errors.UserError(f"no entries at `hull={asked.hull}`")
+    is_file = (asked.hull or "").endswith((".csv", ".json"))
+    if asked.hull is not None and is_file and not pathlib.Path(asked.hull).is_file():
+        raise errors.UserError(f"no entries at `hull={asked.hull}`")
 
 
 def _listen(port: int) -> socket.socket:

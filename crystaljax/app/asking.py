@@ -111,8 +111,8 @@ def find_cells(
     if units == LIKELY:
         if not (model.of_orbits and named):
             raise errors.UserError(
-                "formula units can be left to a model of orbits, for formulas; expected "
-                "a number, such as 1 or 1,2"
+                "formula units can be left to a model of orbits, for formulas; "
+                "expected a number, such as 1 or 1,2"
             )
         units = ""
     cells = formulas.expand_formulas(
