@@ -3,13 +3,14 @@ import contextlib
 import hashlib
 import json
 import re
-import shutil
 
+import browsing
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from ase.data import colors
+from browsing import picture, settle, wait_until
 
 from crystaljax.crystals import elements, structure, structure_files
 from crystaljax.hull import convex_hull
@@ -400,19 +401,8 @@ def test_what_cannot_be_read_is_named(tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed"
-    )
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox"]
-        )
+    with browsing.chromium() as browser:
         yield browser
-        browser.close()
 
 
 @contextlib.contextmanager
@@ -441,26 +431,6 @@ def opened(browser, path, **options):
     assert problems == []
 
 
-def settle(page):
-    """Waits until what was asked for is drawn."""
-    page.evaluate(
-        "() => new Promise(done => requestAnimationFrame(() => "
-        "requestAnimationFrame(done)))"
-    )
-
-
-def wait_until(page, condition):
-    """Waits for a JavaScript condition.
-
-    Playwright's own waiting evaluates text within the page, which its policy forbids.
-    """
-    for _ in range(100):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(100)
-    pytest.fail(f"still not so: {condition}")
-
-
 def cells(page, key):
     """Texts of one column of the table."""
     keys = page.eval_on_selector_all(
@@ -474,11 +444,6 @@ def cells(page, key):
 
 def numbers(texts):
     return [float(text.replace("−", "-")) for text in texts if text != "–"]
-
-
-def picture(page):
-    settle(page)
-    return page.evaluate("document.querySelector('#canvas').toDataURL()")
 
 
 def test_head_says_what_was_done_with_which_energies(browser, report):

@@ -66,6 +66,7 @@ LAYERS = (
     "screening",
     "dft",
     "command_line",
+    "app",
 )
 
 
@@ -115,6 +116,7 @@ WITHOUT = {
     "evaluate": ("torch", "matgl", "pandas", "matplotlib"),
     "modify": ("torch", "matgl", "pandas", "matplotlib"),
     "list_models": HEAVY + JAX,
+    "serve_app": (*HEAVY, *JAX, "starlette", "uvicorn"),
     "export_model": HEAVY + JAX,
     "import_torch": ("torch", "matgl", "pandas", "matplotlib", "pymatgen", "ase"),
 }

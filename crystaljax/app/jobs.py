@@ -1,4 +1,4 @@
-"""Jobs of the page: a folder each, whose ``job.json`` says what is asked, and the state.
+"""Jobs of the page: a folder each, whose ``job.json`` says what it is and its state.
 
 jobs/ID/job.json     what `Job` holds
 jobs/ID/log.txt      what the command printed

@@ -40,7 +40,6 @@ async function showCrystals(job, focus = false) {
   byId("notes").replaceChildren(...[...lines, ...found.notes].map((text) =>
     element("p", { class: "note" }, text)));
   fillSorts();
-  fillPotentials();
   fillTable();
   fillLeftOut();
   fillHulls(job);
@@ -160,6 +159,7 @@ function showChosen() {
   for (const format of ["extxyz", "zip"]) {
     byId(`get-${format}`).href = fileAddress(format, chosenNumbers());
   }
+  fillPotentials();
 }
 
 function chooseAll(all) {
@@ -169,9 +169,11 @@ function chooseAll(all) {
   showChosen();
 }
 
-// Potentials that have the elements of the crystals that are shown.
+// Potentials that have the elements of the crystals that are chosen.
 function fillPotentials() {
-  const symbols = Object.values(shown.elements).map(({ symbol }) => symbol);
+  const before = byId("calculator").value;
+  const symbols = [...new Set(chosenNumbers().flatMap((number) =>
+    [...symbolsIn(shown.byNumber.get(number).formula)]))];
   const options = about.potentials.map(({ name, title, elements, fetches }) => {
     const missing = elements ? symbols.filter((each) => !elements.includes(each)) : [];
     const text = missing.length ? `${title}: not for ${missing.join(", ")}`
@@ -181,8 +183,9 @@ function fillPotentials() {
     return option;
   });
   byId("calculator").replaceChildren(...options);
-  const first = options.findIndex((option) => !option.disabled);
-  byId("calculator").selectedIndex = first;
+  const same = options.findIndex(({ value, disabled }) => value === before && !disabled);
+  byId("calculator").selectedIndex =
+    same >= 0 ? same : options.findIndex((option) => !option.disabled);
   fillHullChoices();
 }
 
