@@ -85,7 +85,7 @@ def test_requests_without_the_token_are_refused(served):
         ("[::1]:8000", 200),
         ("evil.test", 403),
         ("127.0.0.1.evil.test:8000", 403),
-        ("evil.test:8000@127.0.0.1", 200),
+        ("evil.test:8000@127.0.0.1", 403),
         ("[", 403),
         ("", 403),
     ],

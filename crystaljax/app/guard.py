@@ -8,13 +8,13 @@ this machine.
 """
 
 import hmac
+import re
 import secrets
-import urllib.parse
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 TOKEN_HEADER = "x-crystaljax-token"
-_HOSTS = ("127.0.0.1", "localhost", "::1")
+_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
 # No script but the page's own, no request to anywhere else, in no frame of others.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -87,7 +87,7 @@ class Guard:
             for name, value in scope["headers"]
         }
         host = headers.get("host", "")
-        if _hostname(f"//{host}") not in _HOSTS:
+        if not _HOST.fullmatch(host):
             return "this page is served to this machine alone", ""
         token, _, rest = scope["path"].removeprefix("/").partition("/")
         if not self._is_token(token):
@@ -102,13 +102,6 @@ class Guard:
 
     def _is_token(self, text: str) -> bool:
         return hmac.compare_digest(text.encode(), self._token.encode())
-
-
-def _hostname(address: str) -> str:
-    try:
-        return urllib.parse.urlsplit(address).hostname or ""
-    except ValueError:
-        return ""
 
 
 async def _refuse(problem: str, send: _Send) -> None:
