@@ -64,8 +64,12 @@ def opened(browser, address, **options):
     yield page
     context.close()
     assert problems == []
-    own = (address, "data:", "blob:")
+    own = (address.partition("#")[0], "data:", "blob:")
     assert [url for url in requests if not url.startswith(own)] == []
+
+
+def wait_for_jobs(page, count):
+    wait_until(page, f"document.querySelectorAll('#jobs li').length === {count}")
 
 
 def job_states(page):
@@ -174,9 +178,7 @@ def test_a_downloaded_cif_is_the_crystal(page):
     assert download.value.suggested_filename == f"{row['name']}.cif"
     # The command that makes the same again.
     command = page.evaluate("document.querySelector('#command').textContent")
-    assert command.startswith(
-        "crystaljax sample --formulas=TaB2,Cu3Au --formula_units=1"
-    )
+    assert command.startswith("crystaljax sample --formulas=TaB2,Cu3Au ")
 
 
 def test_a_reload_shows_the_same(page):
@@ -239,16 +241,14 @@ def test_two_tabs_see_the_same_jobs(story, page):
         count = len(job_states(other))
         page.fill("#composition", "TaB2")
         page.click("#ask button[type=submit]")
-        wait_until(
-            other, f"document.querySelectorAll('#jobs li').length === {count + 1}"
-        )
+        wait_for_jobs(other, count + 1)
         other.locator("#jobs li").first.locator("[data-act=stop]").click()
         stopped = "document.querySelector('#jobs li').dataset.state === 'stopped'"
         wait_until(page, stopped, 20)
         wait_until(other, stopped)
         other.on("dialog", lambda dialog: dialog.accept())
         other.locator("#jobs li").first.locator("[data-act=remove]").click()
-        wait_until(page, f"document.querySelectorAll('#jobs li').length === {count}")
+        wait_for_jobs(page, count)
 
 
 def test_elements_are_picked_with_the_keyboard(page):
@@ -263,9 +263,7 @@ def test_elements_are_picked_with_the_keyboard(page):
     page.locator("#periodic button", has_text="Te").click()
     assert page.input_value("#composition") == "Be-Te"
     page.check("input[name=group][value=choice]")
-    wait_until(
-        page, "document.querySelector('#groups').options[224].text.includes('✓')"
-    )
+    wait_until(page, "byId('groups').options[224].text.includes('✓')")
     page.check("input[name=what][value=formula]")
     assert page.input_value("#composition") == "BeTe"
     page.check("input[name=group][value='']")
@@ -276,11 +274,9 @@ def test_nothing_sticks_out_of_a_phone(story, scheme):
     options = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}
     job = story.page.evaluate("shown.job")
     with opened(story.browser, f"{story.address}#{job}", **options) as page:
-        wait_until(page, "shown")
+        wait_until(page, "shown !== null")
         settle(page)
         assert page.evaluate("document.documentElement.scrollWidth") == 390
-        colors = page.evaluate(
-            "['color', 'backgroundColor'].map(key => getComputedStyle(document.body)[key])"
-        )
-        light, dark = "rgb(255, 255, 255)", "rgb(18, 21, 26)"
-        assert colors[1] == (light if scheme == "light" else dark)
+        color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        expected = {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 21, 26)"}
+        assert color == expected[scheme]
