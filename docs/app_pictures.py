@@ -1,0 +1,98 @@
+"""Makes the pictures of docs/app.md: somebody uses the page, at three widths.
+
+    python docs/app_pictures.py
+
+Needs playwright and Chromium, as the tests of pages do, and `crystaljax[app]`. The
+crystals are made by the model of the package and relaxed with EMT; takes a minute.
+"""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from playwright import sync_api
+
+FOLDER = pathlib.Path(__file__).parent / "images"
+# Width, colour scheme, name.
+VIEWS = (
+    (1280, "light", "app_desktop"),
+    (820, "dark", "app_tablet"),
+    (390, "light", "app_phone"),
+)
+
+
+def wait_until(page: sync_api.Page, condition: str, seconds: int = 120) -> None:
+    """Waits for a JavaScript condition; the page's policy forbids playwright's way."""
+    for _ in range(10 * seconds):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(100)
+    raise TimeoutError(condition)
+
+
+def ask(page: sync_api.Page) -> tuple[str, str]:
+    """Asks for crystals and relaxes the alloys; IDs of the two jobs."""
+    page.fill("#composition", "TaB2, Cu3Au, BaTiO3")
+    page.fill("#num-samples", "4")
+    page.click("#ask button[type=submit]")
+    wait_until(page, "shown !== null")
+    made = page.evaluate("shown.job")
+    alloys = page.evaluate(
+        "shown.rows.filter(row => row.formula === 'Au1Cu3').map(row => row.number)"
+    )
+    for number in alloys:
+        page.check(f"[data-choose='{number}']")
+    page.select_option("#calculator", "emt")
+    page.select_option("#hull", "builtin")
+    page.click("#relax button[type=submit]")
+    wait_until(page, f"shown.job !== '{made}'")
+    return made, page.evaluate("shown.job")
+
+
+def open_page(browser: sync_api.Browser, address: str, width: int, scheme: str):
+    """The page in a window of its own."""
+    page = browser.new_page(
+        viewport={"width": width, "height": 900}, color_scheme=scheme
+    )
+    page.goto(address)
+    wait_until(page, "document.body.dataset.ready === 'true'")
+    return page
+
+
+def main() -> None:
+    """Command line."""
+    FOLDER.mkdir(exist_ok=True)
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    with tempfile.TemporaryDirectory() as folder:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "crystaljax", "app", "--no_browser"],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+        )
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        with sync_api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=path, args=["--no-sandbox"]
+            )
+            made, relaxed = ask(open_page(browser, address, 1280, "light"))
+            for width, scheme, name in VIEWS:
+                page = open_page(browser, f"{address}#{made}", width, scheme)
+                page.fill("#composition", "TaB2")
+                wait_until(page, "byId('check').textContent && byId('sites').innerText")
+                page.wait_for_timeout(500)
+                page.screenshot(path=FOLDER / f"{name}.png", full_page=True)
+            page = open_page(browser, f"{address}#{relaxed}", 1280, "light")
+            wait_until(page, "byId('sites').innerText && charts.length")
+            page.locator("#crystals").screenshot(path=FOLDER / "app_hull.png")
+            browser.close()
+        server.terminate()
+        server.wait()
+
+
+if __name__ == "__main__":
+    main()
