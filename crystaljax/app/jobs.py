@@ -136,7 +136,7 @@ def _read(path: pathlib.Path) -> Job | None:
     """A job; None for a file that is not one, as a power cut may leave it."""
     try:
         values: dict[str, Any] = json.loads(path.read_bytes())
-        job = Job(**values)
-        return dataclasses.replace(job, arguments=tuple(job.arguments))
-    except (OSError, ValueError, TypeError):
+        # JSON has no tuples.
+        return Job(**{**values, "arguments": tuple(values["arguments"])})
+    except (OSError, ValueError, TypeError, KeyError):
         return None
