@@ -126,7 +126,7 @@ def test_formulas_are_checked_in_the_words_of_the_library(served):
     client, _ = served
     found = post(client, "api/check", {"formulas": "TaB2"}).json()
     assert found["cells"] == ["B2Ta1"]
-    assert {191, 221} <= set(found["feasible"]) and 227 not in found["feasible"]
+    assert 191 in found["feasible"] and 221 not in found["feasible"]
     for text, words in {
         "TaXx": "Xx",
         "Po3": "which the training structures never had",
