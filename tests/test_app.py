@@ -227,7 +227,7 @@ def test_potentials_are_those_that_are_installed(served):
     assert "Ta" in about["elements"] and "Po" not in about["elements"]
     values = {"calculator": "emt", "hull": "builtin"}
     given = asking.screen(values, serving.asked, frozenset({"Cu", "Au"}))
-    assert given == ("screen", "--calculator=emt", "--hull=builtin")
+    assert given[:3] == ("screen", "--calculator=emt", "--hull=builtin")
     for changed, words in (
         ({"calculator": "mattersim"}, "installed"),
         ({"calculator": "os:getcwd"}, "installed"),

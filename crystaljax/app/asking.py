@@ -209,6 +209,8 @@ def screen(
         "screen",
         f"--calculator={name}",
         offers.hull_flag(asked, _text(values, "hull") or offers.NO_HULL),
+        # They were chosen, known or not.
+        "--relax_duplicates",
     ]
     if asked.known is not None:
         arguments.append(f"--known={asked.known}")
