@@ -65,6 +65,8 @@ def _require(asked: options.AppOptions) -> None:
     from crystaljax.training import model_files
 
     model_files.resolve(asked.workdir, asked.model, model_files.DEFAULT)
+    if asked.modify_with is not None:
+        model_files.resolve(None, asked.modify_with)
     if asked.known is not None and not pathlib.Path(asked.known).exists():
         raise errors.UserError(
             f"no known crystals at `known={asked.known}`; expected a data set, a CSV "

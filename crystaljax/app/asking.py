@@ -75,8 +75,7 @@ def sample(
             f"expected at most {MAX_CRYSTALS} on this page: `crystaljax sample` makes "
             "any number"
         )
-    seed = _integer(values, "seed", 0, _MAX_SEED, 0)
-    arguments += [f"--num_samples={num_samples}", f"--seed={seed}"]
+    arguments += _numbers(values)
     title = _text(values, "formulas") or _text(values, "system")
     return Asked(title, tuple(arguments))
 
@@ -217,6 +216,77 @@ def screen(
     if values.get("keep_symmetry") is True:
         arguments.append("--keep_symmetry")
     return tuple(arguments)
+
+
+def keep(values: Mapping[str, Any], model: offers.Model) -> tuple[str, ...]:
+    """Arguments of `crystaljax sample` but for the template, a part of which stays.
+
+    Args:
+        values: ``keep``, the sites; ``formulas`` ("" for the template's own),
+            ``num_samples``, ``seed``.
+        model: that is asked.
+
+    Raises:
+        UserError: a value cannot be used. Sites are compared with the template by the
+            command itself.
+    """
+    if not model.of_orbits:
+        raise errors.UserError(
+            "a part of a crystal can be kept by models of orbits, and this is another"
+        )
+    kept = _text(values, "keep")
+    if not kept:
+        raise errors.UserError(
+            "nothing is kept; expected elements, such as Co,O, or numbers of sites "
+            "from 0, such as 0,3,8:11"
+        )
+    arguments = ["sample", *model.flags, f"--keep={kept}"]
+    if formula := _text(values, "formulas"):
+        elements.parse_formula(formula)
+        arguments.append(f"--formulas={formula}")
+    return (*arguments, *_numbers(values))
+
+
+def modify(values: Mapping[str, Any], asked: options.AppOptions) -> tuple[str, ...]:
+    """Arguments of `crystaljax modify` but for the crystal.
+
+    Args:
+        values: ``energy_difference``, ``space_groups``, ``num_samples``, ``seed``.
+        asked: options of the server.
+
+    Raises:
+        UserError: a value cannot be used, or no model that modifies is named.
+    """
+    from crystaljax.sampling import requested_energies
+
+    if asked.modify_with is None:
+        raise errors.UserError(
+            "no model that modifies crystals is loaded; start the page with "
+            "`modify_with=runs/modify`"
+        )
+    difference = _text(values, "energy_difference") or "-0.05"
+    found = requested_energies.parse_differences(difference)
+    groups = space_groups.parse_space_groups(_text(values, "space_groups"))
+    num_samples = _integer(values, "num_samples", 1, MAX_CRYSTALS, 4)
+    if len(found) * len(groups) * num_samples > MAX_CRYSTALS:
+        raise errors.UserError(
+            f"{len(found)} energies, {len(groups)} space groups and {num_samples} "
+            f"crystals of each; expected at most {MAX_CRYSTALS} crystals"
+        )
+    return (
+        "modify",
+        f"--model={asked.modify_with}",
+        f"--energy_difference={difference}",
+        f"--space_groups={','.join(map(str, groups))}",
+        *_numbers(values),
+    )
+
+
+def _numbers(values: Mapping[str, Any]) -> list[str]:
+    """How many, and the seed."""
+    num_samples = _integer(values, "num_samples", 1, MAX_CRYSTALS, 4)
+    seed = _integer(values, "seed", 0, _MAX_SEED, 0)
+    return [f"--num_samples={num_samples}", f"--seed={seed}"]
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:

@@ -161,6 +161,7 @@ def describe(asked: options.AppOptions, model: Model) -> dict[str, Any]:
         "symbols": space_groups.load_space_group_symbols(),
         "hull": asked.hull or "",
         "known": asked.known or "",
+        "modify_with": asked.modify_with or "",
         "hulls": hulls(asked),
         "potentials": [dataclasses.asdict(each) for each in installed_potentials()],
         "folder": str(pathlib.Path(asked.folder).absolute()),

@@ -28,6 +28,11 @@ class AppOptions:
     workdir: str | None = options.option(
         "Instead of a model: the run directory of one.", default=None
     )
+    modify_with: str | None = options.option(
+        "A model of the modification task (configs/modify_*.py), by name or folder, "
+        "which modifies crystals that are uploaded; without one they are not.",
+        default=None,
+    )
     hull: str | None = options.option(
         "Entries of a convex hull that energies can be asked for relative to, and that "
         "relaxed crystals are put on: FILE.csv (formula, formation_energy), pymatgen's "

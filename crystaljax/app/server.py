@@ -19,11 +19,11 @@ from crystaljax.app import (
     line,
     offers,
     options,
+    orders,
     progress,
     results,
     uploads,
 )
-from crystaljax.crystals import elements, structure_files
 from crystaljax.screening import html_report
 from crystaljax.system import errors
 
@@ -184,69 +184,11 @@ def _check(question: _Question) -> responses.Response:
 
 
 def _add_job(question: _Question) -> responses.Response:
-    values = question.values()
-    kind = values.get("kind")
-    if kind == "sample":
-        job = _add_sample(question.server, values)
-    elif kind == "relax":
-        job = _add_relaxation(question.server, values)
-    else:
-        raise errors.UserError(f"unknown kind {kind!r}; expected sample or relax")
-    return responses.JSONResponse(_describe_job(question.server, job), 201)
-
-
-def _add_sample(server: Server, values: Mapping[str, Any]) -> jobs.Job:
-    asked = asking.sample(values, server.model, server.asked)
-    return server.line.add(jobs.new(asked.title, asked.arguments, {}))
-
-
-def _add_relaxation(server: Server, values: Mapping[str, Any]) -> jobs.Job:
-    """A screening of chosen crystals of a job, or of an upload."""
-    if upload_id := values.get("upload"):
-        upload = uploads.load(server.root, str(upload_id))
-        counts = elements.parse_formula(upload.described["formula"])
-        arguments = asking.screen(values, server.asked, frozenset(counts))
-        name = f"input{upload.path.suffix}"
-        job = jobs.new(f"{upload.name}, relaxed", arguments, {"samples": name})
-        content = upload.path.read_bytes()
-        return server.line.add(job, lambda folder: _write(folder / name, content))
-    source = server.line.find(str(values.get("job")))
-    rows = _choose(results.read(server.root, source), values.get("numbers"))
-    symbols = {
-        elements.symbol(int(number))
-        for row in rows
-        for number in row.crystal.atomic_numbers
-    }
-    arguments = asking.screen(values, server.asked, frozenset(symbols))
-    job = jobs.new(f"{source.title}, relaxed", arguments, {"samples": "input.extxyz"})
-
-    def write(folder: pathlib.Path) -> None:
-        infos = []
-        for row in rows:
-            info = {"name": row.name}
-            energy = row.values.get("requested_energy")
-            group = row.values.get("requested_group")
-            if energy is not None:
-                info["formation_energy"] = energy
-            if group is not None:
-                info["space_group"] = group
-            infos.append(info)
-        crystals = [row.crystal for row in rows]
-        structure_files.write_extxyz(folder / "input.extxyz", crystals, infos)
-
-    return server.line.add(job, write)
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    path.write_bytes(content)
-
-
-def _choose(found: results.Results, numbers: Any) -> list[results.Row]:
-    if not isinstance(numbers, list) or not numbers:
-        raise errors.UserError("no crystals are chosen; expected one at least")
-    if not all(isinstance(number, int) for number in numbers):
-        raise errors.UserError("numbers: expected whole numbers of crystals")
-    return [found.find(number) for number in dict.fromkeys(numbers)]
+    server = question.server
+    job = orders.add(
+        question.values(), server.root, server.line, server.model, server.asked
+    )
+    return responses.JSONResponse(_describe_job(server, job), 201)
 
 
 def _add_upload(question: _Question) -> responses.Response:
@@ -324,7 +266,7 @@ def _download(question: _Question) -> responses.Response:
     except (KeyError, ValueError):
         numbers = [row.number for row in found.rows]
     name, content = downloads.build(
-        _choose(found, numbers),
+        orders.choose(found, numbers),
         question.path["format"],
         job.title,
         jobs.command_line(root, job),

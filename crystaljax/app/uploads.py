@@ -7,7 +7,7 @@ import re
 import secrets
 from typing import Any
 
-from crystaljax.crystals import elements, inputs, validity
+from crystaljax.crystals import elements, inputs, symmetry_search, validity
 from crystaljax.screening.report import drawn_values
 from crystaljax.system import atomic_files, errors, isolation
 
@@ -118,6 +118,7 @@ def read_file(path: str) -> dict[str, Any]:
         {
             "formula": elements.cell_formula(crystal.atomic_numbers),
             "num_crystals": len(found),
+            "group": symmetry_search.find_space_group(crystal, 0.1),
             "structure": drawn_values.describe_structure(crystal),
             "elements": drawn_values.describe_elements([crystal]),
         }

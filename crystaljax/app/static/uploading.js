@@ -27,22 +27,54 @@ async function upload() {
   fillUploadActions();
 }
 
+// A form of one line: its fields, its button, and what they ask for.
+function uploadForm(kind, text, fields, valuesOf) {
+  const note = element("span", { class: "trouble", role: "alert" });
+  const button = element("button", { type: "submit", "data-upload": kind }, text);
+  const form = element("form", { class: "controls" }, ...fields, button, note);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const job = await trying(note, () =>
+      postJson("api/jobs", { kind, upload: uploaded.id, ...valuesOf() }));
+    if (job) await jobAdded(job);
+  });
+  return { form, button };
+}
+
+function labelled(text, id, value, placeholder = "") {
+  const input = element("input", { type: "text", id, value, placeholder, maxlength: 200,
+    autocomplete: "off", spellcheck: "false" });
+  return element("label", {}, text, input);
+}
+
 function fillUploadActions() {
   const symbols = Object.values(uploaded.elements).map(({ symbol }) => symbol);
   const potentials = about.potentials.filter(({ elements }) =>
     !elements || symbols.every((symbol) => elements.includes(symbol)));
-  const select = element("select", { id: "upload-calculator" }, ...potentials.map(({ name, title }) =>
-    element("option", { value: name }, title)));
-  const relax = element("button", { type: "button", id: "upload-relax" }, "Relax it");
-  relax.disabled = !potentials.length;
-  relax.addEventListener("click", async () => {
-    const job = await trying(byId("trouble"), () => postJson("api/jobs", {
-      kind: "relax", upload: uploaded.id, calculator: select.value, hull: "none" }));
-    if (job) await jobAdded(job);
-  });
-  byId("upload-actions").replaceChildren(
-    element("label", {}, "with ", select), relax);
+  const select = element("select", { id: "upload-calculator" },
+    ...potentials.map(({ name, title }) => element("option", { value: name }, title)));
+  const relax = uploadForm("relax", "Relax it", [element("label", {}, "with ", select)],
+    () => ({ calculator: select.value, hull: "none" }));
+  relax.button.disabled = !potentials.length;
+  const forms = [relax.form];
+  if (about.of_orbits) {
+    forms.push(uploadForm("keep", "Keep a part, make the rest", [
+      labelled("sites that stay ", "keep-sites", "", "Co,O or 0,1,2"),
+      labelled("formula ", "keep-formula", "", formulaPlain(uploaded.formula)),
+    ], () => ({ keep: byId("keep-sites").value, formulas: byId("keep-formula").value })).form);
+  }
+  if (about.modify_with) {
+    forms.push(uploadForm("modify", "Modify it", [
+      labelled("energy less its own (eV/atom) ", "modify-energy", "-0.05"),
+      labelled("space groups ", "modify-groups", uploaded.group || "1"),
+    ], () => ({ energy_difference: byId("modify-energy").value,
+      space_groups: byId("modify-groups").value })).form);
+  }
+  byId("upload-actions").replaceChildren(...forms);
 }
+
+// Au1Cu3 → AuCu3.
+const formulaPlain = (formula) => formula.replace(/([A-Za-z])1(?!\d)/g, "$1");
 
 function fillUpload() {
   byId("upload").addEventListener("change", upload);
