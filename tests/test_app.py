@@ -218,6 +218,31 @@ def test_energies_relative_to_a_hull_name_it(served):
     assert "--hull=builtin" in found.arguments
 
 
+def test_uploads_are_modified_and_kept_in_part(served):
+    client, serving = served
+    values = {"keep": "Cu", "formulas": "Cu3Pt", "num_samples": 2}
+    assert asking.keep(values, serving.model) == (
+        *("sample", "--keep=Cu", "--formulas=Cu3Pt", "--num_samples=2", "--seed=0"),
+    )
+    with pytest.raises(errors.UserError, match="nothing is kept"):
+        asking.keep({}, serving.model)
+    asked = options.AppOptions(modify_with="runs/modify")
+    values = {"energy_difference": "-0.1", "space_groups": "221,P4/mmm"}
+    assert asking.modify(values, asked) == (
+        *("modify", "--model=runs/modify", "--energy_difference=-0.1"),
+        *("--space_groups=221,123", "--num_samples=4", "--seed=0"),
+    )
+    with pytest.raises(errors.UserError, match="relative to a hull"):
+        asking.modify(values | {"energy_difference": "hull"}, asked)
+    with pytest.raises(errors.UserError, match="no model that modifies"):
+        asking.modify(values, serving.asked)
+    text = structure_files.poscar_text(CU3AU, "Cu3Au")
+    uploaded = upload(client, "a.vasp", text).json()
+    values = {"kind": "modify", "upload": uploaded["id"], "space_groups": "221"}
+    answer = post(client, "api/jobs", values)
+    assert answer.status_code == 400 and "--modify_with" in answer.json()["error"]
+
+
 def test_potentials_are_those_that_are_installed(served):
     client, serving = served
     about = client.get(address("api/about")).json()

@@ -1,4 +1,4 @@
-"""From what the page asks for to jobs in the line, with the crystals they start from."""
+"""From what the page asks for to jobs in the line, with crystals they start from."""
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence

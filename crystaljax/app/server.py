@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette import applications, concurrency, requests, responses, routing
 
+from crystaljax import command_line
 from crystaljax.app import (
     asking,
     details,
@@ -32,6 +33,8 @@ _STATIC = pathlib.Path(__file__).parent / "static"
 _SHARED = ("text.js", "charts.js", "hulls.js", "crystal.js", "viewer.js", "table.js")
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _MAX_JSON = 100_000
+# Whose flags messages name.
+_COMMAND = command_line.Command("app", "", (options.AppOptions,), lambda _: None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +140,8 @@ def _endpoint(server: Server, answer: Callable[[_Question], Any]) -> Callable:
         except KeyError:
             return responses.JSONResponse({"error": "there is no such thing here"}, 404)
         except (errors.UserError, errors.MissingPackageError, OSError) as error:
-            return responses.JSONResponse({"error": str(error)}, 400)
+            text = command_line.with_flags(str(error), _COMMAND)
+            return responses.JSONResponse({"error": text}, 400)
 
     return endpoint
 
