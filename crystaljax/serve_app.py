@@ -15,10 +15,12 @@ Ctrl-C ends it. From another machine: ``ssh -L 8642:localhost:8642 HOST`` and th
 ``crystaljax app --port=8642 --no_browser``.
 """
 
+import contextlib
+import os
 import pathlib
 import socket
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from crystaljax import command_line
 from crystaljax.app import options
@@ -54,10 +56,28 @@ def serve(asked: options.AppOptions) -> None:
         port = listening.getsockname()[1]
         address = f"http://127.0.0.1:{port}/{token}/"
         print(f"{address}\n(keep it to yourself; Ctrl-C ends it)", flush=True)
-        if not asked.no_browser:
-            webbrowser.open(address)
         config = uvicorn.Config(app, log_level="warning", access_log=False)
-        uvicorn.Server(config).run(sockets=[listening])
+        with contextlib.ExitStack() as stack:
+            if not asked.no_browser:
+                webbrowser.open(stack.enter_context(_written(root, address)).as_uri())
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def _written(root: pathlib.Path, address: str) -> Iterator[pathlib.Path]:
+    """A file that leads to the address and that nobody else can read.
+
+    All users of a machine see with which arguments a browser is started.
+    """
+    path = root / "open.html"
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(f'<meta http-equiv="refresh" content="0;url={address}">\n')
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _require(asked: options.AppOptions) -> None:
@@ -83,6 +103,8 @@ def _listen(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(("127.0.0.1", port))
+        # Whoever comes before the server is up waits for it.
+        listening.listen()
     except OSError as error:
         listening.close()
         raise errors.UserError(

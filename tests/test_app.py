@@ -472,3 +472,12 @@ def test_offers_are_of_models_that_make_crystals(trained):
     assert not model.of_orbits and model.flags == (f"--workdir={asked.workdir}",)
     with pytest.raises(errors.UserError, match="model of orbits"):
         asking.sample({"formulas": "Cu3Au", "energies": "low"}, model, asked)
+
+
+def test_the_address_is_in_a_file_that_nobody_else_reads(tmp_path):
+    from crystaljax import serve_app
+
+    with serve_app._written(tmp_path, "http://127.0.0.1:1/token/") as path:
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert "url=http://127.0.0.1:1/token/" in path.read_text()
+    assert not path.exists()
