@@ -128,6 +128,20 @@ def test_draws_and_final_crystals_are_counted_apart(measured):
     assert final["network"]["steps"] == sizes.TOY.steps
 
 
+def test_final_crystals_of_the_package_s_model_are_counted(measured):
+    (positions,) = figures_of(measured, "orbits", "positions")
+    assert positions["questions"] > 1000
+    (final,) = figures_of(measured, "orbits", "final crystals of mp")
+    assert (final["orbits"], final["sites"]) == (3, 8)
+    assert 1 <= final["mean_orbits"] <= 3
+    assert final["mean_orbits"] <= final["mean_sites"] <= 8
+    assert final["num_samples"] == sizes.TOY.orbit_samples
+    expected = sizes.TOY.orbit_samples / final["seconds_per_call"]["median"]
+    assert final["final_crystals_per_second"] == pytest.approx(expected)
+    # Without its data set nothing is known of how right they are.
+    assert not figures_of(measured, "orbits", "match rate of mp")
+
+
 def test_time_is_split_by_kind_of_kernel(measured):
     for figure in figures_of(measured, "profile", "profile"):
         assert figure["shares"]["products"] > 0
@@ -457,12 +471,15 @@ def write_record(folder, measured, gpu=GPU, size="full"):
 
 
 def test_tables_hold_every_part_with_gpu_date_and_commit(measured, tmp_path):
+    rates = {"0.3/0.5/10": [0.731, 0.022], "0.2/0.3/5": [0.692, 0.023]}
+    found = {"name": "match rate of mp", "structures": 400, "match@1": rates}
+    measured = measured | {"orbits": [*measured["orbits"], found]}
     write_record(tmp_path / "results", measured)
     text = tables.make_tables(tables.read_parts(tmp_path / "results"))
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     where = " | NVIDIA H100 80GB HBM3 | 2030-01-02 | `abc` |"
     heads = [row for row in rows if row.endswith("| GPU | date | commit |")]
-    assert len(heads) == 7
+    assert len(heads) == 9
     assert all(row.endswith(where) for row in rows if row not in heads)
     for head in heads:
         columns = head.count("|")
@@ -472,6 +489,7 @@ def test_tables_hold_every_part_with_gpu_date_and_commit(measured, tmp_path):
     (figure,) = figures_of(measured, "best_smoke", "final crystals")
     assert tables.number(figure["final_crystals_per_second"]) in text
     assert "sampling, 2 evaluations | 4 × 16" in text
+    assert "| 400 | 73.1 ± 2.2 | 69.2 ± 2.3 |" in text
     assert "| memory | failed | RuntimeError: a/b" in text
     assert "| training_256: compiled | failed | RuntimeError: no working" in text
 

@@ -1,4 +1,4 @@
-"""The README's use from Python."""
+"""The documentation's use from Python."""
 
 import pathlib
 import re
@@ -8,15 +8,14 @@ import tiny
 
 from crystaljax.system import workers
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+PAGE = pathlib.Path(__file__).parents[1] / "docs/python.md"
 
 
 def python_block():
-    section = README.read_text().partition("### From Python")[2]
-    return re.search(r"```python\n(.*?)```", section, re.S)[1]
+    return re.search(r"```python\n(.*?)```", PAGE.read_text(), re.S)[1]
 
 
-def test_readme_from_conditions_to_dft_inputs(tmp_path, monkeypatch, capsys):
+def test_from_conditions_to_dft_inputs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     tiny.write_dataset(tmp_path / "alloys")
     tiny.write_run(

@@ -73,6 +73,7 @@ def begin(space_group: int, counts: Sequence[int]) -> Partial:
     return Partial(space_group, tuple(map(int, counts)), ((),), int(counts[0]))
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def options(partial: Partial) -> tuple[int, ...]:
     """Positions that may be filled next; none if the assignment is complete.
 
@@ -169,13 +170,20 @@ def canonical(space_group: int, assignment: Assignment) -> Assignment:
     included. In triclinic and monoclinic groups only changes between bases that are
     nearly reduced count.
     """
-    maps = _position_maps(space_group)
-    return min(
-        tuple(
-            tuple(sorted(mapping[index] for index in filled)) for filled in assignment
-        )
-        for mapping in maps
-    )
+    filled = np.array([index for each in assignment for index in each], int)
+    images = _position_maps(space_group)[:, filled]
+    ends = np.cumsum([0, *map(len, assignment)]).tolist()
+    spans = list(itertools.pairwise(ends))
+    for start, end in spans:
+        if end - start > 1:
+            images[:, start:end].sort(axis=1)
+    # The smallest one, number by number.
+    for column in range(images.shape[1]):
+        if len(images) == 1:
+            break
+        images = images[images[:, column] == images[:, column].min()]
+    smallest = images[0].tolist()
+    return tuple(tuple(smallest[start:end]) for start, end in spans)
 
 
 def formula_units(
@@ -312,7 +320,7 @@ def _complete(partial: Partial) -> Iterator[Assignment]:
 
 
 @functools.cache
-def _position_maps(space_group: int) -> tuple[tuple[int, ...], ...]:
+def _position_maps(space_group: int) -> np.ndarray:
     """What the normaliser does to the indices of positions, each map once."""
     group = standard_groups.load_group(space_group)
     changes = np.unique(group.changes.targets, axis=0)
@@ -321,4 +329,4 @@ def _position_maps(space_group: int) -> tuple[tuple[int, ...], ...]:
         for change in changes
         for shift in np.unique(group.shifts.targets, axis=0)
     }
-    return tuple(sorted(maps))
+    return np.array(sorted(maps))

@@ -33,6 +33,8 @@ from crystaljax.system import errors
 
 # Farther is as far.
 _MAX_DISTANCE = 5.0
+# What is less probable than the likeliest by this is not followed: a ten-thousandth.
+_NEGLIGIBLE = -9.2
 # States whose probabilities are computed at once; always as many, padded.
 _BATCH_SIZES = (64, 1024)
 
@@ -270,7 +272,7 @@ class WyckoffModel:
             batch = stack([*part, *[part[-1]] * (size - len(part))])
             found = np.mean(
                 [
-                    self._position_fn(params, batch, self._table)
+                    np.asarray(self._position_fn(params, batch, self._table))
                     for params in self.position_params
                 ],
                 axis=0,
@@ -288,7 +290,8 @@ class WyckoffModel:
         """The likeliest assignments of each question, with log probabilities.
 
         Those that the normaliser relates are one, `wyckoff_assignments.canonical`: its
-        likeliest description stands for all, with the sum of their probabilities.
+        likeliest description stands for all, with the sum of their probabilities. What
+        is less probable than the likeliest by a factor of 10,000 is left out.
 
         Args:
             questions: with their space groups.
@@ -312,6 +315,7 @@ class WyckoffModel:
                 )
             beams.append([(0.0, start)])
         done: list[dict[Any, list]] = [collections.defaultdict(list) for _ in questions]
+        complete = [-np.inf] * len(questions)
         while any(beams):
             where = [
                 (number, logarithm, partial)
@@ -331,11 +335,16 @@ class WyckoffModel:
             for number, options in enumerate(grown):
                 options.sort(key=lambda option: -option[0])
                 beams[number] = []
+                # Of those that are complete, and of these.
+                best = max([complete[number], *(each[0] for each in options[:1])])
                 for logarithm, partial, index in options[:width]:
+                    if logarithm < best + _NEGLIGIBLE:
+                        break
                     following = wyckoff_assignments.place(partial, index)
                     if not following.is_complete:
                         beams[number].append((logarithm, following))
                         continue
+                    complete[number] = max(complete[number], logarithm)
                     key = wyckoff_assignments.canonical(
                         following.space_group, following.filled
                     )

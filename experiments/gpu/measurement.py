@@ -5,7 +5,7 @@ import datetime
 import json
 import pathlib
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from gpu import sizes
 
@@ -19,12 +19,16 @@ class Measurement:
         scratch: folder that all parts of a run share.
         size: how large everything is.
         deadline: when the part is stopped, in the seconds of `time.monotonic`.
+        dataset: of the model `mp`, whose held-out structures are asked for; see
+            `orbits`.
     """
 
     figures: pathlib.Path
     scratch: pathlib.Path
     size: sizes.Size
     deadline: float
+    dataset: str | None = None
+    experiments: ClassVar[pathlib.Path] = pathlib.Path(__file__).resolve().parents[1]
 
     def add(self, name: str, **values: Any) -> None:
         """Reports a figure: from now on it is in the record, whatever happens."""

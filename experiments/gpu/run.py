@@ -68,6 +68,7 @@ NEEDED = {
         "crystaljax.sampling.picking",
         "gpu.recipe",
     ),
+    "orbits": ("spglib", "gpu.orbits"),
     "relaxation": ("gpu.alloys", "batched_relaxation.benchmark"),
 }
 # Left for the last figures to be written, seconds.
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", help="names, comma-separated; all by default")
     parser.add_argument("--size", choices=tuple(sizes.SIZES), default="full")
     parser.add_argument("--output", type=pathlib.Path, help="record, JSON")
+    parser.add_argument("--dataset", help="of the model mp, for its match rate")
     parser.add_argument(
         "--cache", type=pathlib.Path, default=CACHE, help="what compilers found, kept"
     )
@@ -119,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"--figures={figures}",
                 f"--scratch={scratch}",
                 f"--seconds={seconds}",
+                *([f"--dataset={options.dataset}"] if options.dataset else []),
             ],
             scratch=pathlib.Path(scratch),
             cache=cache,
@@ -366,6 +369,7 @@ def measure_part(options: argparse.Namespace) -> None:
         scratch=pathlib.Path(options.scratch),
         size=sizes.SIZES[options.size],
         deadline=time.monotonic() + float(options.seconds),
+        dataset=options.dataset,
     )
     measure(part, ours)
 

@@ -25,6 +25,8 @@ class Size:
         num_alloys: of the built-in alloys; all if None.
         num_relaxed: alloys that are relaxed.
         largest_batch: that is tried for memory.
+        orbit_samples, orbit_batch: crystals of the model `mp`, and how many at a time.
+        orbit_shapes: of its arrays, the smallest first; all if None.
     """
 
     paper: str = ""
@@ -44,6 +46,9 @@ class Size:
     num_alloys: int | None = None
     num_relaxed: int = 1000
     largest_batch: int = 16384
+    orbit_samples: int = 16384
+    orbit_batch: int = 4096
+    orbit_shapes: int | None = None
 
 
 FULL = Size()
@@ -83,6 +88,9 @@ TOY = Size(
     num_alloys=40,
     num_relaxed=3,
     largest_batch=4,
+    orbit_samples=2,
+    orbit_batch=2,
+    orbit_shapes=1,
 )
 SIZES = {"full": FULL, "toy": TOY}
 
@@ -122,6 +130,7 @@ class Part:
 # programs compiled by the earlier ones.
 PARTS = (
     Part("sampling_256", "paper", "sampling", 100, {"batch_size": 256}),
+    Part("orbits", "orbits", "final", 90),
     Part("best_smoke", "recipe", "best", 90, {"variant": "smoke"}),
     Part("training_256", "paper", "training", 200, {"batch_size": 256}),
     Part("profile", "paper", "profile", 60, {"batch_size": 256}),

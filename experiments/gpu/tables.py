@@ -49,6 +49,8 @@ def make_tables(parts: Sequence[Part]) -> str:
     sections = (
         ("Beside PyTorch", _BESIDE, beside_rows(parts)),
         ("`best.py`", _BEST, best_rows(parts)),
+        ("The model `mp`", _ORBITS, orbit_rows(parts)),
+        ("Its match rate on held-out structures, %", _MATCHES, match_rows(parts)),
         ("Where the time goes, % of it", _PROFILE, profile_rows(parts)),
         ("Ways to compute the training step", _VARIANTS, variant_rows(parts)),
         ("Relaxation with EMT", _RELAXATION, relaxation_rows(parts)),
@@ -136,6 +138,46 @@ def best_rows(parts: Iterable[Part]) -> Iterator[list[str]]:
             f"{final['network']['steps']:,} steps" if final else "–",
             *_where(gpu, part),
         ]
+
+
+_ORBITS = (
+    "asked",
+    "orbits, sites at most",
+    "on average",
+    "samples",
+    "batch",
+    "final crystals/s",
+    "spread",
+    *_WHERE,
+)
+
+
+def orbit_rows(parts: Iterable[Part]) -> Iterator[list[str]]:
+    """Crystals of the package's model, by the size of their arrays."""
+    for gpu, part, figure in _figures(parts, "final crystals of mp"):
+        yield [
+            figure["asked"],
+            f"{figure['orbits']}, {figure['sites']}",
+            f"{figure['mean_orbits']:.1f}, {figure['mean_sites']:.1f}",
+            number(figure["num_samples"]),
+            number(figure["batch_size"]),
+            number(figure["final_crystals_per_second"]),
+            spread(figure["seconds_per_call"]),
+            *_where(gpu, part),
+        ]
+
+
+_MATCHES = ("structures", "0.3/0.5/10", "0.2/0.3/5", *_WHERE)
+
+
+def match_rows(parts: Iterable[Part]) -> Iterator[list[str]]:
+    """How many of its samples are right."""
+    for gpu, part, figure in _figures(parts, "match rate of mp"):
+        rates = [
+            f"{100 * rate:.1f} ± {100 * error:.1f}"
+            for rate, error in figure["match@1"].values()
+        ]
+        yield [number(figure["structures"]), *rates, *_where(gpu, part)]
 
 
 _PROFILE = ("task", "batch", *KINDS, *_WHERE)
