@@ -11,7 +11,12 @@ from ase.calculators.emt import EMT
 from ase.filters import FrechetCellFilter
 
 from crystaljax.crystals import bridge, structure
-from crystaljax.relaxation import ase_relaxation, batch_steps, batches
+from crystaljax.relaxation import (
+    ase_relaxation,
+    batch_steps,
+    batches,
+    device_potentials,
+)
 
 # All tests with EMT share the programs of this batch size.
 PLACES = 4
@@ -226,8 +231,8 @@ def test_requests_that_make_no_sense_are_refused(kwargs, message):
 
 
 def test_what_cannot_run_in_batches_is_refused():
-    assert batches.supports("emt")
-    assert not batches.supports("some.module:function")
+    assert device_potentials.supports("emt")
+    assert not device_potentials.supports("some.module:function")
     with pytest.raises(ValueError, match="cannot relax crystals in batches"):
         batches.relax_many([alloy(2, 0)], "some.module:function")
     salt = structure.Crystal(np.array([11]), np.zeros((1, 3)), np.eye(3) * 3)
@@ -262,7 +267,7 @@ def tensornet_path(tmp_path_factory):
 
 def test_tensornet_relaxes_as_through_ase(tensornet_path):
     calculator = f"matgl:{tensornet_path}"
-    assert batches.supports(calculator)
+    assert device_potentials.supports(calculator)
     crystals = alloys(5)
     settings = ase_relaxation.RelaxationSettings(fmax=0.01, max_steps=15)
     found = batches.relax_many(crystals, calculator, settings, batch_size=5)

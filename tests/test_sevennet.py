@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import sevennets
 
-from crystaljax.relaxation.potentials import neighbors, potential, sevennet
-from crystaljax.relaxation.potentials.nequip import checkpoints
+from crystaljax.relaxation.potentials import neighbors, potential
+from crystaljax.relaxation.potentials.nequip import (
+    batch_potential,
+    network,
+    sevennet_checkpoints,
+)
 
 KINDS = {
     "xplor": {},
@@ -83,14 +87,14 @@ def case(request, tmp_path_factory):
     model = sevennets.build(settings)
     path = tmp_path_factory.mktemp("sevennet") / "checkpoint.pth"
     sevennets.save(model, settings, path)
-    net = checkpoints.load(path)
+    net = sevennet_checkpoints.load(path)
     found = evaluate(net, list(crystals().values()))
     return model, dict(zip(crystals(), found, strict=True))
 
 
 def evaluate(net, atoms, dtype="float64"):
     """Energies, forces and stresses of all, in one batch."""
-    built = sevennet.from_network(net)
+    built = batch_potential.build(net)
     most = max(map(len, atoms)) + 1
     numbers = np.zeros((len(atoms), most), np.int32)
     frac = np.zeros((len(atoms), most, 3))
@@ -171,23 +175,23 @@ def test_energy_is_smooth_where_neighbours_come_in(case):
     ],
 )
 def test_what_a_checkpoint_has_that_is_not_understood_is_named(changes, message):
-    with pytest.raises(checkpoints.AnotherKindError, match=message):
-        checkpoints.build(sevennets.config(**changes), {})
+    with pytest.raises(network.AnotherKindError, match=message):
+        sevennet_checkpoints.build(sevennets.config(**changes), {})
 
 
 def test_pretrained_checkpoints_are_found_and_others_named():
-    for name in checkpoints.PRETRAINED:
-        assert checkpoints.find_pretrained(name).is_file()
+    for name in sevennet_checkpoints.PRETRAINED:
+        assert sevennet_checkpoints.find_pretrained(name).is_file()
     with pytest.raises(ValueError, match="'7net-1'; expected 7net-0, "):
-        checkpoints.find_pretrained("7net-1")
+        sevennet_checkpoints.find_pretrained("7net-1")
 
 
 def test_pretrained_weights_are_read_and_all_used():
-    net = checkpoints.load(checkpoints.find_pretrained("7net-0"))
+    net = sevennet_checkpoints.load(sevennet_checkpoints.find_pretrained("7net-0"))
     assert (net.envelope.cutoff, net.envelope.switch_on) == (5.0, 4.5)
     assert [len(layer.paths) for layer in net.layers] == [3, 15, 15, 15, 3]
     assert np.sum(net.type_of >= 0) == 89
-    net = checkpoints.load(checkpoints.find_pretrained("7net-l3i5"))
+    net = sevennet_checkpoints.load(sevennet_checkpoints.find_pretrained("7net-l3i5"))
     assert (net.envelope.switch_on, net.envelope.power) == (None, 6)
     assert [len(layer.paths) for layer in net.layers] == [4, 34, 34, 34, 4]
 
@@ -198,4 +202,4 @@ def test_a_file_of_something_else_is_named(tmp_path):
 
     torch.save({"weights": torch.ones(3)}, path)
     with pytest.raises(ValueError, match=r"other\.pth is no checkpoint of SevenNet"):
-        checkpoints.load(path)
+        sevennet_checkpoints.load(path)

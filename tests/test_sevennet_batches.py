@@ -12,7 +12,12 @@ import sevennets
 import torch
 
 from crystaljax.crystals import bridge, structure
-from crystaljax.relaxation import ase_relaxation, batch_steps, batches
+from crystaljax.relaxation import (
+    ase_relaxation,
+    batch_steps,
+    batches,
+    device_potentials,
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def salt(num_sites):
 
 
 def test_minima_are_those_of_the_package(calculator):
-    assert batches.supports(calculator)
+    assert device_potentials.supports(calculator)
     settings = ase_relaxation.RelaxationSettings(max_steps=15)
     crystals = [salt(2), salt(1)]
     relaxed = dict(batches.relax_each(crystals, calculator, settings, batch_size=2))
@@ -50,9 +55,10 @@ def test_minima_are_those_of_the_package(calculator):
 
 
 def test_only_what_is_understood_runs_in_batches():
-    assert batches.supports("sevenn") and batches.supports("sevenn:7net-0")
+    for name in ("sevenn", "sevenn:7net-0"):
+        assert device_potentials.supports(name)
     for name in ("sevenn:7net-mf-0/pbe", "sevenn@cpu", "chgnet"):
-        assert not batches.supports(name)
+        assert not device_potentials.supports(name)
 
 
 def test_a_cut_checkpoint_and_one_of_another_kind_are_named(calculator, tmp_path):
@@ -65,7 +71,7 @@ def test_a_cut_checkpoint_and_one_of_another_kind_are_named(calculator, tmp_path
     newer = tmp_path / "newer.pth"
     sevennets.save(torch.nn.Linear(1, 1), settings, newer)
     # One at a time the package may know what to do with it.
-    assert not batches.supports(f"sevenn:{newer}")
+    assert not device_potentials.supports(f"sevenn:{newer}")
     with pytest.raises(ValueError, match=r"newer\.pth: a SevenNet of version '1"):
         batches.relax_many([salt(1)], f"sevenn:{newer}")
 
@@ -81,7 +87,7 @@ def test_a_bad_crystal_is_a_row_with_the_reason_and_the_rest_goes_on(
     dense = dataclasses.replace(salt(1), lattice=0.9 * np.eye(3))
     grid = np.stack(np.meshgrid(*[np.arange(4) / 4] * 3), -1).reshape(-1, 3)[:60]
     large = structure.Crystal(np.full(60, 11), grid, 12 * np.eye(3))
-    room = batches.build_potential(calculator).room
+    room = device_potentials.build(calculator).room
     fits = 500 * room.bytes_per_edge
     monkeypatch.setattr(batches, "_SMALL", 0)
     monkeypatch.setattr(batches.device_memory, "available_bytes", lambda _: fits)

@@ -9,8 +9,6 @@ are done give their place to waiting ones.
 import collections
 import contextlib
 import dataclasses
-import functools
-import pathlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,18 +24,12 @@ from crystaljax.relaxation import (
     batch_places,
     batch_steps,
     calculators,
+    device_potentials,
     kept_symmetry,
     minimizers,
-    pretrained,
 )
-from crystaljax.relaxation.potentials import emt, sevennet, tensornet
 from crystaljax.relaxation.potentials.potential import Potential, padded_sites
 from crystaljax.system import device_memory, errors, sharding
-
-BATCHED_CALCULATORS = (
-    "'emt', 'sevenn' (7net-l3i5), 'sevenn:7net-0', 'sevenn:' followed by the path of a "
-    "checkpoint, or 'matgl:' followed by the name or path of a TensorNet"
-)
 
 # Forces are sums of up to 100 terms of some eV/Å: in float32 they are good to 1e-4.
 _FMAX_OF_FLOAT32 = 0.002
@@ -52,26 +44,6 @@ _FILLED = 0.92
 _SMALL = 2**28
 
 
-def supports(calculator: str) -> bool:
-    """Whether crystals can be relaxed in batches with it.
-
-    That is "emt", TensorNets of matgl, and SevenNets of one kind of data on whatever
-    device JAX runs on.
-
-    Args:
-        calculator: see `calculators.build_calculator`. Its weights are read.
-
-    Raises:
-        ValueError: a potential that cannot be loaded.
-        ImportError: its package is not installed.
-    """
-    if calculator.startswith(calculators.MATGL_PREFIX):
-        return tensornet.supports(_load_matgl_potential(calculator))
-    if (path := _sevennet_path(calculator)) is not None:
-        return sevennet.supports(path)
-    return calculator == calculators.EMT
-
-
 def relax_many(
     crystals: Sequence[structure.Crystal],
     calculator: str,
@@ -84,7 +56,7 @@ def relax_many(
 
     Args:
         crystals: where to start; sites keep their order.
-        calculator: one that ``supports`` says yes to.
+        calculator: one that `device_potentials.supports`.
         settings: see ``relax_each``.
         batch_size: see ``relax_each``.
         description: label of a progress bar; none if None.
@@ -120,7 +92,7 @@ def relax_each(
 
     Args:
         crystals: where to start; sites keep their order.
-        calculator: one that ``supports`` says yes to.
+        calculator: one that `device_potentials.supports`.
         settings: how to relax. ``timeout`` means nothing here: a step takes as long for
             every crystal of a batch.
         batch_size: crystals on the devices at once; what suits the devices and the
@@ -141,48 +113,11 @@ def relax_each(
         raise errors.UserError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
     if batch_size is not None and batch_size < 1:
         raise errors.UserError(f"batch_size is {batch_size}; expected at least 1")
-    potential = build_potential(calculator)
+    potential = device_potentials.build(calculator)
     calculators.require_elements(calculator, crystals, potential.atomic_numbers)
     # Neighbours are looked for in as many images of the cell as lie between sites.
     crystals = [structure.wrapped_if_far(each) for each in crystals]
     return _relax_each(crystals, potential, settings, batch_size, dtype, description)
-
-
-@functools.lru_cache(maxsize=4)
-def build_potential(calculator: str) -> Potential:
-    """Name → potential on the device; the same object for the same name.
-
-    Raises:
-        ValueError: the calculator cannot run in batches.
-        ImportError: its package is not installed.
-    """
-    if calculator == calculators.EMT:
-        return emt.build()
-    if calculator.startswith(calculators.MATGL_PREFIX):
-        return tensornet.build(_load_matgl_potential(calculator))
-    if (path := _sevennet_path(calculator)) is not None:
-        return sevennet.build(path)
-    raise errors.UserError(
-        f"calculator {calculator!r} cannot relax crystals in batches; expected "
-        f"{BATCHED_CALCULATORS}. ase_relaxation.relax_many takes any calculator"
-    )
-
-
-def _sevennet_path(calculator: str) -> pathlib.Path | None:
-    """File of a SevenNet that may run in batches; None for any other calculator."""
-    potential = pretrained.parse(calculator)
-    # Who names a device of PyTorch wants PyTorch.
-    if potential is None or (potential.family, potential.device) != ("sevenn", "auto"):
-        return None
-    if potential.is_file:
-        return pathlib.Path(potential.model).expanduser()
-    if potential.model in sevennet.PRETRAINED:
-        return sevennet.find_pretrained(potential.model)
-    return None
-
-
-def _load_matgl_potential(calculator: str) -> Any:
-    return calculators.build_calculator(calculator).potential  # pyright: ignore
 
 
 def _relax_each(

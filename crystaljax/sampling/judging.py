@@ -19,7 +19,14 @@ import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
 from crystaljax.crystals import elements, structure
-from crystaljax.relaxation import ase_relaxation, batches, calculators, kept, references
+from crystaljax.relaxation import (
+    ase_relaxation,
+    batches,
+    calculators,
+    device_potentials,
+    kept,
+    references,
+)
 from crystaljax.sampling import samples as samples_lib
 from crystaljax.system import errors
 
@@ -76,8 +83,8 @@ def known_elements(judge: Judge) -> frozenset[int] | None:
     Raises:
         ValueError, ImportError: it cannot be loaded.
     """
-    if batches.supports(judge.calculator):
-        return batches.build_potential(judge.calculator).atomic_numbers
+    if device_potentials.supports(judge.calculator):
+        return device_potentials.build(judge.calculator).atomic_numbers
     supported = calculators.supported_elements(judge.calculator)
     if supported is None:
         return None
@@ -253,7 +260,7 @@ def relax(
             else:
                 numbers.append(i)
                 some.append(crystal)
-        if batches.supports(judge.calculator):
+        if device_potentials.supports(judge.calculator):
             found = batches.relax_each(
                 some, judge.calculator, SETTINGS, description=description
             )

@@ -201,14 +201,16 @@ def choose_method(
     if method == "auto" and num_crystals <= _MIN_CRYSTALS_FOR_BATCHES:
         return "ase"
     # Brings JAX, which one at a time does without.
-    from crystaljax.relaxation import batches
+    from crystaljax.relaxation import device_potentials
 
-    is_possible = optimizer in _OPTIMIZERS_OF_BATCHES and batches.supports(calculator)
+    is_possible = optimizer in _OPTIMIZERS_OF_BATCHES and device_potentials.supports(
+        calculator
+    )
     if method == "batched" and not is_possible:
         raise errors.UserError(
             f"{calculator} with {optimizer} cannot relax crystals in batches; expected "
-            f"{batches.BATCHED_CALCULATORS}; and LBFGS or FIRE. Or relax one at a "
-            "time, with --relaxation=ase"
+            f"{device_potentials.BATCHED_CALCULATORS}; and LBFGS or FIRE. Or relax one "
+            "at a time, with --relaxation=ase"
         )
     return "batched" if is_possible else "ase"
 

@@ -25,8 +25,13 @@ import numpy as np
 
 from crystaljax.crystals import bridge
 from crystaljax.relaxation import batch_places, minimizers
-from crystaljax.relaxation.potentials import neighbors, sevennet
-from crystaljax.relaxation.potentials.nequip import checkpoints, edges, network
+from crystaljax.relaxation.potentials import neighbors
+from crystaljax.relaxation.potentials.nequip import (
+    batch_potential,
+    edges,
+    network,
+    sevennet_checkpoints,
+)
 
 SITES, PLACES = 32, 16
 
@@ -38,8 +43,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
-    net = checkpoints.load(checkpoints.find_pretrained(args.model))
-    built = sevennet.from_network(net)
+    net = sevennet_checkpoints.load(sevennet_checkpoints.find_pretrained(args.model))
+    built = batch_potential.build(net)
     room = built.room
     assert room is not None
     crystals = fill(built, room.edges["cpu"])

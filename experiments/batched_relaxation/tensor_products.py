@@ -20,8 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crystaljax.relaxation.potentials import neighbors, sevennet
-from crystaljax.relaxation.potentials.nequip import checkpoints, edges, network
+from crystaljax.relaxation.potentials import neighbors
+from crystaljax.relaxation.potentials.nequip import (
+    batch_potential,
+    edges,
+    network,
+    sevennet_checkpoints,
+)
 
 BLOCK = edges._BLOCK
 
@@ -35,7 +40,7 @@ def main() -> None:
     parser.add_argument("--forms", help="numbers of some of them, such as 0,1,2")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
-    net = checkpoints.load(checkpoints.find_pretrained(args.model))
+    net = sevennet_checkpoints.load(sevennet_checkpoints.find_pretrained(args.model))
     blocks, frac, lattice, num_edges = make_graph(net)
     layer, params = net.layers[2], net.params[2]
     params = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), params)
@@ -116,7 +121,7 @@ def make_graph(net: network.Network):
         ase.build.bulk("ThO2", "fluorite", a=5.6).repeat((1, 1, 4)),
         ase.build.bulk("Ti").repeat((2, 1, 5)),
     ]
-    built, lists = sevennet.from_network(net), []
+    built, lists = batch_potential.build(net), []
     most = max(map(len, crystals))
     frac = np.zeros((len(crystals), most, 3), np.float32)
     for i, atoms in enumerate(crystals):

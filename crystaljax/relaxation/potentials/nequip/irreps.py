@@ -6,7 +6,7 @@ e3nn, so that networks trained there can be read.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from crystaljax.system import errors
 
@@ -62,21 +62,27 @@ def products(left: Irrep, right: Irrep) -> Iterable[Irrep]:
     return ((degree, left[1] * right[1]) for degree in range(lowest, highest + 1))
 
 
+def up_to(lmax: int, even_only: bool) -> set[Irrep]:
+    """All features up to degree ``lmax``."""
+    parities = (1,) if even_only else (1, -1)
+    return {(degree, parity) for degree in range(lmax + 1) for parity in parities}
+
+
 def paths(
-    node: dict[Irrep, int], edge: Sequence[Irrep], lmax: int, even_only: bool
+    node: dict[Irrep, int], edge: Sequence[Irrep], wanted: Container[Irrep]
 ) -> list[Path]:
-    """All products up to degree ``lmax``, in the order in which e3nn names them."""
+    """All products that are ``wanted``, in the order in which e3nn names them."""
     return [
         Path(left, right, out, channels)
         for left, channels in node.items()
         for right in edge
         for out in products(left, right)
-        if out[0] <= lmax and (out[1] == 1 or not even_only)
+        if out in wanted
     ]
 
 
 def output(
-    node: dict[Irrep, int], edge: Sequence[Irrep], lmax: int, even_only: bool
+    node: dict[Irrep, int], edge: Sequence[Irrep], wanted: Container[Irrep]
 ) -> list[Irrep]:
     """The features that ``paths`` lead to, sorted."""
-    return sorted({path.out for path in paths(node, edge, lmax, even_only)})
+    return sorted({path.out for path in paths(node, edge, wanted)})

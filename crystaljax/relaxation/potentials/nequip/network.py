@@ -1,9 +1,10 @@
 """The NequIP network: energies of sites from messages along pairs of neighbours.
 
-S. Batzner et al., Nat. Commun. 13, 2453 (2022), in the form of SevenNet: Y. Park et
-al., J. Chem. Theory Comput. 20, 4857 (2024). The features of a node are a dictionary:
-irrep → array (nodes, 2l + 1, channels), channels last, where matrix products and
-vector instructions want them. Features that are 0 by symmetry are left out.
+S. Batzner et al., Nat. Commun. 13, 2453 (2022), in the forms of SevenNet (Y. Park et
+al., J. Chem. Theory Comput. 20, 4857 (2024)) and Nequix (T. Koker et al.,
+arXiv:2508.16067). The features of a node are a dictionary: irrep → array (nodes, 2l +
+1, channels), channels last, where matrix products and vector instructions want them.
+Features that are 0 by symmetry are left out.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from crystaljax.relaxation.potentials.nequip import irreps
+from crystaljax.system import errors
 
 Features = dict[irreps.Irrep, Array]
 # Weights of a linear layer: feature → (channels in, channels out).
@@ -27,15 +29,24 @@ Linear = Mapping[irreps.Irrep, Any]
 ConvolveFn = Callable[["Layer", "LayerParams", Features], list[Array]]
 
 # e3nn scales activations such that normal numbers keep their second moment, which it
-# estimates from a million of them; the estimates are part of its networks.
+# estimates from a million of them, and e3nn-jax from a million quantiles; the estimates
+# are part of their networks.
 ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], float]] = {
     "silu": (jax.nn.silu, 1.6791767923989418),
     "tanh": (jnp.tanh, 1.5937334472592695),
     "abs": (jnp.abs, 1.001110600838467),
     "ssp": (lambda x: jax.nn.softplus(x) - math.log(2), 1.878204668541552),
+    "silu of e3nn-jax": (jax.nn.silu, 1.6765620560798837),
+    "silu unscaled": (jax.nn.silu, 1.0),
 }
 
 _SCALAR = (0, 1)
+# Of the mean square that features are divided by, so that it is never 0.
+_SMALLEST_SQUARE = 1e-12
+
+
+class AnotherKindError(errors.UserError):
+    """A network of the family, or something like it, that is not understood here."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +61,7 @@ class Envelope:
 
     cutoff: float
     switch_on: float | None
-    power: int = 6
+    power: float = 6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,6 +95,8 @@ class LayerParams:
         radial: of the radial network's hidden layers.
         weights: of its last layer, one per path: (hidden, channels).
         after: of the linear layer after the messages: feature → (in of all paths, out).
+        norm: of the normalisation before the gate: feature → (channels,), for all
+            features of the gate; None for no normalisation.
     """
 
     skip: Any
@@ -91,6 +104,7 @@ class LayerParams:
     radial: Any
     weights: Any
     after: Any
+    norm: Any = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -195,7 +209,8 @@ def _interact(
         gathered.setdefault(path.out, []).append(message)
     middle = {out: jnp.concatenate(parts, -1) for out, parts in gathered.items()}
     mixed = _linear(params.after, middle, node_type)
-    return _gate(layer, {k: _sum(skip, mixed, k) for k in {**skip, **mixed}})
+    x = {k: _sum(skip, mixed, k) for k in {**skip, **mixed}}
+    return _gate(layer, x if params.norm is None else _normalize(params.norm, x))
 
 
 def _sum(left: Features, right: Features, irrep: irreps.Irrep) -> Array:
@@ -215,6 +230,20 @@ def _linear(weights: Linear, x: Features, node_type: Array) -> Features:
         else:
             out[irrep] = x[irrep] @ weight
     return out
+
+
+def _normalize(weights: Mapping[irreps.Irrep, Any], x: Features) -> Features:
+    """All features of a node divided by one root mean square, times weights."""
+    # Each degree counts as much as any. Nequix takes the mean over components of what
+    # it has divided by their number already.
+    squares = [
+        jnp.sum(each**2, axis=(1, 2)) / each.shape[1] ** 2 for each in x.values()
+    ]
+    scale = (sum(squares) / len(weights) + _SMALLEST_SQUARE) ** -0.5
+    return {
+        irrep: each * scale[:, None, None] * jnp.asarray(weights[irrep], each.dtype)
+        for irrep, each in x.items()
+    }
 
 
 def _gate(layer: Layer, x: Features) -> Features:
@@ -264,12 +293,12 @@ def radial_basis(
 def _switch(envelope: Envelope, r: Array) -> Array:
     cutoff, on = envelope.cutoff, envelope.switch_on
     if on is None:
-        p, s = float(envelope.power), r / cutoff
+        p, s = envelope.power, r / cutoff
         value = (
             1
-            - (p + 1) * (p + 2) / 2 * s**envelope.power
-            + p * (p + 2) * s ** (envelope.power + 1)
-            - p * (p + 1) / 2 * s ** (envelope.power + 2)
+            - (p + 1) * (p + 2) / 2 * s**p
+            + p * (p + 2) * s ** (p + 1)
+            - p * (p + 1) / 2 * s ** (p + 2)
         )
     else:
         value = (

@@ -49,10 +49,6 @@ _OLD_NAMES = {
 }
 
 
-class AnotherKindError(errors.UserError):
-    """A SevenNet, or something like it, of a kind that is not understood here."""
-
-
 def find_pretrained(name: str) -> pathlib.Path:
     """Where the installed package sevenn keeps a checkpoint.
 
@@ -119,7 +115,7 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> network.Netw
     for key, values in _UNDERSTOOD.items():
         value = config.get(key, values[0])
         if value not in values:
-            raise AnotherKindError(
+            raise network.AnotherKindError(
                 f"a SevenNet with {key} = {value!r}; expected {values[0]!r}, the only "
                 "kind that runs in batches"
             )
@@ -131,13 +127,15 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> network.Netw
 
     lmax = config["lmax_edge"] if config.get("lmax_edge", -1) > 0 else config["lmax"]
     if lmax > _MAX_DEGREE:
-        raise AnotherKindError(
+        raise network.AnotherKindError(
             f"a SevenNet with lmax = {lmax}; expected at most {_MAX_DEGREE}"
         )
     edge = irreps.spherical_harmonics(lmax, -1 if config["is_parity"] else 1)
     basis = config["radial_basis"]
     if basis.get("radial_basis_name") != "bessel":
-        raise AnotherKindError(f"a SevenNet with {basis}; expected Bessel functions")
+        raise network.AnotherKindError(
+            f"a SevenNet with {basis}; expected Bessel functions"
+        )
     features = _features(config, edge)
     [channels] = features[0].values()
     embedding = reader.matrix("onehot_to_feature_x.linear", len(types), channels)
@@ -146,7 +144,8 @@ def build(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> network.Netw
     for i, (node, output) in enumerate(itertools.pairwise(features)):
         is_last = i == len(features) - 2
         lmax_out = max(degree for degree, _ in output)
-        paths = irreps.paths(node, edge, lmax_out, even_only=is_last)
+        wanted = irreps.up_to(lmax_out, even_only=is_last)
+        paths = irreps.paths(node, edge, wanted)
         layer, weights = _read_layer(config, reader, i, node, paths, output, len(types))
         layers.append(layer)
         params.append(weights)
@@ -176,7 +175,7 @@ def _version(config: Mapping[str, Any]) -> tuple[int, int, int, int]:
     text = str(config.get("version", ""))
     match = re.match(r"(\d+)\.(\d+)\.(\d+)(.*)", text)
     if match is None or int(match[1]) != 0 or int(match[2]) < 9:
-        raise AnotherKindError(
+        raise network.AnotherKindError(
             f"a SevenNet of version {text!r}; expected 0.9 or a later 0.x"
         )
     major, minor, patch = (int(match[k]) for k in (1, 2, 3))
@@ -210,13 +209,13 @@ def _features(
         found = [{(0, 1): channels}]
         for i in range(num_layers):
             is_last = i == num_layers - 1
-            lmax = 0 if is_last else lmax_node
-            outputs = irreps.output(found[-1], edge, lmax, is_last)
+            wanted = irreps.up_to(0 if is_last else lmax_node, even_only=is_last)
+            outputs = irreps.output(found[-1], edge, wanted)
             found.append(dict.fromkeys(outputs, channels))
     ends = [list(found[0]), list(found[-1])]
     scalars_first = all(list(each) == sorted(each) for each in found)
     if len(found) != num_layers + 1 or ends != [[(0, 1)]] * 2 or not scalars_first:
-        raise AnotherKindError(
+        raise network.AnotherKindError(
             f"a SevenNet with {num_layers} layers and features {found}; expected even "
             "scalars at both ends, and features sorted by degree"
         )
@@ -230,7 +229,7 @@ def _envelope(config: Mapping[str, Any]) -> network.Envelope:
         return network.Envelope(cutoff, float(settings["cutoff_on"]))
     if kind == "poly_cut":
         return network.Envelope(cutoff, None, int(settings.get("poly_cut_p_value", 6)))
-    raise AnotherKindError(
+    raise network.AnotherKindError(
         f"a SevenNet with cutoff function {kind!r}; expected 'XPLOR' or 'poly_cut'"
     )
 
@@ -260,7 +259,7 @@ def _read_layer(
         name = f"{skip_name}.fc_tensor_product"
         skip = reader.linear(name, node, before_gate, num_types)
     else:
-        raise AnotherKindError(
+        raise network.AnotherKindError(
             f"a SevenNet with self_connection_type {kind!r}; expected 'linear' or "
             "'nequip'"
         )
@@ -289,7 +288,7 @@ def _read_layer(
     )
     used = {*layer.scalars.values(), layer.gate[1], layer.radial}
     if unknown := used - network.ACTIVATIONS.keys():
-        raise AnotherKindError(
+        raise network.AnotherKindError(
             f"a SevenNet with activation {min(unknown)!r}; expected "
             f"{', '.join(network.ACTIVATIONS)}"
         )
@@ -325,12 +324,12 @@ class _Tensors:
 
     def take(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
         if name not in self._tensors:
-            raise AnotherKindError(
+            raise network.AnotherKindError(
                 f"its weights lack {name}; expected a whole SevenNet of e3nn's layout"
             )
         found = self._tensors[name]
         if shape is not None and found.shape != shape:
-            raise AnotherKindError(
+            raise network.AnotherKindError(
                 f"its weights {name} have shape {found.shape}; expected {shape} by "
                 "its configuration"
             )
@@ -392,6 +391,6 @@ class _Tensors:
             if self._tensors[name].size and not _IGNORED.match(name)
         ]
         if rest:
-            raise AnotherKindError(
+            raise network.AnotherKindError(
                 f"it has weights that are not understood: {', '.join(sorted(rest)[:5])}"
             )
