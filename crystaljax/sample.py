@@ -117,9 +117,9 @@ class SampleOptions(sampling_options.SamplingOptions):
         "Relax several draws of each sample (`draws=`, 4 by default) with this "
         "calculator, such as sevenn or emt, and hand over the relaxed crystal whose "
         "formation energy is nearest to the one requested, or the lowest with "
-        "`energies=low`. 'crystaljax screen --help' names calculators; SevenNet and "
-        "EMT run in batches. 'estimator', the judge of models of orbits where `draws=` "
-        "alone is given, is the model's own and relaxes nothing.",
+        "`energies=low`. 'crystaljax screen --help' names calculators; SevenNet, "
+        "Nequix and EMT run in batches. 'estimator', the judge of models of orbits "
+        "where `draws=` alone is given, is the model's own and relaxes nothing.",
         default=None,
     )
     infeasible: str = options_lib.option(

@@ -144,6 +144,10 @@ def elements(
     type_map = getattr(calculator, "type_map", None)
     if isinstance(type_map, Mapping):
         return frozenset(ase.data.chemical_symbols[int(n)] for n in type_map)
+    config = getattr(calculator, "config", None)
+    if potential.family == "nequix" and isinstance(config, Mapping):
+        numbers = config["atomic_numbers"]
+        return frozenset(ase.data.chemical_symbols[int(n)] for n in numbers)
     z_table = getattr(getattr(calculator, "z_table", None), "zs", None)
     if z_table is not None:
         return frozenset(ase.data.chemical_symbols[int(n)] for n in z_table)
@@ -281,6 +285,8 @@ FAMILIES: Mapping[str, Family] = {
         models={
             "nequix-mp-1": Energies(MP_PBE),
             "nequix-mp-1-pft": Energies(MP_PBE),
+            # Trained further on phonons alone, without energies of MPtrj beside them.
+            "nequix-mp-1-pft-no-cotrain": Energies(),
             "nequix-omat-1": Energies(OMAT_PBE),
             "nequix-oam-1": Energies(MP_PBE),
             "nequix-oam-1-pft": Energies(MP_PBE),

@@ -3,9 +3,9 @@
     python experiments/batched_relaxation/nequix_package.py --output=tests/data
 
 Its own weights are downloads, and the layout of a file does not depend on what the
-weights are. Written are small files, as the package saves them, and its energies, forces
-and stresses in float64: what tests compare with, without the package. Needs nequix 0.4.5
-(``pip install nequix``).
+weights are. Written are small files, as the package saves them, and its energies,
+forces and stresses in float64: what tests compare with, without the package. Needs
+nequix 0.4.5 (``pip install nequix``).
 """
 
 import argparse
@@ -136,10 +136,12 @@ def load(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
     """Network, in float64, and configuration of a file, by the package."""
     with jax.enable_x64(False):
         network, config = model.load_model(str(path))
-    return jax.tree.map(
-        lambda leaf: leaf.astype(float) if equinox.is_inexact_array(leaf) else leaf,
-        network,
-    ), config
+    with jax.enable_x64(True):
+        exact = jax.tree.map(
+            lambda leaf: leaf.astype(float) if equinox.is_inexact_array(leaf) else leaf,
+            network,
+        )
+    return exact, config
 
 
 def evaluate(network: Any, config: dict[str, Any], atoms: ase.Atoms):

@@ -38,6 +38,15 @@ _KEYS = (
     "scale",
     "avg_n_neighbors",
 )
+_POSITIVE = (
+    "cutoff",
+    "n_layers",
+    "radial_basis_size",
+    "radial_mlp_size",
+    "radial_mlp_layers",
+    "radial_polynomial_p",
+    "avg_n_neighbors",
+)
 # Configuration keys that change what is computed, of later versions, and the value
 # that changes nothing. All else in a configuration is about training.
 _UNDERSTOOD = {"add_repulsion": False}
@@ -83,7 +92,7 @@ def parse(content: bytes) -> network.Network:
     leaves = _Leaves(content[len(header) + 1 :])
     try:
         found = _build(config, leaves)
-    except (TypeError, ValueError, KeyError, ArithmeticError) as error:
+    except (TypeError, ValueError) as error:
         if isinstance(error, errors.UserError):
             raise
         raise network.AnotherKindError(
@@ -101,6 +110,14 @@ def _require_understood(config: Mapping[str, Any]) -> None:
             f"its configuration lacks {', '.join(missing)}; expected that of a Nequix "
             "of the package nequix, 0.3 to 0.4.5"
         )
+    for key in (*_POSITIVE, "shift", "scale"):
+        value = config[key]
+        is_number = isinstance(value, int | float) and math.isfinite(value)
+        if not is_number or (key in _POSITIVE and value <= 0):
+            expected = "a positive number" if key in _POSITIVE else "a number"
+            raise network.AnotherKindError(
+                f"a Nequix with {key} = {value!r}; expected {expected}"
+            )
     for key, value in _UNDERSTOOD.items():
         if config.get(key, value) != value:
             raise network.AnotherKindError(

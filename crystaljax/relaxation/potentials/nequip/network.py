@@ -61,7 +61,7 @@ class Envelope:
 
     cutoff: float
     switch_on: float | None
-    power: float = 6
+    power: float | int = 6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
