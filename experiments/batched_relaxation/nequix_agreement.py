@@ -4,7 +4,8 @@
         --output=experiments/batched_relaxation/nequix_agreement.json
 
 Networks of the kinds of `nequix_package.py` with random weights, for 89 elements and
-with the cutoff of the published ones. What is compared is in `agreement.py`.
+with the cutoff of the published ones. What is compared is in `agreement.py`. Kinds that
+the output has already are left as they are.
 """
 
 import argparse
@@ -50,7 +51,11 @@ def main() -> None:
         },
         "models": {},
     }
+    if args.output.exists():
+        result["models"] = json.loads(args.output.read_text())["models"]
     for name, config in MODELS.items():
+        if name in result["models"]:
+            continue
         path = args.work / f"{name}.nqx"
         nequix_package.save(path, config | CHANGES)
         result["models"][name] = measure(path, crystals)
