@@ -6,21 +6,26 @@ Needs playwright and Chromium, as the tests of pages do, and `crystaljax[app]`. 
 crystals are made by the model of the package and relaxed with EMT; takes a minute.
 """
 
+import io
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
+from PIL import Image
 from playwright import sync_api
 
 FOLDER = pathlib.Path(__file__).parent / "images"
-# Width, colour scheme, name.
+# Width, height (0: the whole page), colour scheme, name.
 VIEWS = (
-    (1280, "light", "app_desktop"),
-    (820, "dark", "app_tablet"),
-    (390, "light", "app_phone"),
+    (1280, 0, "light", "app_desktop"),
+    (820, 1640, "dark", "app_tablet"),
+    (390, 1640, "light", "app_phone"),
 )
+# A quarter of the size, and none sees it.
+NUM_COLORS = 128
 
 
 def wait_until(page: sync_api.Page, condition: str, seconds: int = 120) -> None:
@@ -51,14 +56,24 @@ def ask(page: sync_api.Page) -> tuple[str, str]:
     return made, page.evaluate("shown.job")
 
 
-def open_page(browser: sync_api.Browser, address: str, width: int, scheme: str):
+def open_page(
+    browser: sync_api.Browser, address: str, width: int, scheme: str, height: int = 0
+) -> sync_api.Page:
     """The page in a window of its own."""
     page = browser.new_page(
-        viewport={"width": width, "height": 900}, color_scheme=scheme
+        viewport={"width": width, "height": height or 900}, color_scheme=scheme
     )
     page.goto(address)
     wait_until(page, "document.body.dataset.ready === 'true'")
     return page
+
+
+def save(what: Any, name: str, full_page: bool = False) -> None:
+    """A picture of a page, or of a part of it."""
+    content = what.screenshot(**({"full_page": True} if full_page else {}))
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    path = FOLDER / f"{name}.png"
+    picture.quantize(NUM_COLORS).save(path, optimize=True)
 
 
 def main() -> None:
@@ -80,15 +95,17 @@ def main() -> None:
                 executable_path=path, args=["--no-sandbox"]
             )
             made, relaxed = ask(open_page(browser, address, 1280, "light"))
-            for width, scheme, name in VIEWS:
-                page = open_page(browser, f"{address}#{made}", width, scheme)
+            for width, height, scheme, name in VIEWS:
+                page = open_page(browser, f"{address}#{made}", width, scheme, height)
                 page.fill("#composition", "TaB2")
                 wait_until(page, "byId('check').textContent && byId('sites').innerText")
+                page.evaluate("document.activeElement.blur()")
                 page.wait_for_timeout(500)
-                page.screenshot(path=FOLDER / f"{name}.png", full_page=True)
+                save(page, name, height == 0)
             page = open_page(browser, f"{address}#{relaxed}", 1280, "light")
             wait_until(page, "byId('sites').innerText && charts.length")
-            page.locator("#crystals").screenshot(path=FOLDER / "app_hull.png")
+            page.wait_for_timeout(500)
+            save(page.locator("#crystals"), "app_hull")
             browser.close()
         server.terminate()
         server.wait()

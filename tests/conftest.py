@@ -144,6 +144,7 @@ _LONG_FILES = (
     "test_training.py",
     "test_screen.py",
     "test_networks.py",
+    "test_app_page.py",
     "test_orbit_runs.py",
     "test_gpu_experiment.py",
     "test_import_torch.py",

@@ -42,8 +42,8 @@ def describe(crystal: structure.Crystal, known: str | None) -> dict[str, Any]:
 
 
 def _describe_sites(crystal: structure.Crystal, symmetry: Any) -> list[dict[str, Any]]:
-    coords = np.asarray(crystal.frac_coords, float)
-    coords = coords - np.floor(coords)
+    # Rounded first: what is next to 1 is 0.
+    coords = np.round(np.asarray(crystal.frac_coords, float), 5) % 1
     letters = [""] * crystal.num_sites if symmetry is None else symmetry.wyckoffs
     return [
         {

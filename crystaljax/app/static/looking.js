@@ -57,7 +57,7 @@ function factsOf(row, structure) {
 
 function fillDetails(found, row, structure) {
   byId("details").replaceChildren(...describeList(
-    [...factsOf(row, structure), ["nearest known", nearestText(found.nearest)]]));
+    [...factsOf(row, structure), ["nearest known", nearestText(found.nearest, row)]]));
   const coords = (site) => site.coords.map((each) => fixed(each, 4));
   byId("sites").replaceChildren(simpleTable(["site", "Wyckoff", "x", "y", "z"],
     found.sites.map((site) => [site.symbol, site.letter, ...coords(site)])));
@@ -73,7 +73,13 @@ function shellText(neighbors) {
   }).join(", ");
 }
 
-function nearestText(nearest) {
+function nearestText(nearest, row) {
+  // A screening has compared it with the hull's crystals too.
+  if (row.known_as) return `${row.known_as}: the same`;
+  if (row.nearest_known) {
+    return `${row.nearest_known} (${formulaText(row.nearest_known_formula ?? "")})` +
+      `, distances differ by ${fixed(row.nearest_known_distance, 3)}`;
+  }
   if (!nearest) return "no known crystals are loaded (start with --known=FILE)";
   if (!nearest.id) return "none with these elements";
   const far = nearest.composition > 1e-9
@@ -89,7 +95,7 @@ const painter = new IntersectionObserver((entries) => {
     painter.unobserve(target);
     new ResizeObserver(() => paintScene(target, target.scene)).observe(target);
   }
-}, { rootMargin: "200px" });
+}, { rootMargin: "1000px" });
 
 function pictureOf(structure, elements) {
   const canvas = element("canvas", { "aria-hidden": "true" });
