@@ -295,6 +295,17 @@ def test_jobs_run_one_after_the_other_and_say_why_they_failed(served):
     assert client.get(address("api/jobs")).json() == {"jobs": []}
 
 
+def test_a_job_that_runs_is_stopped(served):
+    client, serving = served
+    job = serving.line.add(jobs.new("TaB2", ("sample", "--formulas=TaB2"), {}))
+    wait_for(serving, job.id, jobs.RUNNING)
+    assert post(client, f"api/jobs/{job.id}/remove").status_code == 400
+    assert post(client, f"api/jobs/{job.id}/stop").status_code == 200
+    wait_for(serving, job.id, jobs.STOPPED)
+    assert not (jobs.output_of(serving.root, job) / "samples.csv").exists()
+    assert post(client, f"api/jobs/{job.id}/remove").status_code == 200
+
+
 def test_paths_are_never_made_of_what_is_sent(served):
     client, _ = served
     for name in ("..", "%2e%2e%2fjobs", "x" * 300, "20260101-000000-abcdef"):

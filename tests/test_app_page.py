@@ -236,19 +236,30 @@ def test_a_bad_file_is_refused_and_names_are_text(page, tmp_path):
     page.fill("#composition", "")
 
 
-def test_two_tabs_see_the_same_jobs(story, page):
+def test_two_tabs_see_what_becomes_of_an_uploaded_crystal(story, page, tmp_path):
+    path = tmp_path / "mine.vasp"
+    coords = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+    crystal = structure.Crystal(np.array([79, 29, 29, 29]), coords, 3.8 * np.eye(3))
+    path.write_text(structure_files.poscar_text(crystal, "mine"))
     with opened(story.browser, story.address) as other:
         count = len(job_states(other))
-        page.fill("#composition", "TaB2")
-        page.click("#ask button[type=submit]")
+        page.set_input_files("#upload", path)
+        wait_until(page, "!byId('uploaded').hidden", 30)
+        assert page.inner_text("#upload-formula") == "AuCu₃"
+        page.select_option("#upload-calculator", "emt")
+        page.click("[data-upload=relax]")
         wait_for_jobs(other, count + 1)
-        other.locator("#jobs li").first.locator("[data-act=stop]").click()
-        stopped = "document.querySelector('#jobs li').dataset.state === 'stopped'"
-        wait_until(page, stopped, 20)
-        wait_until(other, stopped)
+        wait_until(page, "shown && shown.rows[0].converged", 60)
+        assert page.inner_text("#crystals-heading") == "mine.vasp, relaxed"
+        done = "document.querySelector('#jobs li').dataset.state === 'done'"
+        wait_until(other, done)
         other.on("dialog", lambda dialog: dialog.accept())
         other.locator("#jobs li").first.locator("[data-act=remove]").click()
         wait_for_jobs(page, count)
+        # What is gone is not shown any more.
+        assert not page.is_visible("#crystals")
+    page.locator("#jobs [data-act=show]").last.click()
+    wait_until(page, "shown !== null")
 
 
 def test_elements_are_picked_with_the_keyboard(page):
