@@ -257,7 +257,7 @@ def test_two_tabs_see_what_becomes_of_an_uploaded_crystal(story, page, tmp_path)
         other.locator("#jobs li").first.locator("[data-act=remove]").click()
         wait_for_jobs(page, count)
         # What is gone is not shown any more.
-        assert not page.is_visible("#crystals")
+        wait_until(page, "byId('crystals').hidden")
     page.locator("#jobs [data-act=show]").last.click()
     wait_until(page, "shown !== null")
 
