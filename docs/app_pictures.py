@@ -21,8 +21,8 @@ FOLDER = pathlib.Path(__file__).parent / "images"
 # Width, height (0: the whole page), colour scheme, name.
 VIEWS = (
     (1280, 0, "light", "app_desktop"),
-    (820, 1640, "dark", "app_tablet"),
-    (390, 1640, "light", "app_phone"),
+    (820, 2300, "dark", "app_tablet"),
+    (390, 2500, "light", "app_phone"),
 )
 # A quarter of the size, and none sees it.
 NUM_COLORS = 128

@@ -197,15 +197,14 @@ def test_chosen_crystals_are_relaxed_and_put_on_the_hull(page):
     alloys = page.evaluate(
         "shown.rows.filter(row => row.formula === 'Au1Cu3').map(row => row.number)"
     )
-    for number in alloys:
-        page.check(f"[data-choose='{number}']")
-    assert page.inner_text("#chosen-count") == "2 chosen"
+    page.check(f"[data-choose='{alloys[0]}']")
+    assert page.inner_text("#chosen-count") == "1 chosen"
     page.select_option("#calculator", "emt")
     page.select_option("#hull", "builtin")
     page.click("#relax button[type=submit]")
     wait_until(page, f"shown && shown.job !== '{made}'", 120)
     ranked = page.evaluate("shown.rows")
-    assert 1 <= len(ranked) <= 2 and ranked[0]["number"] == 1
+    assert [row["number"] for row in ranked] == [1]
     assert abs(ranked[0]["relaxed_energy"]) < 0.3
     assert "ASE EMT" in page.inner_text("#notes")
     title = page.inner_text("#systems h3")

@@ -155,7 +155,7 @@ const fileAddress = (format, numbers) =>
 
 function showChosen() {
   byId("chosen-count").textContent = chosen.size
-    ? `${countText(chosen.size)} chosen` : "none chosen: all are taken";
+    ? `${countText(chosen.size)} chosen` : "none chosen: all are used";
   for (const format of ["extxyz", "zip"]) {
     byId(`get-${format}`).href = fileAddress(format, chosenNumbers());
   }
