@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from typing import Any
 
 from PIL import Image
@@ -37,12 +38,19 @@ def wait_until(page: sync_api.Page, condition: str, seconds: int = 120) -> None:
     raise TimeoutError(condition)
 
 
+def since(start: float) -> str:
+    """Seconds, in words."""
+    return f"{time.monotonic() - start:.0f} s"
+
+
 def ask(page: sync_api.Page) -> tuple[str, str]:
     """Asks for crystals and relaxes the alloys; IDs of the two jobs."""
+    start = time.monotonic()
     page.fill("#composition", "TaB2, Cu3Au, BaTiO3")
     page.fill("#num-samples", "4")
     page.click("#ask button[type=submit]")
     wait_until(page, "shown !== null")
+    print(f"12 crystals, from the click to the pictures: {since(start)}")
     made = page.evaluate("shown.job")
     alloys = page.evaluate(
         "shown.rows.filter(row => row.formula === 'Au1Cu3').map(row => row.number)"
@@ -51,8 +59,10 @@ def ask(page: sync_api.Page) -> tuple[str, str]:
         page.check(f"[data-choose='{number}']")
     page.select_option("#calculator", "emt")
     page.select_option("#hull", "builtin")
+    start = time.monotonic()
     page.click("#relax button[type=submit]")
     wait_until(page, f"shown.job !== '{made}'")
+    print(f"4 of them relaxed with EMT, on the hull: {since(start)}")
     return made, page.evaluate("shown.job")
 
 
@@ -82,6 +92,7 @@ def main() -> None:
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     path = next(filter(None, map(shutil.which, names)), None)
     with tempfile.TemporaryDirectory() as folder:
+        start = time.monotonic()
         server = subprocess.Popen(
             [sys.executable, "-m", "crystaljax", "app", "--no_browser"],
             stdout=subprocess.PIPE,
@@ -94,7 +105,9 @@ def main() -> None:
             browser = playwright.chromium.launch(
                 executable_path=path, args=["--no-sandbox"]
             )
-            made, relaxed = ask(open_page(browser, address, 1280, "light"))
+            page = open_page(browser, address, 1280, "light")
+            print(f"from the command to the page: {since(start)}")
+            made, relaxed = ask(page)
             for width, height, scheme, name in VIEWS:
                 page = open_page(browser, f"{address}#{made}", width, scheme, height)
                 page.fill("#composition", "TaB2")
