@@ -3,8 +3,8 @@
     python experiments/quickstart.py
     python docs/make_pictures.py
 
-writes `docs/pictures/pipeline.png` and, with Chromium and playwright (``pip install
-playwright``), `docs/pictures/report.png`.
+writes `docs/images/pipeline.png` and, with Chromium and playwright (``pip install
+playwright``), `docs/images/report.png`.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-FOLDER = pathlib.Path(__file__).parent / "pictures"
+FOLDER = pathlib.Path(__file__).parent / "images"
 # Command, what goes in, what comes out.
 STEPS = (
     ("prepare", "CIFs and energies,\nAFLOW, OPTIMADE, …", "data set"),
