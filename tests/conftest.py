@@ -277,3 +277,15 @@ def trained(alloys, session_folder):
         return _make_once(session_folder / f"run-{method}", make)
 
     return run_of
+
+
+@pytest.fixture(scope="module")
+def forked_workers():
+    """Worker processes are forks of this one; see `forked_workers`."""
+    import forked_workers
+
+    from crystaljax.system import isolation
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(isolation, "subprocess", forked_workers.SUBPROCESS)
+        yield

@@ -1,6 +1,7 @@
 """How much one has to read: parameters, layers of the models, files of a step."""
 
 import ast
+import functools
 import pathlib
 import sys
 import threading
@@ -160,15 +161,16 @@ def test_a_training_step_is_understood_from_few_files():
     many_fn, arguments = step_and_arguments(config, random_units(config, 0), 10)
     files = set()
 
+    # Unlike a profiler's, it is called where functions of Python begin and nowhere
+    # else; it returns nothing, since the lines within do not matter.
     def note(frame, event, _):
-        if event == "call":
-            files.add(frame.f_code.co_filename)
+        files.add(frame.f_code.co_filename)
 
-    sys.setprofile(note)
+    sys.settrace(note)
     try:
         many_fn.trace(*arguments)
     finally:
-        sys.setprofile(None)
+        sys.settrace(None)
     found = {
         path.relative_to(PACKAGE).as_posix()
         for path in map(pathlib.Path, files)
@@ -199,15 +201,21 @@ def test_a_condition_reaches_its_cif_through_few_files(alloys, tmp_path):
     apart = ("system/", "models/networks/")
     calls = set()
 
-    def name_of(frame):
-        path = pathlib.Path(frame.f_code.co_filename)
-        is_call = frame.f_code.co_name != "<module>"
-        if is_call and path.is_relative_to(PACKAGE):
+    @functools.cache
+    def name_of_file(name):
+        path = pathlib.Path(name)
+        if path.is_relative_to(PACKAGE):
             return path.relative_to(PACKAGE).as_posix()
         return None
 
+    def name_of(frame):
+        if frame.f_code.co_name == "<module>":
+            return None
+        return name_of_file(frame.f_code.co_filename)
+
+    # Called where functions begin, see above.
     def note(frame, event, _):
-        called = name_of(frame) if event == "call" else None
+        called = name_of(frame)
         if called is None or called.startswith(apart):
             return
         # JAX, a decorator or a queue may stand in between.
@@ -217,8 +225,8 @@ def test_a_condition_reaches_its_cif_through_few_files(alloys, tmp_path):
         if above is not None and name_of(above) != called:
             calls.add((name_of(above), called))
 
-    threading.setprofile(note)
-    sys.setprofile(note)
+    threading.settrace(note)
+    sys.settrace(note)
     try:
         requests.write_request(
             sample.build_request(options),
@@ -228,8 +236,8 @@ def test_a_condition_reaches_its_cif_through_few_files(alloys, tmp_path):
             overwrite=False,
         )
     finally:
-        sys.setprofile(None)
-        threading.setprofile(None)
+        sys.settrace(None)
+        threading.settrace(None)
     assert list((tmp_path / "out").rglob("*.cif"))
     read = {name for name, _ in calls if not name.startswith(apart)}
     expected = {"sample.py", "sampling/generation.py", "crystals/structure_files.py"}

@@ -12,6 +12,8 @@ from crystaljax.crystals import bridge, structure
 from crystaljax.relaxation import ase_relaxation, calculators
 from crystaljax.system import isolation
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 ELEMENTS = {"Cu": 3.7, "Ag": 4.0, "Au": 4.2, "Pt": 3.9, "Ni": 3.5}
 
 

@@ -13,6 +13,8 @@ from crystaljax.hull import convex_hull
 from crystaljax.relaxation import ase_relaxation, batches, calculators, pretrained
 from crystaljax.screening import energy_scale, funnel
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 # EMT, but for some pairs of elements: what potentials do that are asked for what they
 # never saw. p V falls apart or collapses.
 CALCULATOR = """

@@ -11,6 +11,8 @@ from crystaljax.crystals import bridge, structure
 from crystaljax.relaxation import ase_relaxation, calculators
 from crystaljax.system import isolation
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 
 @pytest.fixture(scope="module", params=["tensornet", "m3gnet"])
 def potential(request, tmp_path_factory):

@@ -17,7 +17,7 @@ import tiny
 
 from configs import ddim
 from crystaljax import train
-from crystaljax.models import scaling
+from crystaljax.models import build, scaling
 from crystaljax.system import errors, sharding, startup
 from crystaljax.training import checkpoints, metrics, runs, train_step
 
@@ -42,6 +42,14 @@ def files(folder):
 def are_equal(one, other):
     leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
     return all(np.array_equal(a, b) for a, b in leaves)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_network():
+    """Orbax reads one array after another: runs are of a network that has few."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "build_model", lambda config: tiny.SmallNetwork())
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import emt
 from crystaljax.system import workers
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 EXAMPLES = tiny.ROOT / "examples"
 
 

@@ -12,6 +12,8 @@ from crystaljax.relaxation import ase_relaxation, references
 from crystaljax.screening import funnel, stages
 from crystaljax.screening import result as screening_result
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 RECORDS = {record.id: record for record in emt.load_builtin()}
 # Each worker is a process that has to start.
 OPTIONS = funnel.ScreeningOptions(num_workers=1)

@@ -20,10 +20,15 @@ from crystaljax import evaluate, import_torch, modify, sample
 from crystaljax.crystals import structure, structure_files
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
+from crystaljax.models.networks import crystal_unet
 from crystaljax.system import sharding
 from crystaljax.training import checkpoints, runs
 
 ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "experiments"))
+
+from throughput import torch_peer  # noqa: E402
+
 NETWORKS = ("generation", "modification_diffusion")
 
 
@@ -39,18 +44,34 @@ def tensors():
 
 
 @pytest.fixture(scope="module")
-def imported(tensors, tmp_path_factory):
-    """Both networks imported without a config."""
-    folder = tmp_path_factory.mktemp("imported")
+def small_tensors():
+    """State dicts of networks of one level, which are compiled in a quarter of the time.
+
+    With random weights, and arrays named and laid out as in the paper's code.
+    """
+    torch.manual_seed(0)
     found = {}
-    for name, state_dict in tensors.items():
-        torch.save(state_dict, folder / f"{name}.pt")
-        found[name] = import_torch.import_checkpoint(
-            import_torch.ImportOptions(
-                checkpoint=str(folder / f"{name}.pt"), workdir=str(folder / name)
-            )
+    for name, source_rows in zip(NETWORKS, (0, 64), strict=True):
+        model = crystal_unet.CrystalUNet(
+            channels=32,
+            channel_multipliers=(1,),
+            num_res_blocks=1,
+            attention_levels=(),
+            space_group_operations="reference",
+            element_properties="reference",
+            source_rows=source_rows,
         )
+        found[name] = torch_peer.Network(model).state_dict()
     return found
+
+
+@pytest.fixture(scope="module")
+def imported(small_tensors, tmp_path_factory):
+    """Both small networks imported without a config."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in NETWORKS}
+    return {
+        name: import_into(folders[name], small_tensors[name]) for name in NETWORKS
+    }
 
 
 def import_into(folder, content, **options):
@@ -67,9 +88,10 @@ def import_into(folder, content, **options):
 
 # --------------------------------------------------------------------------------- run
 @pytest.mark.parametrize("name", NETWORKS)
-def test_imported_run_answers_like_the_papers_code(name, imported):
+def test_imported_run_answers_like_the_papers_code(name, tensors, tmp_path):
     """From species and space groups on, with our tables of what they mean."""
-    run = checkpoints.load_run(imported[name].workdir, sharding.build_mesh())
+    found = import_into(tmp_path, tensors[name])
+    run = checkpoints.load_run(found.workdir, sharding.build_mesh())
     _, arrays = load_reference(name)
     numbers, groups = np.zeros((2, 60), np.uint8), [47, 2]
     numbers[0, :8] = [5] * 6 + [73, 74]
@@ -109,7 +131,7 @@ def test_paper_vocabulary_is_written_without_a_dataset(imported):
     assert "energy_difference" not in vocabulary
 
 
-def test_vocabulary_is_that_of_the_dataset(tensors, tmp_path):
+def test_vocabulary_is_that_of_the_dataset(small_tensors, tmp_path):
     crystal = structure.Crystal(
         np.array([29, 79]), np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), 3 * np.eye(3)
     )
@@ -118,7 +140,9 @@ def test_vocabulary_is_that_of_the_dataset(tensors, tmp_path):
     )
     info = {"energy_model": "some DFT"}
     datasets.write_dataset(tmp_path / "data", columns, np.array([0]), info)
-    found = import_into(tmp_path, tensors["generation"], dataset=str(tmp_path / "data"))
+    found = import_into(
+        tmp_path, small_tensors["generation"], dataset=str(tmp_path / "data")
+    )
     vocabulary = runs.load_vocabulary(found.workdir)
     assert sorted(vocabulary["elements"]) == ["Au", "Cu"]
     assert vocabulary["space_groups"] == [221]
@@ -191,8 +215,8 @@ def test_imported_run_modifies(imported, tmp_path):
     assert [crystal.num_sites for crystal in result.samples.crystals] == [2, 2]
 
 
-def test_command_prints_what_comes_next(tensors, tmp_path):
-    torch.save(tensors["generation"], tmp_path / "model.pt")
+def test_command_prints_what_comes_next(small_tensors, tmp_path):
+    torch.save(small_tensors["generation"], tmp_path / "model.pt")
     flags = [
         f"--checkpoint={tmp_path / 'model.pt'}",
         f"--workdir={tmp_path / 'run'}",
@@ -336,11 +360,11 @@ def test_existing_folders_are_refused_before_the_checkpoint_is_read(imported, tm
             )
 
 
-def test_interrupted_writing_leaves_nothing(tensors, tmp_path, monkeypatch):
+def test_interrupted_writing_leaves_nothing(small_tensors, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
     monkeypatch.setattr(checkpoints, "save_params", fail)
     with pytest.raises(OSError, match="disk full"):
-        import_into(tmp_path, tensors["generation"])
+        import_into(tmp_path, small_tensors["generation"])
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]

@@ -4,9 +4,12 @@ import pathlib
 import re
 import runpy
 
+import pytest
 import tiny
 
 from crystaljax.system import workers
+
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs/python.md"
 

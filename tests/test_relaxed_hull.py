@@ -15,6 +15,8 @@ from crystaljax.hull import convex_hull, corrections
 from crystaljax.relaxation import ase_relaxation, kept
 from crystaljax.screening import energy_scale, known_crystals
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 RECORDS = {record.id: record for record in emt.load_builtin()}
 # Formation energies are those of a hull that has them all.
 KNOWN = [

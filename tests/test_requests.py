@@ -122,7 +122,7 @@ def test_processes_make_the_shards_that_are_theirs(workdir, finished):
 # ------------------------------------------------------------------------------- resume
 def test_killed_command_goes_on_to_the_same_bytes(workdir, tmp_path, capsys):
     """A real SIGKILL at whatever moment it comes after the first shard."""
-    settings = {"num_samples": 80}
+    settings = {"num_samples": 40}
     command = [
         *(sys.executable, "-m", "crystaljax.sample"),
         *(f"--workdir={workdir}", f"--output={tmp_path / 'killed'}"),
@@ -133,7 +133,7 @@ def test_killed_command_goes_on_to_the_same_bytes(workdir, tmp_path, capsys):
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stderr=subprocess.PIPE
     )
-    first = tmp_path / "killed" / "samples-00000-of-00024.parquet"
+    first = tmp_path / "killed" / "samples-00000-of-00012.parquet"
     deadline = time.monotonic() + 180
     while not first.exists():
         assert process.poll() is None, process.stderr.read().decode()
@@ -142,18 +142,18 @@ def test_killed_command_goes_on_to_the_same_bytes(workdir, tmp_path, capsys):
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = contents(tmp_path / "killed")
-    assert 0 < sum(name.endswith(".parquet") for name in kept) < 24
+    assert 0 < sum(name.endswith(".parquet") for name in kept) < 12
     written = first.stat().st_mtime_ns
     # Beside what it left, the ruins of a shard that was being written.
-    (tmp_path / "killed" / ".cifs-00023-of-00024.x_1y").mkdir()
-    (tmp_path / "killed" / ".samples-00023-of-00024.csv.1.tmp").write_text("half")
-    (tmp_path / "killed" / "samples-00023-of-00024.extxyz").write_text("half")
+    (tmp_path / "killed" / ".cifs-00011-of-00012.x_1y").mkdir()
+    (tmp_path / "killed" / ".samples-00011-of-00012.csv.1.tmp").write_text("half")
+    (tmp_path / "killed" / "samples-00011-of-00012.extxyz").write_text("half")
     sample.main(command[3:])
     assert "were there already" in capsys.readouterr().out
     assert first.stat().st_mtime_ns == written
     write(workdir, tmp_path / "straight", shard_size=20, cifs="folder", **settings)
     found, expected = contents(tmp_path / "killed"), contents(tmp_path / "straight")
-    assert found.keys() == expected.keys() and len(found) == 1 + 3 * 24 + 480
+    assert found.keys() == expected.keys() and len(found) == 1 + 3 * 12 + 240
     assert [name for name in found if found[name] != expected[name]] == []
 
 

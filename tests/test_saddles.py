@@ -11,6 +11,8 @@ from crystaljax.relaxation import ase_relaxation
 from crystaljax.screening import files, funnel, saddles
 from crystaljax.system import errors
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 KEPT = ase_relaxation.RelaxationSettings(keep_symmetry=True)
 # From the two open ones shears lead down to closer packings.
 CRYSTALS = {

@@ -21,12 +21,15 @@ from crystaljax.crystals import elements, structure, structure_files
 from crystaljax.data.sources import emt
 from crystaljax.relaxation import calculators
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 ROOT = pathlib.Path(__file__).parents[1]
 RECORDS = [r for r in emt.load_builtin() if r.crystal.num_sites <= 4]
 
-# EMT that does on some compositions what calculators do; and takes its time.
+# EMT that does on some compositions what calculators do; and one that waits after some
+# relaxations, so that what is to be killed is in the middle of them.
 CALCULATOR = """
-import os, time
+import os, pathlib, time
 from ase.calculators import emt
 
 
@@ -44,15 +47,21 @@ def build():
     return Odd()
 
 
-class Slow(emt.EMT):
+class Waiting(emt.EMT):
     def calculate(self, atoms, *args, **kwargs):
-        if len(atoms) > 1:
-            time.sleep(0.02)
+        # One atom: a reference.
+        while len(atoms) > 1 and os.path.exists("wait") and is_begun():
+            time.sleep(0.05)
         super().calculate(atoms, *args, **kwargs)
 
 
-def build_slow():
-    return Slow()
+def is_begun():
+    logs = pathlib.Path().glob("*/work/relaxations.jsonl")
+    return any(log.read_text().count("\\n") >= 3 for log in logs)
+
+
+def build_waiting():
+    return Waiting()
 """
 
 
@@ -112,20 +121,20 @@ def here(tmp_path):
         yield tmp_path
 
 
-SLOW = {"calculator": "odd:build_slow", "energy_model": "ASE EMT"}
+WAITING = {"calculator": "odd:build_waiting", "energy_model": "ASE EMT"}
 
 
-def write_slow_samples(folder):
+def write_some_samples(folder):
     return write_samples(folder, [{"Au", "Cu"}, {"Ag", "Pd"}], most=6)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """Screening of `write_slow_samples` that nothing happens to."""
+    """Screening of `write_some_samples` that nothing happens to."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with working_in(folder):
-        write_slow_samples(folder / "samples")
-        screen.screen(options(**SLOW))
+        write_some_samples(folder / "samples")
+        screen.screen(options(**WAITING))
     return folder / "out"
 
 
@@ -181,7 +190,7 @@ def wait_for(condition, process=None):
 
 
 def test_folder_holds_what_it_should(here):
-    count = write_samples(here / "samples", [{"Au", "Cu"}])
+    count = write_samples(here / "samples", [{"Au", "Cu"}], most=6)
     done = run(
         *("--calculator=emt", "--output=out", "--relaxation=ase", "--num_workers=2"),
         cwd=here,
@@ -253,8 +262,9 @@ def test_odd_calculator_costs_its_rows_and_no_others(here):
 
 
 def test_killed_screening_goes_on_and_ends_the_same(here, undisturbed):
-    count = write_slow_samples(here / "samples")
-    arguments = ["--calculator=odd:build_slow", "--energy_model=ASE EMT"]
+    count = write_some_samples(here / "samples")
+    (here / "wait").touch()
+    arguments = ["--calculator=odd:build_waiting", "--energy_model=ASE EMT"]
     arguments += ["--report=false", "--relaxation=ase", "--output=killed"]
     process = subprocess.Popen(
         command(*arguments),
@@ -266,6 +276,7 @@ def test_killed_screening_goes_on_and_ends_the_same(here, undisturbed):
     wait_for(lambda: num_relaxed(here / "killed") >= 3, process)
     process.kill()
     process.wait()
+    (here / "wait").unlink()
     before = num_relaxed(here / "killed")
     assert 3 <= before < count - 3
     assert not (here / "killed" / "screening.csv").exists()
@@ -286,20 +297,24 @@ def test_killed_screening_goes_on_and_ends_the_same(here, undisturbed):
 
 def test_cluster_gives_the_same_and_loses_nothing_with_a_worker(here, undisturbed):
     distributed = pytest.importorskip("distributed")
-    count = write_slow_samples(here / "samples")
+    count = write_some_samples(here / "samples")
+    (here / "wait").touch()
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
     ) as cluster:
         killed = []
 
         def kill():
-            wait_for(lambda: num_relaxed(here / "there") >= 2)
+            wait_for(lambda: num_relaxed(here / "there") >= 3)
             killed.append(num_relaxed(here / "there"))
             os.kill(cluster.workers[0].pid, signal.SIGKILL)
+            (here / "wait").unlink()
 
         thread = threading.Thread(target=kill)
         thread.start()
-        screen.screen(options(**SLOW, output="there", dask=cluster.scheduler_address))
+        screen.screen(
+            options(**WAITING, output="there", dask=cluster.scheduler_address)
+        )
         thread.join()
     assert killed[0] < count - 3
     np.testing.assert_equal(read(here / "there"), read(undisturbed))
