@@ -48,6 +48,7 @@ def are_equal(one, other):
 def small_network():
     """Orbax reads one array after another: runs are of a network that has few."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "_LATE_SECONDS", 0.02)
         patch.setattr(build, "build_model", lambda config: tiny.SmallNetwork())
         yield
 

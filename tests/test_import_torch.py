@@ -45,7 +45,7 @@ def tensors():
 
 @pytest.fixture(scope="module")
 def small_tensors():
-    """State dicts of networks of one level, which are compiled in a quarter of the time.
+    """State dicts of networks of one level, compiled in a quarter of the time.
 
     With random weights, and arrays named and laid out as in the paper's code.
     """
@@ -69,9 +69,7 @@ def small_tensors():
 def imported(small_tensors, tmp_path_factory):
     """Both small networks imported without a config."""
     folders = {name: tmp_path_factory.mktemp(name) for name in NETWORKS}
-    return {
-        name: import_into(folders[name], small_tensors[name]) for name in NETWORKS
-    }
+    return {name: import_into(folders[name], small_tensors[name]) for name in NETWORKS}
 
 
 def import_into(folder, content, **options):

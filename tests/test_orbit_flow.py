@@ -15,7 +15,7 @@ from crystaljax.crystals import (
     structure,
     symmetry_search,
 )
-from crystaljax.models import orbit_flow, processes, scaling
+from crystaljax.models import initial, orbit_flow, processes, scaling
 from crystaljax.models.networks import orbit_transformer
 from crystaljax.training import orbit_training
 
@@ -69,17 +69,13 @@ def network():
     model = orbit_transformer.OrbitTransformer(
         width=32, depth=2, num_heads=2, pair_features=8
     )
-    batch, conditions = batch_of(crystals())
-    tables = orbits.load_tables()
-    data = encode(tables, conditions, batch.parameters, batch.strain)
-    times = jnp.zeros(len(data))
-    params = jax.jit(model.init)(jax.random.key(0), data, times, conditions, tables)
+    params = initial.init_params(model, 0, 0)
     rng = np.random.default_rng(0)
     # No modulation starts at zero here: all parts have a say.
     params = jax.tree.map(
         lambda leaf: np.float32(leaf + rng.normal(0, 0.05, leaf.shape)), params
     )
-    return model, params, tables
+    return model, params, orbits.load_tables()
 
 
 @functools.cache

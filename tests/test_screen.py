@@ -12,6 +12,7 @@ import threading
 import time
 
 import ase.io
+import forked_workers
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -180,10 +181,9 @@ def num_relaxed(folder):
     return log.read_text().count("\n") if log.exists() else 0
 
 
-def wait_for(condition, process=None):
-    # A busy machine takes a minute to start a command.
+def wait_for(condition):
     for _ in range(3600):
-        if condition() or (process is not None and process.poll() is not None):
+        if condition():
             return
         time.sleep(0.05)
     raise TimeoutError
@@ -266,22 +266,18 @@ def test_killed_screening_goes_on_and_ends_the_same(here, undisturbed):
     (here / "wait").touch()
     arguments = ["--calculator=odd:build_waiting", "--energy_model=ASE EMT"]
     arguments += ["--report=false", "--relaxation=ase", "--output=killed"]
-    process = subprocess.Popen(
-        command(*arguments),
-        cwd=here,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    wait_for(lambda: num_relaxed(here / "killed") >= 3, process)
-    process.kill()
-    process.wait()
+    # `test_folder_holds_what_it_should` starts it anew.
+    arguments = command(*arguments)[3:]
+    pid = forked_workers.fork(forked_workers.run_quietly, screen.main, arguments)
+    wait_for(lambda: num_relaxed(here / "killed") >= 3)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
     (here / "wait").unlink()
     before = num_relaxed(here / "killed")
     assert 3 <= before < count - 3
     assert not (here / "killed" / "screening.csv").exists()
     # In this process, which has all that a new one would have to load.
-    screen.main(command(*arguments)[3:])
+    screen.main(arguments)
     assert num_relaxed(here / "killed") == num_relaxed(undisturbed)
     np.testing.assert_equal(read(here / "killed"), read(undisturbed))
     for name in ("candidates.extxyz", "hull.json"):

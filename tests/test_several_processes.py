@@ -17,6 +17,7 @@ import tiny
 from crystaljax import train
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pipeline
+from crystaljax.models import build
 from crystaljax.system import sharding, startup
 from crystaljax.training import checkpoints
 
@@ -25,12 +26,18 @@ ROOT = pathlib.Path(__file__).parents[1]
 BATCH_SIZE = 12
 NUM_EPOCHS = 3
 # The command trains, as if started in each process; then samples are made, and a source
-# is read.
+# is read. What is trained is a small network: test_two_devices has one of configs/.
 SCRIPT = """
 import json, sys
+sys.path[:0] = [".", "tests"]
+import tiny
 from crystaljax import train
+from crystaljax.models import build
 
+build_model = build.build_model
+build.build_model = lambda config: tiny.SmallNetwork()
 train.main(sys.argv[5:])
+build.build_model = build_model
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +48,6 @@ from crystaljax.data import dataset as datasets, pipeline
 path, steps, batch_size, output = sys.argv[1:5]
 assert jax.process_count() == 2 and jax.local_device_count() == 1
 
-sys.path[:0] = [".", "tests"]
 import test_several_processes
 
 generator = test_several_processes.build_generator()
@@ -190,9 +196,12 @@ def read_log(workdir):
 
 
 def test_two_processes_train_like_one_which_goes_on_from_their_checkpoint(
-    dataset, trained, two_processes
+    dataset, two_processes, tmp_path, monkeypatch
 ):
-    one, (_, two) = trained("ddim"), two_processes
+    monkeypatch.setattr(build, "build_model", lambda config: tiny.SmallNetwork())
+    config = tiny.config("ddim", dataset.path)
+    one, (_, two) = tmp_path / "run", two_processes
+    train.train(config, one, show_progress=False)
     assert_close(one, two)
     # Written once, though there are two processes; their samples are the same too.
     assert [line["step"] for line in read_log(two)] == [2, 4, 4]
@@ -201,7 +210,6 @@ def test_two_processes_train_like_one_which_goes_on_from_their_checkpoint(
     assert environment["num_processes"] == 2
 
     shutil.rmtree(two / "checkpoints" / "4")
-    config = tiny.config("ddim", dataset.path)
     train.train(config, two, resume=True, show_progress=False)
     assert_close(one, two)
 

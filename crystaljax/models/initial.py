@@ -50,6 +50,11 @@ def init_params(model: Any, rows: int, seed: int) -> Any:
     Drawn as the network's own initialisers do, but with NumPy: compiling those of a
     thousand arrays takes longer than a training run's first steps.
     """
+    return draw_params(param_shapes(model, rows), seed)
+
+
+def draw_params(shapes: Any, seed: int) -> Any:
+    """Fresh parameters of these shapes; see `init_params`."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -61,4 +66,4 @@ def init_params(model: Any, rows: int, seed: int) -> Any:
         bound = np.float32(np.prod(leaf.shape[:-1]) ** -0.5)
         return bound * (2 * rng.random(leaf.shape, np.float32) - 1)
 
-    return jax.tree_util.tree_map_with_path(draw, param_shapes(model, rows))
+    return jax.tree_util.tree_map_with_path(draw, shapes)

@@ -31,6 +31,8 @@ from crystaljax.training import model_files, runs, train_step
 # cut short, a bare Exception among them. These are of something else.
 _NO_DAMAGE = (RuntimeError, MemoryError, errors.UserError)
 
+# What reads that are under way when another one fails may take.
+_LATE_SECONDS = 0.1
 # Entry beside the data position.
 _PENDING = "pending_metrics"
 
@@ -265,8 +267,7 @@ def _without_late_answers() -> Iterator[None]:
     try:
         yield
     except Exception:
-        # Those that are under way.
-        time.sleep(0.1)
+        time.sleep(_LATE_SECONDS)
         raise
     finally:
         sys.unraisablehook = before
