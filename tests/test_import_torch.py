@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import os
 import pathlib
 import subprocess
@@ -20,6 +21,7 @@ from crystaljax import evaluate, import_torch, modify, sample
 from crystaljax.crystals import structure, structure_files
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
+from crystaljax.models import torch_weights
 from crystaljax.models.networks import crystal_unet
 from crystaljax.system import sharding
 from crystaljax.training import checkpoints, runs
@@ -85,26 +87,59 @@ def import_into(folder, content, **options):
 
 
 # --------------------------------------------------------------------------------- run
-@pytest.mark.parametrize("name", NETWORKS)
-def test_imported_run_answers_like_the_papers_code(name, tensors, tmp_path):
+NUMBERS, GROUPS = np.zeros((2, 60), np.uint8), np.array([47, 2])
+NUMBERS[0, :8] = [5] * 6 + [73, 74]
+NUMBERS[1, :6] = [13] * 2 + [29] * 4
+
+
+def test_imported_run_answers_like_the_papers_code(tensors, tmp_path):
     """From species and space groups on, with our tables of what they mean."""
-    found = import_into(tmp_path, tensors[name])
+    found = import_into(tmp_path, tensors["modification_diffusion"])
     run = checkpoints.load_run(found.workdir, sharding.build_mesh())
-    _, arrays = load_reference(name)
-    numbers, groups = np.zeros((2, 60), np.uint8), [47, 2]
-    numbers[0, :8] = [5] * 6 + [73, 74]
-    numbers[1, :6] = [13] * 2 + [29] * 4
+    _, arrays = load_reference("modification_diffusion")
     output = jax.jit(run.model.apply)(
         run.params,
         jnp.asarray(arrays["input_x"]),
         jnp.asarray(arrays["input_time_integer"]),
-        jnp.asarray(numbers),
-        jnp.asarray(groups),
+        jnp.asarray(NUMBERS),
+        jnp.asarray(GROUPS),
         run.scale.scale_energy(arrays["input_energy"]),
-        jnp.asarray(arrays.get("input_source", arrays["input_x"])),
+        jnp.asarray(arrays["input_source"]),
     )
     np.testing.assert_allclose(output, arrays["output_integer"], atol=PARITY_TOLERANCE)
     assert run.step == 0
+
+
+def test_imported_run_encodes_like_the_papers_code(tensors, tmp_path):
+    """And has the network of test_networks, which answers like the paper's code."""
+    found = import_into(tmp_path, tensors["generation"])
+    run = checkpoints.load_run(found.workdir, sharding.build_mesh())
+    weights, arrays = load_reference("generation")
+    expected = crystal_unet.CrystalUNet(
+        channels=32, num_res_blocks=1, space_group_operations="reference"
+    )
+    assert run.model == expected and run.step == 0
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        jax.device_get(run.params),
+        torch_weights.convert(weights, expected),
+    )
+    scaled = run.scale.scale_energy(arrays["input_energy"])
+    np.testing.assert_allclose(scaled, arrays["input_energy"])
+    tables = run.model.tables()
+    for kind, value, table in (
+        ("space_group", GROUPS, tables["operations"]),
+        ("element", NUMBERS, tables["elements"]),
+    ):
+        encode = functools.partial(
+            run.model.apply,
+            method=lambda m, *inputs, kind=kind: getattr(m, f"{kind}_encoder")(*inputs),
+        )
+        np.testing.assert_allclose(
+            jax.jit(encode)(run.params, jnp.asarray(value), jnp.asarray(table)),
+            arrays[f"{kind}_embedding"],
+            atol=PARITY_TOLERANCE,
+        )
 
 
 def test_network_that_encodes_a_source_is_for_modification(imported):

@@ -253,10 +253,19 @@ def test_unknown_options_are_refused_by_their_value(options):
 
 # --------------------------------------------------------------------------- gradients
 @functools.partial(jax.jit, static_argnames=("order", "norm", "images"))
-@jax.grad
+def values_and_gradient(prediction, target, **options):
+    """Distances, and the gradient of their sum by the prediction."""
+
+    def total(prediction):
+        distances = losses.periodic_distances(prediction, target, **options)
+        return distances.sum(), distances
+
+    (_, distances), grad = jax.value_and_grad(total, has_aux=True)(prediction)
+    return distances, grad
+
+
 def gradient(prediction, target, **options):
-    """Of the sum of the distances, by the prediction."""
-    return losses.periodic_distances(prediction, target, **options).sum()
+    return values_and_gradient(prediction, target, **options)[1]
 
 
 HALVES = np.array([c for c in itertools.product([-0.5, 0, 0.5], repeat=3)], np.float32)
@@ -283,10 +292,9 @@ def test_value_and_gradient_are_finite_everywhere(norm, images, order, dtype):
     prediction = jnp.asarray(rows, dtype)
     target = jnp.asarray(np.repeat(targets, len(offsets), 0), dtype)
     options = {"norm": norm, "images": images, "order": order}
-    values = distances_of(prediction, target, **options)
+    values, grad = values_and_gradient(prediction, target, **options)
     assert values.dtype == jnp.float32
     assert np.all(np.isfinite(values))
-    grad = gradient(prediction, target, **options)
     assert grad.dtype == dtype
     assert np.all(np.isfinite(grad.astype(jnp.float32)))
 

@@ -252,16 +252,33 @@ def test_convolution_is_xlas_convolution(width, stride, padding, formulation):
         5, width=width, stride=stride, padding=padding, formulation=formulation
     )
     x = jax.random.normal(jax.random.key(0), (2, 8, 4))
-    params = conv.init(jax.random.key(1), x)
-    expected = jax.lax.conv_general_dilated(
-        x,
-        params["params"]["kernel"],
-        (stride,),
-        [(padding, padding)],
-        dimension_numbers=("NWC", "WIO", "NWC"),
+    shapes = jax.eval_shape(conv.init, jax.random.key(1), x)
+    rng = np.random.default_rng(2)
+    params = jax.tree.map(
+        lambda leaf: np.float32(rng.normal(size=leaf.shape) / 4), shapes
     )
-    np.testing.assert_allclose(
-        conv.apply(params, x), expected + params["params"]["bias"], atol=1e-5
+
+    def xlas(params, x):
+        convolved = jax.lax.conv_general_dilated(
+            x,
+            params["params"]["kernel"],
+            (stride,),
+            [(padding, padding)],
+            dimension_numbers=("NWC", "WIO", "NWC"),
+        )
+        return convolved + params["params"]["bias"]
+
+    def with_gradients(apply):
+        def loss(params, x):
+            answer = apply(params, x)
+            return jnp.sum(answer**2), answer
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, x)
+
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4),
+        with_gradients(conv.apply),
+        with_gradients(xlas),
     )
 
 
@@ -379,23 +396,31 @@ def gradient_of(model, params):
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
-@pytest.fixture(scope="module")
-def gradient(tiny):
-    return gradient_of(*tiny)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"convolution": "shift"}, {"convolution": "xla"}, {"rematerialize": True}],
-)
-def test_how_it_is_computed_changes_neither_result_nor_gradient(
-    tiny, gradient, changes
-):
+def test_rematerialization_changes_neither_result_nor_gradient(tiny):
     model, params = tiny
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3),
-        gradient,
-        gradient_of(model.clone(**changes), params),
+        gradient_of(model, params),
+        gradient_of(model.clone(rematerialize=True), params),
+    )
+
+
+@pytest.mark.parametrize("formulation", ["shift", "xla"])
+def test_formulation_of_convolutions_changes_no_result(tiny, formulation):
+    """Of the whole network; `test_convolution_is_xlas_convolution` has gradients."""
+    model, params = tiny
+    inputs = (
+        jnp.linspace(0, 1, 2 * 16 * 3).reshape(2, 16, 3),
+        jnp.array([3.0, 500.0]),
+        jnp.array([[29, 79], [47, 0]], jnp.uint8),
+        jnp.array([221, 62], jnp.uint8),
+        jnp.array([0.003, 0.5]),
+    )
+    np.testing.assert_allclose(
+        compiled(model.clone(convolution=formulation))(params, *inputs),
+        compiled(model)(params, *inputs),
+        rtol=1e-3,
+        atol=1e-3,
     )
 
 
