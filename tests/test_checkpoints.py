@@ -46,10 +46,14 @@ def are_equal(one, other):
 
 @pytest.fixture(scope="module", autouse=True)
 def small_network():
-    """Orbax reads one array after another: runs are of a network that has few."""
+    """Orbax reads one array after another: runs are of a network that has few.
+
+    They are large enough for files of their own.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "_LATE_SECONDS", 0.02)
-        patch.setattr(build, "build_model", lambda config: tiny.SmallNetwork())
+        network = tiny.SmallNetwork(width=5000)
+        patch.setattr(build, "build_model", lambda config: network)
         yield
 
 

@@ -192,7 +192,7 @@ def wait_for(condition):
 def test_folder_holds_what_it_should(here):
     count = write_samples(here / "samples", [{"Au", "Cu"}], most=6)
     done = run(
-        *("--calculator=emt", "--output=out", "--relaxation=ase", "--num_workers=2"),
+        *("--calculator=emt", "--output=out", "--relaxation=ase"),
         cwd=here,
     )
     assert done.returncode == 0, done.stderr
@@ -244,7 +244,7 @@ def test_folder_holds_what_it_should(here):
 def test_odd_calculator_costs_its_rows_and_no_others(here):
     write_samples(here / "samples", [{"Ag", "Ni"}, {"Pd", "Pt"}, {"Au", "Cu"}], most=1)
     claim = {"calculator": "odd:build", "energy_model": "ASE EMT", "timeout": 2.0}
-    _, table = screen.screen(options(**claim))
+    _, table = screen.screen(options(**claim, num_workers=2))
     seen = set()
     for formula, at, why in zip(
         table["formula"], table["rejected_stage"], table["rejected_reason"], strict=True

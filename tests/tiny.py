@@ -109,6 +109,7 @@ class SmallNetwork(nn.Module):
     dtype: Any = jnp.float32
     num_templates: int = 0
     estimator_depth: int = 0
+    width: int = 64
 
     def tables(self):
         """None."""
@@ -116,7 +117,7 @@ class SmallNetwork(nn.Module):
 
     def setup(self):
         """Makes the layers."""
-        self.hidden, self.out = nn.Dense(64), nn.Dense(3)
+        self.hidden, self.out = nn.Dense(self.width), nn.Dense(3)
 
     def encode_conditions(self, *conditions):
         """Nothing."""
