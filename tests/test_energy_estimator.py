@@ -177,8 +177,7 @@ def test_estimator_learns_the_energies_of_alloys():
 def test_error_is_measured_on_held_out_structures_and_kept(
     alloys, tmp_path, monkeypatch
 ):
-    # The network of test_match_rate: it is compiled once.
-    config = tiny.config("best", alloys, data__num_templates=2)
+    config = tiny.config("best", alloys)
     save, measured_before = checkpoints.save_state, []
 
     def watch(*args):

@@ -142,11 +142,16 @@ def _state_of(trainee: Any, params: Any) -> TrainState:
         params=params,
         opt_state=trainee.optimizer.init(params),
         ema_params=jax.tree.map(jnp.copy, params) if trainee.ema_decay else None,
-        loss_scale=(
-            dynamic_scale_lib.DynamicScale()
-            if trainee.model.dtype == jnp.float16
-            else None
-        ),
+        loss_scale=_first_loss_scale() if trainee.model.dtype == jnp.float16 else None,
+    )
+
+
+def _first_loss_scale() -> dynamic_scale_lib.DynamicScale:
+    start = dynamic_scale_lib.DynamicScale()
+    # Of the types that a step returns, or the second dispatch would be compiled anew.
+    return start.replace(
+        fin_steps=jnp.asarray(start.fin_steps, jnp.int32),
+        scale=jnp.asarray(start.scale, jnp.float32),
     )
 
 
