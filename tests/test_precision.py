@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -21,11 +22,10 @@ def dataset_path(alloys):
     return alloys
 
 
-def test_overflow_of_gradients_skips_the_step_and_lowers_the_scale(dataset_path):
-    """As float16 does it; in float32, which compiles in a tenth of the time."""
+def small_training(dataset_path, coordinate_weight=1.0, dtype="float32"):
+    """Trainee and batch of a small network, without a moving average."""
     config = tiny.shrink(ddim.get_config("smoke"), dataset_path)
-    # Large enough for gradients to overflow where the loss just does not.
-    config.loss.coordinate_weight = 1e6
+    config.loss.coordinate_weight = coordinate_weight
     config.train.ema_decay = 0.0
     dataset = datasets.open_dataset(dataset_path)
     batch = datasets.gather(dataset, np.arange(8), 12)
@@ -33,7 +33,14 @@ def test_overflow_of_gradients_skips_the_step_and_lowers_the_scale(dataset_path)
         config, batch.lattice, batch.energy, batch.atomic_numbers
     )
     trainee = build_training.build_trainee(config, scale, 4)
-    trainee = trainee.replace(model=tiny.SmallNetwork(), tables={})
+    network = tiny.SmallNetwork(dtype=jnp.dtype(dtype))
+    return trainee.replace(model=network, tables={}), batch
+
+
+def test_overflow_of_gradients_skips_the_step_and_lowers_the_scale(dataset_path):
+    """As float16 does it; in float32, which compiles in a tenth of the time."""
+    # Large enough for gradients to overflow where the loss just does not.
+    trainee, batch = small_training(dataset_path, coordinate_weight=1e6)
     state = train_step.init_state(trainee, 0, sharding.build_mesh())
     largest = 2.0**127
     state = state.replace(loss_scale=dynamic_scale.DynamicScale(scale=largest))
@@ -44,6 +51,21 @@ def test_overflow_of_gradients_skips_the_step_and_lowers_the_scale(dataset_path)
     assert metrics["gradient_norm"] == 0
     for new, old in ((after.params, state.params), (after.opt_state, state.opt_state)):
         jax.tree.map(np.testing.assert_array_equal, new, old)
+
+
+def test_one_program_serves_for_the_first_step_and_those_after_it(dataset_path):
+    trainee, batch = small_training(dataset_path, dtype="float16")
+    state = train_step.init_state(trainee, 0, sharding.build_mesh())
+    after, _ = jax.eval_shape(
+        lambda *args: train_step.train_step(trainee, *args),
+        *(state, batch, jax.random.key(1)),
+    )
+    assert state.loss_scale.scale == 2.0**16
+
+    def kinds(state):
+        return jax.tree.map(lambda leaf: (leaf.dtype, leaf.weak_type), state)
+
+    assert kinds(after) == kinds(state)
 
 
 def last_metrics(dataset_path, path, dtype):
