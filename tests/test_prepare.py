@@ -277,7 +277,7 @@ def test_command(table):
     output = table.parent / "data"
     command = [sys.executable, "-m", "crystaljax.prepare", *flags]
     done = subprocess.run(
-        [*command, output, "--energy_column=heat"],
+        [*command, output, "--energy_column=heat", "--nofigures"],
         capture_output=True,
         text=True,
         cwd=root,
