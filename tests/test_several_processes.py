@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 BATCH_SIZE = 12
 NUM_EPOCHS = 3
 # The command trains, as if started in each process; then samples are made, and a source
-# is read. What is trained is a small network: test_two_devices has one of configs/.
+# is read, with a small network: test_two_devices has one of configs/.
 SCRIPT = """
 import json, sys
 sys.path[:0] = [".", "tests"]
@@ -34,10 +34,8 @@ import tiny
 from crystaljax import train
 from crystaljax.models import build
 
-build_model = build.build_model
 build.build_model = lambda config: tiny.SmallNetwork()
 train.main(sys.argv[5:])
-build.build_model = build_model
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +88,14 @@ def build_generator():
 def make_arrays(generator):
     crystals = test_generation.make(generator, 4, (16,))
     return [array for each in crystals for array in (each.lattice, each.frac_coords)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_network():
+    """As the processes have it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "build_model", lambda config: tiny.SmallNetwork())
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -196,9 +202,8 @@ def read_log(workdir):
 
 
 def test_two_processes_train_like_one_which_goes_on_from_their_checkpoint(
-    dataset, two_processes, tmp_path, monkeypatch
+    dataset, two_processes, tmp_path
 ):
-    monkeypatch.setattr(build, "build_model", lambda config: tiny.SmallNetwork())
     config = tiny.config("ddim", dataset.path)
     one, (_, two) = tmp_path / "run", two_processes
     train.train(config, one, show_progress=False)
