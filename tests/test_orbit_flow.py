@@ -67,7 +67,7 @@ def encode(tables, conditions, parameters, strain):
 @functools.cache
 def network():
     model = orbit_transformer.OrbitTransformer(
-        width=32, depth=2, num_heads=2, pair_features=8
+        width=32, depth=1, num_heads=2, pair_features=8
     )
     params = initial.init_params(model, 0, 0)
     rng = np.random.default_rng(0)
