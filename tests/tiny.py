@@ -110,6 +110,7 @@ class SmallNetwork(nn.Module):
     num_templates: int = 0
     estimator_depth: int = 0
     width: int = 64
+    answers: int = 3
 
     def tables(self):
         """None."""
@@ -117,7 +118,7 @@ class SmallNetwork(nn.Module):
 
     def setup(self):
         """Makes the layers."""
-        self.hidden, self.out = nn.Dense(self.width), nn.Dense(3)
+        self.hidden, self.out = nn.Dense(self.width), nn.Dense(self.answers)
 
     def encode_conditions(self, *conditions):
         """Nothing."""
