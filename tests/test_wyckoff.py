@@ -35,7 +35,7 @@ def group_operations(number):
 def moved(rotation):
     """How far it moves the points of the grid, modulo 24."""
     move = np.reshape(rotation, (3, 3)) - np.eye(3, dtype=int)
-    return (GRID @ move.T % 24).astype(np.int8)
+    return (GRID @ move.T % 24).T.astype(np.int8)
 
 
 # -------------------------------------------------------------------------------- table
@@ -47,8 +47,9 @@ def test_positions_are_those_that_the_operations_leave(first):
         order = np.zeros(len(GRID), int)
         trace = np.zeros(len(GRID), int)
         for rotation, translation in zip(rotations, translations, strict=True):
-            back = (-translation % 24).astype(np.int8)
-            fixed = np.all(moved(tuple(rotation.flat)) == back, axis=1)
+            back = -translation % 24
+            x, y, z = moved(tuple(rotation.flat))
+            fixed = (x == back[0]) & (y == back[1]) & (z == back[2])
             order += fixed
             trace += fixed * np.trace(rotation)
         multiplicity = len(rotations) // points // order
