@@ -7,6 +7,7 @@ import runpy
 import pytest
 import tiny
 
+from crystaljax.relaxation import ase_relaxation
 from crystaljax.system import workers
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -27,6 +28,8 @@ def test_from_conditions_to_dft_inputs(tmp_path, monkeypatch, capsys):
     )
     # A process that has to start takes longer than what it has to do here.
     monkeypatch.setattr(workers, "default_num_workers", lambda: 1)
+    # Samples of a network that has learned nothing take hundreds of steps to relax.
+    monkeypatch.setitem(vars(ase_relaxation.PRESETS["default"]), "max_steps", 30)
     code = python_block()
     assert len(code.splitlines()) <= 23
 
