@@ -43,7 +43,6 @@ class Case:
         read_finished: function of the current directory: what is finished, by name.
             It must be there at the end, and the same.
         preload: modules that the command imports.
-        compiles: whether it has JAX compile programs.
     """
 
     name: str
@@ -53,7 +52,6 @@ class Case:
     read_finished: Callable[[pathlib.Path], dict[str, Any]]
     again: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
-    compiles: bool = False
 
 
 # ------------------------------------------------------------------------------- inputs
@@ -262,7 +260,6 @@ def _train(inputs: pathlib.Path, is_small: bool) -> Case:
         _finished_steps,
         again=("--resume",),
         preload=("crystaljax.sampling.evaluation", "crystaljax.matching.matcher"),
-        compiles=True,
     )
 
 
@@ -273,11 +270,7 @@ def _sample(inputs: pathlib.Path) -> Case:
         *("--shard_size=20", f"--output={OUTPUT}"),
     ]
     modules = ("crystaljax.sampling.requests", "crystaljax.sampling.formulas")
-    return Case(
-        *("sample", "sample", flags, _bytes, _finished_shards),
-        preload=modules,
-        compiles=True,
-    )
+    return Case("sample", "sample", flags, _bytes, _finished_shards, preload=modules)
 
 
 def _screen(inputs: pathlib.Path, method: str) -> Case:
@@ -297,7 +290,6 @@ def _screen(inputs: pathlib.Path, method: str) -> Case:
             "crystaljax.screening.html_report",
             "crystaljax.relaxation.batches",
         ),
-        compiles=method == "batched",
     )
 
 
