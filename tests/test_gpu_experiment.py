@@ -304,10 +304,10 @@ def test_part_that_hangs_is_stopped_with_what_it_started(tmp_path):
     program = f"{ADD}\nimport subprocess, sys\n"
     program += f"subprocess.run([sys.executable, '-Sc', {sleeps!r}])"
     parts, _ = run_fakes(
-        tmp_path, {"hangs": program, "works": ADD}, seconds={"hangs": 5, "works": 20}
+        tmp_path, {"hangs": program, "works": ADD}, seconds={"hangs": 3, "works": 20}
     )
     assert parts["hangs"]["status"] == "out of time"
-    assert parts["hangs"]["error"] == "stopped after 5 s"
+    assert parts["hangs"]["error"] == "stopped after 3 s"
     assert parts["hangs"]["figures"] == [{"name": "x"}]
     assert parts["works"]["status"] == "done"
     # Ended, whether or not someone has asked how.

@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import signal
-import subprocess
 import sys
 import warnings
 
+import forked_workers
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -21,18 +22,19 @@ NUM_INPUTS = 2000
 FIRST = 10_000_000
 
 
+def run_main(arguments):
+    sys.argv = ["run.py", *arguments]
+    run.main()
+
+
 @pytest.fixture(scope="module")
 def counts(tmp_path_factory):
-    # In a process of its own, which forks: this one may have started JAX.
+    # In a process of its own, which limits its memory, and forks.
     path = tmp_path_factory.mktemp("counts") / "counts.json"
-    subprocess.run(
-        [
-            *(sys.executable, ROOT / "experiments" / "hostile_input" / "run.py"),
-            *(f"--num_inputs={NUM_INPUTS}", f"--first={FIRST}", f"--output={path}"),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    arguments = [f"--num_inputs={NUM_INPUTS}", f"--first={FIRST}", f"--output={path}"]
+    pid = forked_workers.fork(forked_workers.run_quietly, run_main, arguments)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0
     return json.loads(path.read_text())
 
 

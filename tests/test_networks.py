@@ -252,16 +252,33 @@ def test_convolution_is_xlas_convolution(width, stride, padding, formulation):
         5, width=width, stride=stride, padding=padding, formulation=formulation
     )
     x = jax.random.normal(jax.random.key(0), (2, 8, 4))
-    params = conv.init(jax.random.key(1), x)
-    expected = jax.lax.conv_general_dilated(
-        x,
-        params["params"]["kernel"],
-        (stride,),
-        [(padding, padding)],
-        dimension_numbers=("NWC", "WIO", "NWC"),
+    shapes = jax.eval_shape(conv.init, jax.random.key(1), x)
+    rng = np.random.default_rng(2)
+    params = jax.tree.map(
+        lambda leaf: np.float32(rng.normal(size=leaf.shape) / 4), shapes
     )
-    np.testing.assert_allclose(
-        conv.apply(params, x), expected + params["params"]["bias"], atol=1e-5
+
+    def xlas(params, x):
+        convolved = jax.lax.conv_general_dilated(
+            x,
+            params["params"]["kernel"],
+            (stride,),
+            [(padding, padding)],
+            dimension_numbers=("NWC", "WIO", "NWC"),
+        )
+        return convolved + params["params"]["bias"]
+
+    def with_gradients(apply):
+        def loss(params, x):
+            answer = apply(params, x)
+            return jnp.sum(answer**2), answer
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, x)
+
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4),
+        with_gradients(conv.apply),
+        with_gradients(xlas),
     )
 
 
@@ -379,23 +396,33 @@ def gradient_of(model, params):
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
-@pytest.fixture(scope="module")
-def gradient(tiny):
-    return gradient_of(*tiny)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"convolution": "shift"}, {"convolution": "xla"}, {"rematerialize": True}],
-)
-def test_how_it_is_computed_changes_neither_result_nor_gradient(
-    tiny, gradient, changes
-):
-    model, params = tiny
+def test_rematerialization_changes_neither_result_nor_gradient(tiny):
+    # One level has all that is computed anew.
+    model = tiny[0].clone(channel_multipliers=(1,), attention_levels=(1,))
+    params = random_params(model)
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3),
-        gradient,
-        gradient_of(model.clone(**changes), params),
+        gradient_of(model, params),
+        gradient_of(model.clone(rematerialize=True), params),
+    )
+
+
+@pytest.mark.parametrize("formulation", ["shift", "xla"])
+def test_formulation_of_convolutions_changes_no_result(tiny, formulation):
+    """Of the whole network; `test_convolution_is_xlas_convolution` has gradients."""
+    model, params = tiny
+    inputs = (
+        jnp.linspace(0, 1, 2 * 16 * 3).reshape(2, 16, 3),
+        jnp.array([3.0, 500.0]),
+        jnp.array([[29, 79], [47, 0]], jnp.uint8),
+        jnp.array([221, 62], jnp.uint8),
+        jnp.array([0.003, 0.5]),
+    )
+    np.testing.assert_allclose(
+        compiled(model.clone(convolution=formulation))(params, *inputs),
+        compiled(model)(params, *inputs),
+        rtol=1e-3,
+        atol=1e-3,
     )
 
 
@@ -486,12 +513,15 @@ def test_network_with_source_encoder_wants_a_source(tiny_with_source):
 def test_source_encoder_pads_between_sites_and_lattice(rows):
     source = jax.random.normal(jax.random.key(0), (2, 16, 3))
     wide = encoders.SourceEncoder(rows=rows)
-    params = wide.init(jax.random.key(1), source)
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(
+        lambda leaf: np.float32(rng.normal(size=leaf.shape) / 10),
+        jax.eval_shape(wide.init, jax.random.key(1), source),
+    )
     padding = jnp.zeros((2, rows - 16, 3))
     padded = jnp.concatenate([source[:, :13], padding, source[:, 13:]], axis=1)
-    np.testing.assert_array_equal(
-        wide.apply(params, source), wide.apply(params, padded)
-    )
+    encode = jax.jit(wide.apply)
+    np.testing.assert_array_equal(encode(params, source), encode(params, padded))
     # The rows are the channels of the convolution.
     assert params["params"]["conv_0"]["kernel"].shape == (2, rows, 128)
 
@@ -505,7 +535,8 @@ def test_source_of_more_rows_than_its_encoder_sees_is_refused():
 def test_more_sites_than_the_element_encoder_sees_are_refused(tiny):
     model, params = tiny
     with pytest.raises(ValueError, match=r"model\.element_rows"):
-        model.apply(
+        jax.eval_shape(
+            model.apply,
             params,
             jnp.zeros((1, 72, 3)),
             jnp.zeros(1),

@@ -1,6 +1,7 @@
 """Templates: the right ones, and put into the words of the question."""
 
 import collections
+import functools
 
 import hypothesis
 import jax
@@ -22,7 +23,7 @@ FORMS = [(1, 1), (1, 2), (2, 2), (1, 1, 3)]
 def library(tmp_path_factory):
     rng = np.random.default_rng(0)
     crystals, groups = [], []
-    for _ in range(120):
+    for _ in range(72):
         counts = FORMS[rng.integers(len(FORMS))]
         species = rng.choice(ELEMENTS, len(counts), replace=False)
         numbers = np.repeat(species, counts)
@@ -33,13 +34,13 @@ def library(tmp_path_factory):
         groups.append(int(rng.choice([12, 62, 225])))
     path = tmp_path_factory.mktemp("templates") / "data"
     columns = columnar.columns_from_crystals(
-        [f"crystal-{i}" for i in range(120)],
+        [f"crystal-{i}" for i in range(72)],
         [elements.cell_formula(each.atomic_numbers) for each in crystals],
         crystals,
         groups,
-        rng.normal(0, 0.5, 120).tolist(),
+        rng.normal(0, 0.5, 72).tolist(),
     )
-    datasets.write_dataset(path, columns, np.where(np.arange(120) < 100, 0, 2), {})
+    datasets.write_dataset(path, columns, np.where(np.arange(72) < 60, 0, 2), {})
     return templates.build_library(datasets.open_dataset(path))
 
 
@@ -52,21 +53,31 @@ def condition_of(dataset, index):
     )
 
 
+@functools.cache
+def training_examples(library):
+    """Index, species, counts, formula, space group and energy of each structure."""
+    found = []
+    for index in library.dataset.indices("train").tolist():
+        numbers, group, energy = condition_of(library.dataset, index)
+        formula = elements.reduced_formula(numbers)
+        found.append((index, *templates.roles(numbers), formula, group, energy))
+    return found
+
+
 def nearest_one_by_one(library, numbers, space_group, energy, count, without):
     """The definition, written plainly."""
-    dataset = library.dataset
     species, counts = templates.roles(numbers)
-    scale = np.std(dataset.formation_energy[dataset.indices("train")])
+    scale = np.std([each[-1] for each in training_examples(library)])
+    rank = elements.mendeleev_number()
     found = []
-    for index in dataset.indices("train").tolist():
-        theirs = datasets.crystal(dataset, int(index)).atomic_numbers
-        other, other_counts = templates.roles(theirs)
-        if other_counts != counts or elements.reduced_formula(theirs) == without:
+    for index, other, other_counts, formula, group, its_energy in training_examples(
+        library
+    ):
+        if other_counts != counts or formula == without:
             continue
-        rank = elements.mendeleev_number()
         apart = np.mean(((rank[list(species)] - rank[list(other)]) / 10) ** 2)
-        apart += ((dataset.formation_energy[index] - energy) / scale) ** 2
-        found.append((dataset.space_group[index] != space_group, apart, index))
+        apart += ((its_energy - energy) / scale) ** 2
+        found.append((group != space_group, apart, index))
     found = [index for *_, index in sorted(found)][:count]
     return found + [-1] * (count - len(found))
 
@@ -93,10 +104,15 @@ def is_same(one, other):
     return rms is not None and rms < 1e-4
 
 
+@functools.cache
+def show(library, count):
+    """So many templates of each."""
+    return templates.show_in_training(library, count, num_workers=1)
+
+
 @pytest.fixture(scope="module")
 def shown(library):
-    """Four templates of each."""
-    return templates.show_in_training(library, 4, num_workers=1)
+    return show(library, 4)
 
 
 def test_processes_show_the_same(library, shown):
@@ -138,7 +154,7 @@ def test_training_structures_are_shown_other_formulas(library, shown):
 
 def test_structures_are_what_they_were_in_the_setting_of_their_first_template(library):
     dataset = library.dataset
-    shown = templates.show_in_training(library, 2)
+    shown = show(library, 2)
     for index in dataset.indices("train").tolist():
         before = datasets.crystal(dataset, index)
         after = datasets.crystal(shown.structures, index)
@@ -158,7 +174,7 @@ def test_structures_are_what_they_were_in_the_setting_of_their_first_template(li
 def test_templates_take_the_roles_of_the_question(library):
     dataset = library.dataset
     indices = dataset.indices("train")
-    shown = templates.show_in_training(library, 3)
+    shown = show(library, 3)
     batch = templates.gather(shown, indices, 12)
     for row, ours in enumerate(batch.atomic_numbers):
         species, _ = templates.roles(ours[ours > 0])
@@ -175,7 +191,7 @@ def test_templates_take_the_roles_of_the_question(library):
 
 
 def test_any_shape_of_batch_is_gathered_alike(library):
-    shown = templates.show_in_training(library, 2)
+    shown = show(library, 2)
     indices = np.arange(24)
     flat = templates.gather(shown, indices, 12)
     folded = templates.gather(shown, indices.reshape(3, 8), 12)
@@ -188,7 +204,7 @@ def test_conditions_get_what_was_shown_in_training(library):
     """Asked for a training structure's own conditions."""
     dataset = library.dataset
     indices = dataset.indices("train")
-    batch = templates.gather(templates.show_in_training(library, 3), indices, 12)
+    batch = templates.gather(show(library, 3), indices, 12)
     conditions = Conditions(
         batch.atomic_numbers, batch.num_sites, batch.space_group, batch.energy
     )

@@ -24,7 +24,7 @@ from crystaljax import evaluate, sample, train
 from crystaljax.crystals import structure, structure_files
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
-from crystaljax.models import initial
+from crystaljax.models import build, initial
 from crystaljax.sampling import generation
 from crystaljax.sampling import samples as samples_lib
 from crystaljax.system import sharding
@@ -211,6 +211,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(dataset_path):
     found = []
     for config.train.accumulation_steps in (1, 4):
         trainee = build_training.build_trainee(config, scale, 4)
+        trainee = trainee.replace(model=tiny.SmallNetwork(), tables={})
         gradient_fn = jax.jit(functools.partial(train_step.compute_gradients, trainee))
         state = train_step.init_state(trainee, 0, sharding.build_mesh())
         found.append(gradient_fn(state, batch, keys))
@@ -325,18 +326,34 @@ def test_batches_have_the_rows_that_their_crystals_need(method, doubled_path):
         assert (batch.num_sites <= 4).all() == (sites == 4)
 
 
-def test_bucketed_run_resumes_to_the_same_bits(doubled_path, tmp_path):
+def require_resumable(config, folder):
+    """Trains, and once more as if killed after the first of two checkpoints."""
+    straight, resumed = folder / "straight", folder / "resumed"
+    train.train(config, straight, show_progress=False)
+    last = config.train.num_steps
+    copy_as_killed(straight, resumed, last)
+    assert restore(resumed)[0] == last // 2
+    train.train(config, resumed, resume=True, show_progress=False)
+    assert_same_bits(restore(straight), restore(resumed))
+
+
+def test_bucketed_run_resumes_to_the_same_bits(doubled_path, tmp_path, monkeypatch):
+    """Each bucket is another program: of a small network."""
+    network = tiny.SmallNetwork(num_templates=2, answers=6)
+    monkeypatch.setattr(build, "build_model", lambda config: network)
     config = bucketed_config(
         "best", doubled_path, data__num_templates=2, train__checkpoint_every=4
     )
+    require_resumable(config, tmp_path)
+
+
+def test_run_with_an_estimator_resumes_to_the_same_bits(dataset_path, tmp_path):
+    """With the program of test_match_rate."""
+    settings = {"data__num_templates": 2, "evaluation__num_structures": 0}
+    config = tiny.config("best", dataset_path, **settings)
     # It trains an estimator of energies beside the network.
     assert config.model.estimator_depth
-    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
-    train.train(config, straight, show_progress=False)
-    copy_as_killed(straight, resumed, 8)
-    assert restore(resumed)[0] == 4
-    train.train(config, resumed, resume=True, show_progress=False)
-    assert_same_bits(restore(straight), restore(resumed))
+    require_resumable(config, tmp_path)
 
 
 @pytest.mark.parametrize("buckets,message", [((16,), "fewer rows"), ((12,), "12")])

@@ -43,6 +43,7 @@ class Case:
         read_finished: function of the current directory: what is finished, by name.
             It must be there at the end, and the same.
         preload: modules that the command imports.
+        compiles: whether it has JAX compile programs.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Case:
     read_finished: Callable[[pathlib.Path], dict[str, Any]]
     again: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
+    compiles: bool = False
 
 
 # ------------------------------------------------------------------------------- inputs
@@ -260,6 +262,7 @@ def _train(inputs: pathlib.Path, is_small: bool) -> Case:
         _finished_steps,
         again=("--resume",),
         preload=("crystaljax.sampling.evaluation", "crystaljax.matching.matcher"),
+        compiles=True,
     )
 
 
@@ -270,7 +273,11 @@ def _sample(inputs: pathlib.Path) -> Case:
         *("--shard_size=20", f"--output={OUTPUT}"),
     ]
     modules = ("crystaljax.sampling.requests", "crystaljax.sampling.formulas")
-    return Case("sample", "sample", flags, _bytes, _finished_shards, preload=modules)
+    return Case(
+        *("sample", "sample", flags, _bytes, _finished_shards),
+        preload=modules,
+        compiles=True,
+    )
 
 
 def _screen(inputs: pathlib.Path, method: str) -> Case:
@@ -290,6 +297,7 @@ def _screen(inputs: pathlib.Path, method: str) -> Case:
             "crystaljax.screening.html_report",
             "crystaljax.relaxation.batches",
         ),
+        compiles=method == "batched",
     )
 
 
