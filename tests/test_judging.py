@@ -174,7 +174,10 @@ def test_each_sample_has_its_draws_together(workdir):
     assert judging.draws_in_order(12, 2, 3)[:6].tolist() == [0, 2, 4, 1, 3, 5]
 
 
-def test_an_interrupted_request_goes_on(workdir, tmp_path, capsys):
+def test_an_interrupted_request_goes_on(workdir, tmp_path, capsys, monkeypatch):
+    # Draws of a network that has learned nothing take hundreds of steps to relax.
+    few = dataclasses.replace(judging.SETTINGS, max_steps=30)
+    monkeypatch.setattr(judging, "SETTINGS", few)
     before = write(workdir, tmp_path / "made")
     with open(tmp_path / "made" / "samples-00001-of-00002.csv") as file:
         rows = list(csv.DictReader(file))
