@@ -30,7 +30,7 @@ def quiet(function):
 
 @quiet
 def config(**changes):
-    """Configuration of a network that compiles in seconds: 4 layers, few channels."""
+    """Configuration of a network that compiles in seconds: 3 layers, few channels."""
     import sevenn._const as const
     from sevenn.util import chemical_species_preprocess
 
@@ -43,8 +43,8 @@ def config(**changes):
         "channel": 4,
         "lmax": 2,
         "is_parity": False,
-        "num_convolution_layer": 4,
-        "irreps_manual": ["4x0e", *["4x0e+3x1e+2x2e"] * 3, "4x0e"],
+        "num_convolution_layer": 3,
+        "irreps_manual": ["4x0e", *["4x0e+3x1e+2x2e"] * 2, "4x0e"],
         "weight_nn_hidden_neurons": [8, 8],
         "radial_basis": {"radial_basis_name": "bessel", "bessel_basis_num": 5},
         "cutoff_function": {"cutoff_function_name": "XPLOR", "cutoff_on": 3.5},

@@ -2,6 +2,7 @@
 
 import re
 
+import group_crystals
 import numpy as np
 import pytest
 import spglib
@@ -624,7 +625,7 @@ def test_files_of_pymatgen_with_symmetry(group):
         "Fd-3m": Lattice.cubic(8.1),
         "C2/m": Lattice.monoclinic(9.4, 3.9, 6.2, 103),
     }
-    crystal = Structure.from_spacegroup(
+    crystal = group_crystals.from_spacegroup(
         group, lattices[group], ["Sr", "O"], [[0, 0, 0], [0.21, 0.25, 0.37]]
     )
     text = crystal.to(fmt="cif", symprec=0.01)

@@ -1,25 +1,26 @@
 import dataclasses
 
+import group_crystals
 import numpy as np
 import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Lattice
 
 from crystaljax.crystals import bridge, structure
 from crystaljax.matching import matcher as matching
 from crystaljax.matching import novelty, primitive_cells, superposition
 
 PAPER = matching.TOLERANCES["paper"]
-ROCKSALT = Structure.from_spacegroup(
+ROCKSALT = group_crystals.from_spacegroup(
     "Fm-3m", Lattice.cubic(4.6), ["Cu", "Au"], [[0] * 3, [0.5] * 3]
 )
-ZINCBLENDE = Structure.from_spacegroup(
+ZINCBLENDE = group_crystals.from_spacegroup(
     "F-43m", Lattice.cubic(4.6), ["Cu", "Au"], [[0] * 3, [0.25] * 3]
 )
-L1_0 = Structure.from_spacegroup(
+L1_0 = group_crystals.from_spacegroup(
     "P4/mmm", Lattice.tetragonal(2.8, 3.7), ["Cu", "Au"], [[0] * 3, [0.5] * 3]
 )
-L1_2 = Structure.from_spacegroup(
+L1_2 = group_crystals.from_spacegroup(
     "Pm-3m", Lattice.cubic(3.8), ["Cu", "Au"], [[0, 0.5, 0.5], [0, 0, 0]]
 )
 

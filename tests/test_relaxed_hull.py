@@ -3,6 +3,7 @@
 import gzip
 import json
 
+import group_crystals
 import numpy as np
 import pytest
 import tiny
@@ -164,7 +165,7 @@ def test_known_crystals_are_read_from_what_holds_them(tmp_path):
         if elements.parse_formula(formula).keys() <= {"Au", "Cu"}
     ]
     assert found.ids == inside and inside
-    rock_salt = Structure.from_spacegroup(
+    rock_salt = group_crystals.from_spacegroup(
         "Fm-3m", Lattice.cubic(4.2), ["Cu", "Au"], [[0, 0, 0], [0.5, 0.5, 0.5]]
     )
     other = Structure(Lattice.cubic(3), ["Ni"], [[0, 0, 0]])

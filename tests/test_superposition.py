@@ -2,11 +2,12 @@ import collections
 import functools
 import itertools
 
+import group_crystals
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Lattice
 from pymatgen.core.structure_matcher import StructureMatcher
 from pymatgen.util import coord_cython
 from scipy import optimize
@@ -64,7 +65,7 @@ PROTOTYPES = {
 
 @functools.cache
 def prototype(name, primitive=True):
-    made = Structure.from_spacegroup(*PROTOTYPES[name])
+    made = group_crystals.from_spacegroup(*PROTOTYPES[name])
     return bridge.from_pymatgen(made.get_primitive_structure() if primitive else made)
 
 
