@@ -134,4 +134,4 @@ def load_energy_error(workdir: pathlib.Path) -> float | None:
     error = load_json(path).get("energy_error")
     if not isinstance(error, int | float):
         raise errors.UserError(f"{path} has no number energy_error; {REMEDY}")
-    return error
+    return float(error)
