@@ -132,6 +132,7 @@ def load_energy_error(workdir: pathlib.Path) -> float | None:
     if not path.exists():
         return None
     error = load_json(path).get("energy_error")
-    if not isinstance(error, int | float):
-        raise errors.UserError(f"{path} has no number energy_error; {REMEDY}")
-    return float(error)
+    with contextlib.suppress(OverflowError):
+        if isinstance(error, int | float):
+            return float(error)
+    raise errors.UserError(f"{path} has no number energy_error; {REMEDY}")
