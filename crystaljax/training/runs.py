@@ -13,6 +13,7 @@ What is read of a run here needs no JAX: commands that only look up its config o
 data set start quickly.
 """
 
+import contextlib
 import pathlib
 from typing import TYPE_CHECKING, Any
 
