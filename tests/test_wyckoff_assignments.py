@@ -177,3 +177,32 @@ def test_bad_input_is_named():
         wyckoff_assignments.place(wyckoff_assignments.begin(225, [1]), 2)
     with pytest.raises(ValueError, match="more than limit=3"):
         wyckoff_assignments.list_assignments(2, [1], limit=3)
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(CASES, st.randoms(use_true_random=False))
+def test_ways_that_contain_what_is_kept_are_found_and_no_others(case, random):
+    number, counts = case
+    expected = by_force(number, counts)
+    hypothesis.assume(expected)
+    whole = random.choice(expected)
+    kept = tuple(
+        tuple(sorted(random.sample(filled, random.randint(0, len(filled)))))
+        for filled in whole
+    )
+
+    def contains(assignment):
+        return all(
+            filled.count(index) >= held.count(index)
+            for filled, held in zip(assignment, kept, strict=True)
+            for index in held
+        )
+
+    # A position without a parameter that is kept for one species is no other's.
+    wanted = [each for each in expected if contains(each)]
+    found = wyckoff_assignments.list_assignments(number, counts, kept=kept)
+    assert found == wanted
+    assert wyckoff_assignments.count_assignments(number, counts, kept) == len(wanted)
+    # More sites kept than there are: none.
+    too_many = (kept[0] + whole[0] + whole[0], *kept[1:])
+    assert wyckoff_assignments.count_assignments(number, counts, too_many) == 0

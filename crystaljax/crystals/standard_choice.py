@@ -101,6 +101,37 @@ def transform(
     )
 
 
+def list_short(crystal: orbits.OrbitCrystal) -> list[tuple[int, int]]:
+    """Changes of basis and shifts of the origin to descriptions with short bases.
+
+    Of these `choose` takes one; those with the smallest strains come first.
+    """
+    group = standard_groups.load_group(crystal.space_group)
+    changes = _short_bases(group, crystal, False)
+    strains = orbits.strain_of_metric(group, _transform_metric(group, crystal, changes))
+    near = _smallest_strains(strains)
+    rest = np.setdiff1d(np.arange(len(changes)), near)
+    ordered = changes[np.concatenate([near, rest])].tolist()
+    return [(each, shift) for each in ordered for shift in range(len(group.shifts.linear))]
+
+
+def plainest(
+    group: standard_groups.Group,
+    positions: Int[np.ndarray, " orbits"],
+    parameters: Float[np.ndarray, "orbits 3"],
+    anchor: int | None,
+) -> Float[np.ndarray, "orbits 3"]:
+    """Of the parameters that describe the same sites those with the smallest code.
+
+    Args:
+        group: of the orbits.
+        positions: their indices.
+        parameters: of each.
+        anchor: orbit that stays as it is, `find_anchor`; None for none.
+    """
+    return _plainest(group, positions, parameters[None], anchor)[1][0]
+
+
 def choose(
     crystal: orbits.OrbitCrystal, mirror_images: bool = False
 ) -> orbits.OrbitCrystal:

@@ -35,12 +35,15 @@ class Partial:
         counts: sites of each species in the primitive cell.
         filled: positions so far; the last entry is of the species that is being filled.
         left: sites of this species that are still to be placed; 0 when all are.
+        kept: positions that each species fills whatever becomes of the rest, ascending;
+            () where nothing is settled.
     """
 
     space_group: int
     counts: tuple[int, ...]
     filled: Assignment
     left: int
+    kept: Assignment = ()
 
     @property
     def is_complete(self) -> bool:
@@ -52,13 +55,20 @@ class Partial:
         """Index of the species that is being filled; of the last one in the end."""
         return len(self.filled) - 1
 
+    def kept_of(self, species: int) -> tuple[int, ...]:
+        """Positions that a species fills in any case."""
+        return self.kept[species] if self.kept else ()
 
-def begin(space_group: int, counts: Sequence[int]) -> Partial:
+
+def begin(
+    space_group: int, counts: Sequence[int], kept: Assignment | None = None
+) -> Partial:
     """The empty assignment.
 
     Args:
         space_group: 1-230.
         counts: sites of each species in the primitive cell.
+        kept: for each species positions that are among those that it fills.
 
     Raises:
         UserError: the number is not in 1-230, or there are no counts or one that is not
@@ -70,7 +80,10 @@ def begin(space_group: int, counts: Sequence[int]) -> Partial:
             f"numbers of sites are {list(counts)}; expected a positive one for each "
             "species"
         )
-    return Partial(space_group, tuple(map(int, counts)), ((),), int(counts[0]))
+    settled = tuple(tuple(sorted(each)) for each in kept or ())
+    if not any(settled):
+        settled = ()
+    return Partial(space_group, tuple(map(int, counts)), ((),), int(counts[0]), settled)
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -114,8 +127,20 @@ def count_completions(partial: Partial) -> int:
     if partial.is_complete:
         return 1
     kinds = _kinds(partial.space_group)
-    used = {index for filled in partial.filled for index in filled}
+    waiting = _waiting(partial)
     last = partial.filled[-1][-1] if partial.filled[-1] else 0
+    sizes = [each.multiplicity for each in wyckoff.load_positions(partial.space_group)]
+    # What is kept is placed by itself, in its turn; the rest is what can be chosen.
+    rest = partial.left - sum(sizes[index] for index in waiting)
+    following = [
+        count - sum(sizes[index] for index in partial.kept_of(species))
+        for species, count in enumerate(partial.counts)
+        if species > partial.species
+    ]
+    if waiting and waiting[0] < last or min([rest, *following]) < 0:
+        return 0
+    used = {index for filled in partial.filled for index in filled}
+    used.update(index for each in partial.kept for index in each)
     # Of each fixed multiplicity: what this species may still take, and what is left
     # for those that follow.
     mine = tuple(
@@ -123,17 +148,12 @@ def count_completions(partial: Partial) -> int:
         for members in kinds.fixed
     )
     left = tuple(sum(index not in used for index in members) for members in kinds.fixed)
-    return _count(
-        partial.space_group,
-        partial.left,
-        last,
-        mine,
-        left,
-        partial.counts[partial.species + 1 :],
-    )
+    return _count(partial.space_group, rest, last, mine, left, tuple(following))
 
 
-def count_assignments(space_group: int, counts: Sequence[int]) -> int:
+def count_assignments(
+    space_group: int, counts: Sequence[int], kept: Assignment | None = None
+) -> int:
     """How many assignments there are; 0 if the group cannot hold the species.
 
     Descriptions of the same crystal with another origin or other axes count apart: see
@@ -142,25 +162,29 @@ def count_assignments(space_group: int, counts: Sequence[int]) -> int:
     Raises:
         UserError: as `begin`.
     """
-    return count_completions(begin(space_group, counts))
+    return count_completions(begin(space_group, counts, kept))
 
 
 def list_assignments(
-    space_group: int, counts: Sequence[int], limit: int = 100_000
+    space_group: int,
+    counts: Sequence[int],
+    limit: int = 100_000,
+    kept: Assignment | None = None,
 ) -> list[Assignment]:
     """All assignments, in lexicographic order.
 
     Raises:
         UserError: there are more than ``limit``, or as `begin`.
     """
-    number = count_assignments(space_group, counts)
+    start = begin(space_group, counts, kept)
+    number = count_completions(start)
     if number > limit:
         raise errors.UserError(
             f"space group {space_group} holds {list(counts)} sites in {number} ways, "
             f"more than limit={limit}; use count_assignments, or place them one after "
             "another"
         )
-    return list(_complete(begin(space_group, counts)))
+    return list(_complete(start))
 
 
 def canonical(space_group: int, assignment: Assignment) -> Assignment:
@@ -296,11 +320,26 @@ def _allowed(partial: Partial) -> Iterator[int]:
         return
     last = partial.filled[-1][-1] if partial.filled[-1] else 0
     used = {index for filled in partial.filled for index in filled}
-    for index, position in enumerate(wyckoff.load_positions(partial.space_group)):
-        if index < last or position.multiplicity > partial.left:
+    used.update(index for each in partial.kept for index in each)
+    waiting = _waiting(partial)
+    used.difference_update(waiting)
+    positions = wyckoff.load_positions(partial.space_group)
+    rest = partial.left - sum(positions[index].multiplicity for index in waiting)
+    for index, position in enumerate(positions):
+        room = partial.left if index in waiting else rest
+        if index < last or position.multiplicity > room:
             continue
         if position.freedom or index not in used:
             yield index
+
+
+def _waiting(partial: Partial) -> tuple[int, ...]:
+    """Positions kept for the species that is being filled, those filled left out."""
+    waiting = list(partial.kept_of(partial.species))
+    for index in partial.filled[-1]:
+        if index in waiting:
+            waiting.remove(index)
+    return tuple(waiting)
 
 
 def _place(partial: Partial, index: int) -> Partial:
@@ -309,7 +348,7 @@ def _place(partial: Partial, index: int) -> Partial:
     left = partial.left - position.multiplicity
     if left == 0 and len(filled) < len(partial.counts):
         left, filled = partial.counts[len(filled)], (*filled, ())
-    return Partial(partial.space_group, partial.counts, filled, left)
+    return dataclasses.replace(partial, filled=filled, left=left)
 
 
 def _complete(partial: Partial) -> Iterator[Assignment]:
