@@ -34,6 +34,10 @@ themselves where they are not named.
     --judge=sevenn --draws=8
         eight draws of each sample, relaxed in batches; the one that fits best is handed
         over. The table has its formation energy, judged_energy.
+    --template=my.cif --keep=Co,O --num_samples=4
+        what is kept stays where it is, in the template's cell; the rest is generated,
+        here whatever else is in my.cif. With --formulas=LiCoO2 it is what that has more
+        than the kept sites: lithium, if these are a host of Co and O.
     --infeasible=drop
         leaves out formulas that cannot have a space group, since their sites do not
         fill its Wyckoff positions. By default they are sampled, and the column feasible
@@ -122,6 +126,22 @@ class SampleOptions(sampling_options.SamplingOptions):
         "where `draws=` alone is given, is the model's own and relaxes nothing.",
         default=None,
     )
+    template: str | None = options_lib.option(
+        "A crystal (CIF, POSCAR, extxyz) of which a part stays where it is, see "
+        "`keep=`; the rest of `formulas=`, by default of its own formula, is made.",
+        default=None,
+    )
+    keep: str = options_lib.option(
+        "Sites of `template=` that are kept: elements (Ta,W), numbers from 0 "
+        "(0,3,8:11), a column of an extxyz file (fixed, or tags:1), or all.",
+        default="",
+    )
+    lattice: str = options_lib.option(
+        "What becomes of the lattice of `template=`: it stays, is scaled to another "
+        "volume, or is generated too.",
+        default="kept",
+        choices=("kept", "scaled", "free"),
+    )
     infeasible: str = options_lib.option(
         "Formulas whose sites cannot fill Wyckoff positions of a space group: 'mark' "
         "samples and marks them, 'drop' leaves them out, 'keep' does not look.",
@@ -185,6 +205,12 @@ def build_request(options: SampleOptions) -> "crystaljax.sampling.requests.Reque
     vocabulary = runs.load_vocabulary(workdir)
     of_orbits = build.is_of_orbits(config)
     options = _with_defaults(options, of_orbits)
+    if options.template is not None:
+        return _request_kept(options, workdir, config, vocabulary)
+    if options.keep or options.lattice != "kept":
+        raise errors.UserError(
+            "`keep=` and `lattice=` are of a template; give one with `template=my.cif`"
+        )
     if of_orbits:
         return _request_orbits(options, workdir, config, vocabulary)
     asked, columns, notes = _ask(
@@ -330,6 +356,90 @@ def _request_orbits(
     )
 
 
+def _request_kept(
+    options: SampleOptions, workdir: pathlib.Path, config: Any, vocabulary: Any
+) -> "crystaljax.sampling.requests.Request":
+    """The request to fill what is not kept of a template."""
+    from crystaljax.crystals import kept_sites
+    from crystaljax.models import build, scaling, wyckoff_files
+    from crystaljax.sampling import (
+        conditions,
+        kept_questions,
+        orbit_conditions,
+        requested_energies,
+        requests,
+    )
+    from crystaljax.training import runs
+
+    refused = {
+        "chemical_systems": options.chemical_systems,
+        "formula_units": options.formula_units,
+        "max_atoms": options.max_atoms,
+        "wyckoff": options.wyckoff,
+    }
+    given = [f"`{name}=`" for name, value in refused.items() if value]
+    if given:
+        raise errors.UserError(
+            f"{' and '.join(given)} cannot be given with a template, whose cell and "
+            "kept sites say it; leave them out, and name `formulas=`"
+        )
+    assert options.template is not None
+    template = kept_sites.read_template(options.template, options.keep)
+    cells = [
+        kept_questions.cell_of(template, formula)
+        for formula in options.formulas or (None,)
+    ]
+    for cell in cells:
+        # How many sites there are in the primitive cell is looked at later.
+        conditions.check_formula(cell, vocabulary, 1_000_000)
+    scale = scaling.load_scaling(workdir / "scaling.json")
+    model = wyckoff_files.load(workdir / runs.POSITIONS, runs.REMEDY)
+    text = _text(options.energies)
+    if text == orbit_conditions.LOW:
+        if options.hull is not None:
+            raise errors.UserError(
+                f"hull={options.hull} is given, but energies are left to the model; "
+                "name them, such as --energies=hull:hull+0.1:0.05"
+            )
+        values = orbit_conditions.low_energies(model, scale, cells)
+        energies = requested_energies.FormulaEnergies(values, None, [])
+    else:
+        energies = _energies(options, cells, vocabulary)
+    text = _text(options.space_groups)
+    groups = None
+    if text != orbit_conditions.LIKELY:
+        groups = conditions.parse_space_groups(text, vocabulary)
+    wanted = orbit_conditions.Wanted(
+        formulas=cells,
+        space_groups=groups,
+        energies=energies.values,
+        above_hull=energies.above_hull,
+        num_samples=options.num_samples,
+        seed=options.seed,
+        follow_known=config.sampler.follow_known,
+    )
+    asked = kept_questions.ask(
+        model,
+        scale,
+        template,
+        wanted,
+        build.orbit_shapes(config)[-1],
+        lattice=options.lattice,
+    )
+    return requests.Request(
+        workdir=workdir,
+        config=config,
+        conditions=asked.conditions,
+        wording=_wording(options),
+        notes=energies.notes + asked.notes,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        checkpoint=options.checkpoint,
+        columns=asked.columns(),
+        orbits=asked.requests,
+    )
+
+
 def _ask(
     options: SampleOptions, vocabulary: dict[str, Any], sites: int
 ) -> tuple[
@@ -397,6 +507,8 @@ def _wording(options: SampleOptions) -> dict[str, Any]:
     if options.judge is None:
         # Folders that were made before there was one are the same.
         shared.add("judge")
+    if options.template is None:
+        shared |= {"template", "keep", "lattice"}
     asked = dataclasses.asdict(options)
     return {name: value for name, value in asked.items() if name not in shared}
 

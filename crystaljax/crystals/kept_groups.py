@@ -330,26 +330,73 @@ def _describe(
     return Setting(matrix, shift, kept)
 
 
-# --------------------------------------------------------------------------- alternatives
-def describe_anew(setting: Setting) -> list[Setting]:
-    """A setting with the other choices of axes and origin, as far as they differ.
+# ------------------------------------------------------------------------- alternatives
+@dataclasses.dataclass(frozen=True, eq=False)
+class Alternatives:
+    """A setting with the other choices of axes and origin.
 
-    One for each set of Wyckoff positions that the kept orbits can have, parameters as
-    plain as can be. Along polar directions the origin is where the kept orbit is that
-    settles it (`anchor_of_kept`).
+    Attributes:
+        settings: one for each set of Wyckoff positions that the kept orbits can have,
+            parameters as plain as can be. Along polar directions the origin is where
+            the kept orbit is that settles it (`anchor_of_kept`).
+        targets: of each, which position those of the first setting become.
+        symmetries: maps of positions that leave the kept part as it is, the identity
+            among them: what they relate are the same crystals.
     """
+
+    settings: list[Setting]
+    targets: list[tuple[int, ...]]
+    symmetries: list[tuple[int, ...]]
+
+    def key(
+        self, index: int, assignment: Sequence[tuple[int, ...]]
+    ) -> tuple[tuple[int, ...], ...]:
+        """What all descriptions of positions in a setting have in common."""
+        back = np.argsort(self.targets[index])
+        return min(
+            tuple(
+                tuple(sorted(symmetry[back[each]] for each in filled))
+                for filled in assignment
+            )
+            for symmetry in self.symmetries
+        )
+
+
+def describe_anew(setting: Setting) -> Alternatives:
+    """All choices of axes and origin, as far as they differ for the kept part."""
     kept = setting.kept
     group = standard_groups.load_group(kept.space_group)
-    made: dict[object, Setting] = {}
-    for change, shift in standard_choice.list_short(kept):
-        moved = standard_choice.transform(kept, change, shift)
-        matrix, place = group.changes.linear[change], group.changes.translations[change]
-        rest = group.shifts.translations[shift]
-        other = Setting(
-            np.rint(matrix @ setting.matrix), matrix @ setting.shift + place + rest, moved
+    made: dict[object, tuple[Setting, tuple[int, ...]]] = {}
+    symmetries: dict[tuple[int, ...], None] = {}
+    reference = _parameters_key(_at_origin(group, setting))
+    for change, shift in dict.fromkeys([(0, 0), *standard_choice.list_short(kept)]):
+        changes, shifts = group.changes, group.shifts
+        targets = tuple(shifts.targets[shift][changes.targets[change]].tolist())
+        matrix = changes.linear[change]
+        moved = matrix @ setting.shift + changes.translations[change]
+        other = _at_origin(
+            group,
+            Setting(
+                np.rint(matrix @ setting.matrix),
+                moved + shifts.translations[shift],
+                standard_choice.transform(kept, change, shift),
+            ),
         )
-        made.setdefault(_kind(other), _at_origin(group, other))
-    return list(made.values())
+        made.setdefault(_kind(other), (other, targets))
+        if _parameters_key(other) == reference:
+            symmetries[targets] = None
+    settings, targets = zip(*made.values(), strict=True)
+    return Alternatives(list(settings), list(targets), list(symmetries))
+
+
+def _parameters_key(setting: Setting) -> object:
+    kept = setting.kept
+    strain = np.rint(kept.strain / 0.02).astype(int).tolist()
+    parameters = (np.rint(kept.parameters * 200).astype(int) % 200).tolist()
+    kinds = zip(
+        kept.atomic_numbers.tolist(), kept.positions.tolist(), parameters, strict=True
+    )
+    return strain, sorted(kinds)
 
 
 def anchor_of_kept(kept: orbits.OrbitCrystal) -> int:
@@ -379,7 +426,40 @@ def _at_origin(group: standard_groups.Group, setting: Setting) -> Setting:
     return dataclasses.replace(setting, kept=changed, shift=shift)
 
 
-# ------------------------------------------------------------------------------- reasons
+# ------------------------------------------------------------------------ same crystals
+def operations_in_cell(
+    setting: Setting,
+) -> tuple[Int[np.ndarray, "operations 3 3"], Float[np.ndarray, "operations 3"]]:
+    """Operations of a setting's group that the crystal's cell has."""
+    group = standard_groups.load_group(setting.space_group)
+    return _in_cell(setting.matrix, setting.shift, group.rotations, group.translations)
+
+
+def are_equivalent(
+    numbers: tuple[Int[np.ndarray, " sites"], Int[np.ndarray, " sites"]],
+    coords: tuple[Float[np.ndarray, "sites 3"], Float[np.ndarray, "sites 3"]],
+    lattice: Float[np.ndarray, "3 3"],
+    operations: tuple[np.ndarray, np.ndarray],
+) -> bool:
+    """Whether an operation brings some sites of a cell to others.
+
+    Args:
+        numbers: atomic numbers of both.
+        coords: of both, fractional.
+        lattice: Å.
+        operations: of the rest of the crystal, `operations_in_cell`.
+    """
+    if sorted(numbers[0].tolist()) != sorted(numbers[1].tolist()):
+        return False
+    rotations, translations = operations
+    images = np.einsum("kij,sj->ksi", rotations, coords[0]) + translations[:, None]
+    apart = images[:, :, None] - coords[1]
+    distances = np.linalg.norm((apart - np.round(apart)) @ lattice, axis=-1)
+    distances[:, numbers[0][:, None] != numbers[1]] = np.inf
+    return bool((distances.min(axis=2).max(axis=1) < _TOLERANCE).any())
+
+
+# ------------------------------------------------------------------------------ reasons
 def explain(
     whole: structure.Crystal,
     is_kept: Bool[np.ndarray, " sites"],
@@ -407,7 +487,10 @@ def explain(
     for site in every:
         others = tuple(each for each in every if each != site)
         if others and space_group in groups_of(others):
-            return f"{names[site]} breaks it: it is kept without others of its orbit; {text}"
+            return (
+                f"{names[site]} breaks it: it is kept without others of its orbit; "
+                f"{text}"
+            )
         if others:
             same = whole.atomic_numbers == whole.atomic_numbers[site]
             without = tuple(each for each in every if not same[each])

@@ -112,7 +112,9 @@ def list_short(crystal: orbits.OrbitCrystal) -> list[tuple[int, int]]:
     near = _smallest_strains(strains)
     rest = np.setdiff1d(np.arange(len(changes)), near)
     ordered = changes[np.concatenate([near, rest])].tolist()
-    return [(each, shift) for each in ordered for shift in range(len(group.shifts.linear))]
+    return [
+        (each, shift) for each in ordered for shift in range(len(group.shifts.linear))
+    ]
 
 
 def plainest(

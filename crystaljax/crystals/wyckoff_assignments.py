@@ -137,7 +137,7 @@ def count_completions(partial: Partial) -> int:
         for species, count in enumerate(partial.counts)
         if species > partial.species
     ]
-    if waiting and waiting[0] < last or min([rest, *following]) < 0:
+    if (waiting and waiting[0] < last) or min([rest, *following]) < 0:
         return 0
     used = {index for filled in partial.filled for index in filled}
     used.update(index for each in partial.kept for index in each)

@@ -6,6 +6,7 @@ from conditions to all sites and the lattice.
 
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,23 @@ from crystaljax.models.networks import orbit_transformer
 # largest). Chosen on the validation structures of the model `mp`.
 _COST_OF_PARAMETERS = 5.0
 _COST_OF_STRAINS = 1.0
+
+
+@flax.struct.dataclass
+class KeptOrbits:
+    """What is known of crystals beforehand.
+
+    Attributes:
+        is_kept: (batch, orbits), True where the parameters of an orbit are known.
+        parameters: (batch, orbits, 3), in [0, 1).
+        keeps_strain: (batch, 6), True where a strain is known.
+        strain: (batch, 6).
+    """
+
+    is_kept: Any
+    parameters: Any
+    keeps_strain: Any
+    strain: Any
 
 
 def encode(
@@ -123,6 +141,7 @@ def sample(
     *,
     num_steps: int,
     shown: prototype_structures.Shown | None = None,
+    kept: KeptOrbits | None = None,
 ) -> tuple[
     Float[Array, "batch orbits 3"],
     Float[Array, "batch 6"],
@@ -132,7 +151,9 @@ def sample(
 ]:
     """Crystals from noise: parameters, strains, and all sites with their lattice.
 
-    Where known structures are shown, they are followed, see `follow`.
+    Where known structures are shown, they are followed, see `follow`. What is kept is
+    on its straight path from the noise to its value at all times, and comes out to the
+    last bit.
 
     Returns:
         parameters, strain; atomic numbers (0 where there is no site), fractional
@@ -150,12 +171,24 @@ def sample(
         answer: Any = model.apply(params, x, t, encoded, method=model.predict)
         return process.velocity(answer, x, t) * free
 
-    x = samplers.sample_euler(velocity, start, num_steps=num_steps)
+    held = None
+    if kept is not None:
+        value = encode(scale, tables, conditions, kept.parameters, kept.strain)
+        is_kept = orbit_transformer.pack(
+            jnp.repeat(jnp.asarray(kept.is_kept)[..., None], 3, axis=-1),
+            jnp.asarray(kept.keeps_strain),
+        )
+        way = process.way(start, value)
+        held = samplers.Kept(is_kept.astype(bool) & (free > 0), value, way)
+    x = samplers.sample_euler(velocity, start, num_steps=num_steps, kept=held)
     x = x * free
     if shown is not None:
         num_orbits = jnp.sum(jnp.asarray(conditions.positions) > 0, axis=1)
         x = follow(shown, x, num_orbits)
     parameters, strain = decode(scale, tables, conditions, x)
+    if kept is not None:
+        parameters = jnp.where(kept.is_kept[..., None], kept.parameters, parameters)
+        strain = jnp.where(kept.keeps_strain, kept.strain, strain)
     layout = encoded.layout
     coords = sample_tensors.wrap(orbits.expand_sites(layout, parameters))
     numbers = jnp.take_along_axis(

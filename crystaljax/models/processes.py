@@ -153,7 +153,7 @@ class FlowMatching:
             start = require_source(source)
         else:
             start = self.noise_fn(noise_key, data.shape)
-        way = self._way(start, data)
+        way = self.way(start, data)
         target = directions(data) if self.answer == "direction" else way
         return Corrupted(start + t * way, t, target)
 
@@ -166,9 +166,12 @@ class FlowMatching:
         """The velocity at ``x`` and time ``t`` < 1 that the network's answer means."""
         if self.answer == "velocity":
             return answer
-        return self._way(x, undirected(answer)) / (1 - t[..., None, None])
+        return self.way(x, undirected(answer)) / (1 - t[..., None, None])
 
-    def _way(self, start: Array, end: Array) -> Array:
+    def way(
+        self, start: Float[Array, "*batch rows 3"], end: Float[Array, "*batch rows 3"]
+    ) -> Float[Array, "*batch rows 3"]:
+        """From a start to an end: straight, or the shorter way across the faces."""
         way = end - start
         if self.period is None:
             return way

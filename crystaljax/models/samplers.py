@@ -1,11 +1,14 @@
 """Samplers: from a start to data through a predict function, one `lax.scan` each.
 
 They know no network and no crystal: ``predict_fn(x, t)`` answers what the process
-trained it to answer, and ``mask`` says which rows are free.
+trained it to answer, and ``mask`` says which rows are free. What is `Kept` is on its
+exact path from the start to its value after every step, and ends there to the last bit.
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +20,22 @@ from crystaljax.system import errors
 PredictFn = Callable[
     [Float[Array, "batch rows 3"], Float[Array, " batch"]], Float[Array, "batch rows 3"]
 ]
+
+
+@flax.struct.dataclass
+class Kept:
+    """Entries of samples that are known beforehand.
+
+    Attributes:
+        is_kept: (batch, rows, 3), True where an entry is known.
+        value: (batch, rows, 3).
+        way: (batch, rows, 3), from the start to the value along the path of the
+            process, `processes.FlowMatching.way`; diffusion needs none.
+    """
+
+    is_kept: Any
+    value: Any
+    way: Any = None
 
 
 def sample_noise(
@@ -37,6 +56,7 @@ def sample_ddim(
     num_steps: int,
     eta: float = 0.0,
     mask: Bool[Array, "batch rows"] | None = None,
+    kept: Kept | None = None,
 ) -> Float[Array, "batch rows 3"]:
     """DDIM (paper algorithm 11; Song et al. 2021, equation 12), leading spacing.
 
@@ -50,6 +70,8 @@ def sample_ddim(
         eta: 0 is deterministic, 1 has the variance of DDPM.
         mask: rows that are False are held at 0 in every step. Left to drift, padding
             rows ruin the samples of a network that only ever saw zeros there.
+        kept: entries that are known. After a step they are what the forward process
+            makes of their value and of the sample's first noise.
 
     Returns:
         Samples at the data end of time.
@@ -78,6 +100,7 @@ def sample_ddim(
         "noise_scale": np.sqrt(1 - alpha_bar),
         "next_data_scale": np.sqrt(alpha_bar_previous),
         "next_noise_scale": np.sqrt(1 - alpha_bar_previous - sigma**2),
+        "next_deviation": np.sqrt(1 - alpha_bar_previous),
         "sigma": sigma,
     }
     steps = {name: jnp.asarray(value, jnp.float32) for name, value in steps.items()}
@@ -90,7 +113,7 @@ def sample_ddim(
         if eta > 0:
             step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, s["index"])
             x = x + s["sigma"] * sample_noise(step_keys, x.shape[-2])
-        return _hold(x, mask), None
+        return _hold(_diffuse(x, s, kept, noise), mask), None
 
     x, _ = jax.lax.scan(step, _hold(noise, mask), steps)
     return x
@@ -104,6 +127,7 @@ def sample_ddpm(
     schedule: schedules.NoiseSchedule,
     num_steps: int,
     mask: Bool[Array, "batch rows"] | None = None,
+    kept: Kept | None = None,
 ) -> Float[Array, "batch rows 3"]:
     """DDPM (paper algorithms 8 and 10), leading spacing, fixed-small variance.
 
@@ -118,6 +142,7 @@ def sample_ddpm(
         num_steps=num_steps,
         eta=1.0,
         mask=mask,
+        kept=kept,
     )
 
 
@@ -128,6 +153,7 @@ def sample_dpm_solver(
     schedule: schedules.NoiseSchedule,
     num_steps: int,
     mask: Bool[Array, "batch rows"] | None = None,
+    kept: Kept | None = None,
 ) -> Float[Array, "batch rows 3"]:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), deterministic.
 
@@ -154,6 +180,8 @@ def sample_dpm_solver(
         "x_weight": noise_scale[1:] / noise_scale[:-1],
         "data_weight": data_scale[1:] * -np.expm1(-lengths),
         "extrapolation": extrapolation,
+        "next_data_scale": data_scale[1:],
+        "next_deviation": noise_scale[1:],
     }
     steps = {name: jnp.asarray(value, jnp.float32) for name, value in steps.items()}
 
@@ -163,7 +191,7 @@ def sample_dpm_solver(
         data = (x - s["noise_scale"] * predicted_noise) / s["data_scale"]
         ahead = data + s["extrapolation"] * (data - previous_data)
         x = s["x_weight"] * x + s["data_weight"] * ahead
-        return (_hold(x, mask), data), None
+        return (_hold(_diffuse(x, s, kept, noise), mask), data), None
 
     start = _hold(noise, mask)
     (x, _), _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), steps)
@@ -176,6 +204,7 @@ def sample_euler(
     *,
     num_steps: int,
     mask: Bool[Array, "batch rows"] | None = None,
+    kept: Kept | None = None,
 ) -> Float[Array, "batch rows 3"]:
     """Euler's method from time 0 (start) to 1 (data) (paper algorithm 6).
 
@@ -184,6 +213,7 @@ def sample_euler(
         start: x at time 0: noise, or the crystal to modify.
         num_steps: network evaluations, at the times 0, 1/num_steps, ….
         mask: rows that are False are held at 0 in every step.
+        kept: entries that are known; they follow their path.
 
     Returns:
         Samples at time 1.
@@ -194,12 +224,17 @@ def sample_euler(
     if num_steps < 1:
         raise errors.UserError(f"num_steps is {num_steps}; expected 1 or more")
 
-    def step(x, t):
-        velocity = predict_fn(x, jnp.full(x.shape[:1], t))
-        return _hold(x + velocity / num_steps, mask), None
+    def step(x, s):
+        velocity = predict_fn(x, jnp.full(x.shape[:1], s["t"]))
+        x = _follow_path(x + velocity / num_steps, s["left"], kept)
+        return _hold(x, mask), None
 
-    times = jnp.arange(num_steps, dtype=jnp.float32) / num_steps
-    x, _ = jax.lax.scan(step, _hold(start, mask), times)
+    number = np.arange(num_steps)
+    steps = {
+        "t": jnp.arange(num_steps, dtype=jnp.float32) / num_steps,
+        "left": jnp.asarray((num_steps - 1 - number) / num_steps, jnp.float32),
+    }
+    x, _ = jax.lax.scan(step, _hold(start, mask), steps)
     return x
 
 
@@ -209,6 +244,7 @@ def sample_heun(
     *,
     num_steps: int,
     mask: Bool[Array, "batch rows"] | None = None,
+    kept: Kept | None = None,
 ) -> Float[Array, "batch rows 3"]:
     """Heun's method from time 0 (start) to 1 (data): second order.
 
@@ -221,6 +257,7 @@ def sample_heun(
         start: x at time 0: noise, or the crystal to modify.
         num_steps: network evaluations, over half as many intervals (rounded up).
         mask: rows that are False are held at 0 in every step.
+        kept: entries that are known; they follow their path.
 
     Returns:
         Samples at time 1.
@@ -230,12 +267,15 @@ def sample_heun(
     """
     if num_steps < 1:
         raise errors.UserError(f"num_steps is {num_steps}; expected 1 or more")
-    length = 1 / (-(-num_steps // 2))
+    num_intervals = -(-num_steps // 2)
+    length = 1 / num_intervals
     number = np.arange(num_steps)
     is_correction = number % 2 == 1
     steps = {
         "t": jnp.asarray(length * (number // 2 + is_correction), jnp.float32),
         "is_correction": jnp.asarray(is_correction),
+        # Both evaluations of an interval lead to its end.
+        "left": jnp.asarray(length * (num_intervals - 1 - number // 2), jnp.float32),
     }
 
     # One evaluation a round, so that the network is compiled once.
@@ -244,7 +284,8 @@ def sample_heun(
         velocity = predict_fn(x, jnp.full(x.shape[:1], s["t"]))
         corrected = begin + length / 2 * (first_velocity + velocity)
         predicted = x + length * velocity
-        after = _hold(jnp.where(s["is_correction"], corrected, predicted), mask)
+        after = jnp.where(s["is_correction"], corrected, predicted)
+        after = _hold(_follow_path(after, s["left"], kept), mask)
         return (after, x, velocity), None
 
     start = _hold(start, mask)
@@ -258,11 +299,30 @@ def sample_regression(
     source: Float[Array, "batch rows 3"],
     *,
     mask: Bool[Array, "batch rows"] | None = None,
+    kept: Kept | None = None,
 ) -> Float[Array, "batch rows 3"]:
     """The network's answer to the source, at time 0 (paper algorithm 2)."""
     x = _hold(source, mask)
-    return _hold(predict_fn(x, jnp.zeros(x.shape[:1])), mask)
+    x = predict_fn(x, jnp.zeros(x.shape[:1]))
+    if kept is not None:
+        x = jnp.where(kept.is_kept, kept.value, x)
+    return _hold(x, mask)
 
 
 def _hold(x: Array, mask: Array | None) -> Array:
     return x if mask is None else jnp.where(mask[..., None], x, 0)
+
+
+def _diffuse(x: Array, step: Any, kept: Kept | None, noise: Array) -> Array:
+    """Kept entries as the forward process has them at the end of a step."""
+    if kept is None:
+        return x
+    exact = step["next_data_scale"] * kept.value + step["next_deviation"] * noise
+    return jnp.where(kept.is_kept, exact, x)
+
+
+def _follow_path(x: Array, left: Array, kept: Kept | None) -> Array:
+    """Kept entries where they are on their path, with so much of its time left."""
+    if kept is None:
+        return x
+    return jnp.where(kept.is_kept, kept.value - left * kept.way, x)

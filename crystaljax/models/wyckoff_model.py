@@ -286,27 +286,33 @@ class WyckoffModel:
         questions: Sequence[prototype_library.Question],
         count: int,
         width: int = 64,
+        kept: Sequence[wyckoff_assignments.Assignment] | None = None,
     ) -> list[list[tuple[float, wyckoff_assignments.Assignment]]]:
         """The likeliest assignments of each question, with log probabilities.
 
         Those that the normaliser relates are one, `wyckoff_assignments.canonical`: its
-        likeliest description stands for all, with the sum of their probabilities. What
-        is less probable than the likeliest by a factor of 10,000 is left out.
+        likeliest description stands for all, with the sum of their probabilities. Where
+        positions are kept each stands for itself: another origin is another place
+        beside what is kept. What is less probable than the likeliest by a factor of
+        10,000 is left out.
 
         Args:
             questions: with their space groups.
             count: assignments of each; fewer where there are not so many.
             width: of the beam.
+            kept: of each question, positions that its species fill in any case.
 
         Raises:
             UserError: a group cannot hold the sites of a question.
         """
         shown = []
         beams: list[list[tuple[float, wyckoff_assignments.Partial]]] = []
-        for each in questions:
+        for number, each in enumerate(questions):
             members, distances = self.library.nearest(each, wyckoff_networks.NUM_VOTES)
             shown.append(([self.library.assignments[i] for i in members], distances))
-            start = wyckoff_assignments.begin(each.space_group, each.counts)
+            start = wyckoff_assignments.begin(
+                each.space_group, each.counts, kept[number] if kept else None
+            )
             if not _mask(start).any():
                 raise errors.UserError(
                     f"space group {each.space_group} cannot hold {list(each.counts)} "
@@ -345,9 +351,9 @@ class WyckoffModel:
                         beams[number].append((logarithm, following))
                         continue
                     complete[number] = max(complete[number], logarithm)
-                    key = wyckoff_assignments.canonical(
-                        following.space_group, following.filled
-                    )
+                    key = following.filled
+                    if not kept:
+                        key = wyckoff_assignments.canonical(following.space_group, key)
                     done[number][key].append((logarithm, following.filled))
         return [_merge(found, count) for found in done]
 

@@ -20,6 +20,7 @@ from crystaljax.crystals import (
     wyckoff_assignments,
 )
 from crystaljax.models import prototype_library, wyckoff_model
+from crystaljax.sampling import kept_parts
 from crystaljax.system import errors
 
 # Space groups, and assignments of each, among which orbits are chosen.
@@ -51,6 +52,7 @@ class Request:
         probability: of the positions, and of the group where it was not given, by the
             model; 1 where both were given.
         repeat: earlier requests for the same positions, see `number_repeats`.
+        kept: a part that stays where it is in its template; None for none.
     """
 
     question: prototype_library.Question
@@ -58,6 +60,7 @@ class Request:
     num_cells: int = 1
     probability: float = 1.0
     repeat: int = 0
+    kept: kept_parts.KeptPart | None = None
 
     def describe(self) -> str:
         """Positions by their letters and multiplicities, such as "Ta:1a B:2d".
@@ -252,7 +255,7 @@ def number_repeats(requests: Sequence[Request]) -> list[Request]:
 
 def positions_of(request: Request) -> Hashable:
     """What requests for the same positions have in common."""
-    return request.question, request.assignment
+    return request.question, request.assignment, request.kept
 
 
 def _order(ways: Sequence[Request], count: int, rng: Any) -> list[int]:

@@ -177,14 +177,41 @@ def ask(
             )
         requests += found
         rows += [(row, column)] * len(found)
+    return assemble(model, scale, wanted, requests, rows, notes, shape)
+
+
+def assemble(
+    model: wyckoff_model.WyckoffModel,
+    scale: scaling.Scaling,
+    wanted: Wanted,
+    requests: Sequence[likely_orbits.Request],
+    rows: Sequence[tuple[int, int]],
+    notes: list[str],
+    shape: tuple[int, int],
+) -> Asked:
+    """Requests with their conditions.
+
+    Args:
+        model: of groups and positions.
+        scale: units of the network.
+        wanted: what is requested.
+        requests: one for each sample.
+        rows: of each, the numbers of its formula and of its energy.
+        notes: for the user.
+        shape: orbits and sites that the network holds.
+
+    Raises:
+        UserError: a request has more.
+    """
     requests = likely_orbits.number_repeats(requests)
     for request in requests:
         orbit_generation.require_fits(request, shape)
     return Asked(
-        _conditions(formulas, energies, requests, rows),
+        _conditions(wanted.formulas, wanted.energies, requests, rows),
         requests,
         [
-            wanted.follow_known and orbit_generation.follows_known(model, request)
+            wanted.follow_known
+            and orbit_generation.follows_known(model, request, scale)
             for request in requests
         ],
         _above_hull(wanted, rows),

@@ -16,7 +16,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from crystaljax.crystals import orbits, standard_choice, standard_groups, structure
+from crystaljax.crystals import (
+    kept_groups,
+    orbits,
+    standard_choice,
+    standard_groups,
+    structure,
+)
 from crystaljax.models import (
     orbit_estimator,
     orbit_flow,
@@ -26,7 +32,7 @@ from crystaljax.models import (
     wyckoff_model,
 )
 from crystaljax.models.networks import orbit_transformer
-from crystaljax.sampling import estimation, generation, likely_orbits
+from crystaljax.sampling import estimation, generation, kept_parts, likely_orbits
 from crystaljax.sampling.conditions import Conditions
 from crystaljax.system import errors, sharding
 
@@ -58,6 +64,10 @@ def build_conditions(
             np.repeat(np.arange(len(sizes)), sizes),
             places,
         )
+        if request.kept is not None:
+            # The origin is where the kept part has it.
+            rows = request.kept.rows_of(request.question, request.assignment)
+            anchors[row] = rows[kept_groups.anchor_of_kept(request.kept.setting.kept)]
     return orbit_transformer.OrbitConditions(
         np.array([each.question.space_group for each in requests], np.uint8),
         numbers,
@@ -72,6 +82,7 @@ def show_known(
     model: wyckoff_model.WyckoffModel | None,
     requests: Sequence[likely_orbits.Request],
     num_orbits: int,
+    scale: scaling.Scaling,
 ) -> prototype_structures.Shown:
     """The known structures that answers may follow; none without a model."""
     count = prototype_structures.MAX_SHOWN
@@ -80,31 +91,58 @@ def show_known(
     strains = np.zeros((*shape, standard_groups.MAX_STRAINS), np.float32)
     costs = np.full(shape, np.inf, np.float32)
     for row, request in enumerate(requests):
-        found = find_known(model, request)
-        for column, (index, distance) in enumerate(found):
-            assert model is not None and model.structures is not None
-            known = model.structures.parameters[index]
+        found = find_known(model, request, scale)
+        for column, (known, strain, distance) in enumerate(found):
             parameters[row, column, : len(known)] = known
-            strains[row, column] = model.structures.strains[index]
+            strains[row, column] = strain
             costs[row, column] = distance
     rank = np.array([each.repeat for each in requests], np.int32)
     return prototype_structures.Shown(parameters, strains, costs, rank)
 
 
 def find_known(
-    model: wyckoff_model.WyckoffModel | None, request: likely_orbits.Request
-) -> list[tuple[int, float]]:
-    """Known structures with the positions of a request, with their distances."""
+    model: wyckoff_model.WyckoffModel | None,
+    request: likely_orbits.Request,
+    scale: scaling.Scaling | None = None,
+) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """Known structures with the positions of a request, and with what it keeps.
+
+    Args:
+        model: of groups and positions; None for none.
+        request: what is wanted.
+        scale: units of the network, needed where something is kept.
+
+    Returns:
+        Their parameters, strains relative to the volume that the atoms would fill, and
+        distances.
+    """
     if model is None or model.structures is None:
         return []
-    return model.structures.find(model.library, request.question, request.assignment)
+    question, assignment, kept = request.question, request.assignment, request.kept
+    found = []
+    for index, distance in model.structures.find(model.library, question, assignment):
+        known: Any = model.structures.parameters[index]
+        strain = model.structures.strains[index]
+        if kept is not None:
+            assert scale is not None
+            size = prototype_structures.size_strain(
+                np.asarray(scale.atomic_volumes, float),
+                standard_groups.load_group(question.space_group),
+                *wyckoff_model.orbits_of(question, assignment),
+            )
+            known = kept.arrange(question, assignment, known, strain, size)
+        if known is not None:
+            found.append((known, strain, distance))
+    return found
 
 
 def follows_known(
-    model: wyckoff_model.WyckoffModel, request: likely_orbits.Request
+    model: wyckoff_model.WyckoffModel,
+    request: likely_orbits.Request,
+    scale: scaling.Scaling | None = None,
 ) -> bool:
     """Whether a known structure is left that a sample can follow."""
-    return request.repeat < len(find_known(model, request))
+    return request.repeat < len(find_known(model, request, scale))
 
 
 def size_of(request: likely_orbits.Request) -> tuple[int, int]:
@@ -136,14 +174,14 @@ def build_generate_fn(
     num_steps: int,
     mesh: Mesh,
 ) -> jax.stages.Wrapped:
-    """Compiles ``(params, scale, tables, conditions, shown, key, indices)`` → crystals.
+    """Compiles ``(params, scale, tables, conditions, shown, kept, key, indices)``.
 
-    These are arrays of atomic numbers, fractional coordinates and lattices. Sample i
-    draws from ``fold_in(key, i)`` alone. The same arguments give the same function,
-    which this process has compiled already.
+    It makes crystals, as arrays of atomic numbers, fractional coordinates and lattices.
+    Sample i draws from ``fold_in(key, i)`` alone. The same arguments give the same
+    function, which this process has compiled already.
     """
 
-    def generate(params, scale, tables, conditions, shown, key, indices):
+    def generate(params, scale, tables, conditions, shown, kept, key, indices):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
         _, _, *crystals = orbit_flow.sample(
             model,
@@ -155,6 +193,7 @@ def build_generate_fn(
             keys,
             num_steps=num_steps,
             shown=shown,
+            kept=kept,
         )
         return crystals
 
@@ -162,7 +201,7 @@ def build_generate_fn(
     over_devices = sharding.batch_sharding(mesh)
     return jax.jit(
         generate,
-        in_shardings=(whole,) * 3 + (over_devices,) * 2 + (whole, over_devices),
+        in_shardings=(whole,) * 3 + (over_devices,) * 3 + (whole, over_devices),
         out_shardings=over_devices,
     )
 
@@ -344,13 +383,17 @@ class OrbitGenerator:
                 numbers = np.pad(batch.numbers, (0, padding), mode="edge")
                 own = [requests[number] for number in numbers.tolist()]
                 shape = self.shapes[batch.rows]
-                shown = show_known(model, own, shape[0])
+                shown = show_known(model, own, shape[0], self.scale)
                 follows = np.isfinite(shown.costs).sum(axis=1) > shown.rank
                 firsts = [first[likely_orbits.positions_of(each)] for each in own]
                 indices = np.where(follows, firsts, numbers).astype(np.int32)
                 conditions = build_conditions(own, *shape)
-                conditions, shown, indices = sharding.shard_batch(
-                    (conditions, shown, indices), self.mesh
+                kept = kept_parts.build_kept(
+                    [(each.kept, each.question, each.assignment) for each in own],
+                    shape[0],
+                )
+                conditions, shown, kept, indices = sharding.shard_batch(
+                    (conditions, shown, kept, indices), self.mesh
                 )
                 made = self.generate_fn(
                     self.params,
@@ -358,6 +401,7 @@ class OrbitGenerator:
                     self.tables,
                     conditions,
                     shown,
+                    kept,
                     key,
                     indices,
                 )
@@ -379,6 +423,13 @@ def _decode(
 ) -> structure.Crystal:
     """All sites of the cell; where it is of several primitive ones, along a."""
     exists, count = numbers > 0, request.num_cells
+    if request.kept is not None:
+        return request.kept.finish(
+            request.question,
+            request.assignment,
+            coords[exists].astype(float),
+            lattice.astype(float),
+        )
     shifts = np.arange(count)[:, None, None] * np.array([1.0, 0, 0])
     repeated = (coords[exists].astype(float) + shifts) / np.array([count, 1, 1])
     return structure.Crystal(
