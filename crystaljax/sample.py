@@ -204,8 +204,11 @@ def build_request(options: SampleOptions) -> "crystaljax.sampling.requests.Reque
         )
     vocabulary = runs.load_vocabulary(workdir)
     of_orbits = build.is_of_orbits(config)
+    asked_groups = options.space_groups
     options = _with_defaults(options, of_orbits)
     if options.template is not None:
+        # Left open, they are those that the kept sites allow.
+        options = dataclasses.replace(options, space_groups=asked_groups)
         return _request_kept(options, workdir, config, vocabulary)
     if options.keep or options.lattice != "kept":
         raise errors.UserError(
@@ -237,6 +240,11 @@ def _request_judged(
     from crystaljax.sampling import build as build_sampling
     from crystaljax.sampling import judging, orbit_conditions
 
+    if options.template is not None and calculator != judging.ESTIMATOR:
+        raise errors.UserError(
+            f"judge is {calculator!r}, which relaxes crystals: the kept sites of the "
+            "template would move; leave `judge=` out"
+        )
     num_draws = judging.DEFAULT_DRAWS if options.draws is None else options.draws
     drawn = build_request(
         dataclasses.replace(
@@ -320,12 +328,8 @@ def _request_orbits(
     # Larger cells may be several primitive ones.
     cells = _cells(written, vocabulary, 4 * shape[1])
     scale = scaling.load_scaling(workdir / "scaling.json")
+    _refuse_unused_hull(options)
     if options.energies == orbit_conditions.LOW:
-        if options.hull is not None:
-            raise errors.UserError(
-                f"hull={options.hull} is given, but energies are left to the model; "
-                "name them, such as --energies=hull:hull+0.1:0.05"
-            )
         values = orbit_conditions.low_energies(model, scale, cells)
         energies = requested_energies.FormulaEnergies(values, None, [])
     else:
@@ -360,84 +364,48 @@ def _request_kept(
     options: SampleOptions, workdir: pathlib.Path, config: Any, vocabulary: Any
 ) -> "crystaljax.sampling.requests.Request":
     """The request to fill what is not kept of a template."""
-    from crystaljax.crystals import kept_sites
-    from crystaljax.models import build, scaling, wyckoff_files
-    from crystaljax.sampling import (
-        conditions,
-        kept_questions,
-        orbit_conditions,
-        requested_energies,
-        requests,
-    )
-    from crystaljax.training import runs
+    from crystaljax.sampling import kept_requests
 
-    refused = {
-        "chemical_systems": options.chemical_systems,
-        "formula_units": options.formula_units,
-        "max_atoms": options.max_atoms,
-        "wyckoff": options.wyckoff,
-    }
-    given = [f"`{name}=`" for name, value in refused.items() if value]
-    if given:
-        raise errors.UserError(
-            f"{' and '.join(given)} cannot be given with a template, whose cell and "
-            "kept sites say it; leave them out, and name `formulas=`"
-        )
+    kept_requests.refuse(
+        {
+            "chemical_systems": options.chemical_systems,
+            "formula_units": options.formula_units,
+            "max_atoms": options.max_atoms,
+            "wyckoff": options.wyckoff,
+        }
+    )
+    _refuse_unused_hull(options)
     assert options.template is not None
-    template = kept_sites.read_template(options.template, options.keep)
-    cells = [
-        kept_questions.cell_of(template, formula)
-        for formula in options.formulas or (None,)
-    ]
-    for cell in cells:
-        # How many sites there are in the primitive cell is looked at later.
-        conditions.check_formula(cell, vocabulary, 1_000_000)
-    scale = scaling.load_scaling(workdir / "scaling.json")
-    model = wyckoff_files.load(workdir / runs.POSITIONS, runs.REMEDY)
-    text = _text(options.energies)
-    if text == orbit_conditions.LOW:
-        if options.hull is not None:
-            raise errors.UserError(
-                f"hull={options.hull} is given, but energies are left to the model; "
-                "name them, such as --energies=hull:hull+0.1:0.05"
-            )
-        values = orbit_conditions.low_energies(model, scale, cells)
-        energies = requested_energies.FormulaEnergies(values, None, [])
-    else:
-        energies = _energies(options, cells, vocabulary)
-    text = _text(options.space_groups)
-    groups = None
-    if text != orbit_conditions.LIKELY:
-        groups = conditions.parse_space_groups(text, vocabulary)
-    wanted = orbit_conditions.Wanted(
-        formulas=cells,
-        space_groups=groups,
-        energies=energies.values,
-        above_hull=energies.above_hull,
-        num_samples=options.num_samples,
-        seed=options.seed,
-        follow_known=config.sampler.follow_known,
-    )
-    asked = kept_questions.ask(
-        model,
-        scale,
-        template,
-        wanted,
-        build.orbit_shapes(config)[-1],
+    wanted = kept_requests.Wanted(
+        template=options.template,
+        keep=options.keep,
         lattice=options.lattice,
-    )
-    return requests.Request(
-        workdir=workdir,
-        config=config,
-        conditions=asked.conditions,
-        wording=_wording(options),
-        notes=energies.notes + asked.notes,
+        formulas=options.formulas,
+        space_groups=options.space_groups,
+        energies=_text(options.energies),
+        num_samples=options.num_samples,
         seed=options.seed,
         batch_size=options.batch_size,
         checkpoint=options.checkpoint,
-        columns=asked.columns(),
-        orbits=asked.requests,
     )
+    return kept_requests.build_request(
+        wanted,
+        workdir,
+        config,
+        vocabulary,
+        lambda cells: _energies(options, list(cells), vocabulary),
+        _wording(options),
+    )
+
+
+def _refuse_unused_hull(options: SampleOptions) -> None:
+    from crystaljax.sampling import orbit_conditions
+
+    if options.energies == orbit_conditions.LOW and options.hull is not None:
+        raise errors.UserError(
+            f"hull={options.hull} is given, but energies are left to the model; "
+            "name them, such as --energies=hull:hull+0.1:0.05"
+        )
 
 
 def _ask(

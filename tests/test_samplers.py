@@ -527,3 +527,78 @@ def test_times_crowd_at_the_start_as_asked():
     # P(t < x) = √x.
     for limit in (0.01, 0.25, 0.64):
         assert np.mean(t < limit) == pytest.approx(limit**0.5, abs=0.03)
+
+
+# ------------------------------------------------------------------------ kept entries
+def _kept_case(name, num_steps, seed, periodic):
+    """A sampler with a predict function that knows nothing, and what is kept."""
+    rng = np.random.default_rng(seed)
+    shape = (3, 8, 3)
+    value = jnp.asarray(rng.random(shape), jnp.float32)
+    is_kept = jnp.asarray(rng.random(shape) < 0.5)
+    keys = jax.random.split(jax.random.key(seed), shape[0])
+    seen = []
+
+    def predict(x, t):
+        jax.debug.callback(lambda x, t: seen.append((np.array(x), float(t[0]))), x, t)
+        return 3 * jnp.sin(5 * x)
+
+    noise = samplers.sample_noise(keys, shape[1])
+    if name in ("euler", "heun"):
+        process = processes.FlowMatching(None, period=1.0 if periodic else None)
+        kept = samplers.Kept(is_kept, value, process.way(noise, value))
+        run = getattr(samplers, f"sample_{name}")
+        made = run(predict, noise, num_steps=num_steps, kept=kept)
+        return made, value, is_kept, noise, kept.way, seen
+    kept = samplers.Kept(is_kept, value)
+    arguments = {"schedule": SCHEDULE, "num_steps": num_steps, "kept": kept}
+    if name == "dpm_solver":
+        made = samplers.sample_dpm_solver(predict, noise, **arguments)
+    elif name == "ddpm":
+        made = samplers.sample_ddpm(predict, noise, keys, **arguments)
+    else:
+        eta = float(name[4:] or 0)
+        made = samplers.sample_ddim(predict, noise, keys, eta=eta, **arguments)
+    return made, value, is_kept, noise, None, seen
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("num_steps", [1, 2, 5, 10])
+@pytest.mark.parametrize(
+    "name", ["ddim", "ddim0.5", "ddpm", "dpm_solver", "euler", "heun"]
+)
+def test_kept_entries_are_on_their_path_and_end_at_their_value(
+    name, num_steps, periodic
+):
+    if periodic and name not in ("euler", "heun"):
+        return
+    made, value, is_kept, noise, way, seen = _kept_case(name, num_steps, 7, periodic)
+    jax.effects_barrier()
+    # To the last bit, whatever the network says.
+    np.testing.assert_array_equal(np.asarray(made)[is_kept], np.asarray(value)[is_kept])
+    assert np.isfinite(np.asarray(made)).all()
+    assert len(seen) == num_steps
+    for x, t in seen[1:]:
+        if way is None:
+            scale = SCHEDULE.alphas_cumprod[int(t)]
+            exact = np.sqrt(scale) * value + np.sqrt(1 - scale) * noise
+        else:
+            exact = value - (1 - t) * way
+        np.testing.assert_allclose(x[is_kept], np.asarray(exact)[is_kept], atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpm_solver", "euler", "heun"])
+def test_nothing_kept_changes_nothing(name):
+    fn = getattr(samplers, f"sample_{name}")
+    keys = jax.random.split(jax.random.key(0), 2)
+    noise = samplers.sample_noise(keys, 8)
+    settings = {} if name in ("euler", "heun") else {"schedule": SCHEDULE}
+    more = (keys,) if name in ("ddpm", "ddim") else ()
+    nothing = samplers.Kept(jnp.zeros(noise.shape, bool), noise, jnp.ones(noise.shape))
+
+    def predict(x, t):
+        return jnp.cos(x)
+
+    without = fn(predict, noise, *more, num_steps=4, **settings)
+    with_it = fn(predict, noise, *more, num_steps=4, kept=nothing, **settings)
+    np.testing.assert_array_equal(without, with_it)

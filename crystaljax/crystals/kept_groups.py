@@ -459,6 +459,21 @@ def are_equivalent(
     return bool((distances.min(axis=2).max(axis=1) < _TOLERANCE).any())
 
 
+def has_operations(
+    crystal: structure.Crystal, operations: tuple[np.ndarray, np.ndarray]
+) -> bool:
+    """Whether operations of a cell bring all sites of a crystal to its sites."""
+    rotations, translations = operations
+    stays = _stays(
+        rotations,
+        translations,
+        crystal.atomic_numbers,
+        crystal.frac_coords,
+        crystal.lattice,
+    )
+    return len(stays) == len(rotations)
+
+
 # ------------------------------------------------------------------------------ reasons
 def explain(
     whole: structure.Crystal,

@@ -307,9 +307,11 @@ def _sample_fn(
     if isinstance(process, processes.Diffusion):
         schedule = process.schedule
 
-        def sample(predict_fn, keys, rows, mask, source):
+        def sample(predict_fn, keys, rows, mask, source, known=None):
             noise = samplers.sample_noise(keys, rows)
             settings = {"schedule": schedule, "num_steps": num_steps, "mask": mask}
+            if known is not None:
+                settings["kept"] = samplers.Kept(*known)
             if name == "dpm_solver":
                 return samplers.sample_dpm_solver(predict_fn, noise, **settings)
             if name == "ddpm":
@@ -319,7 +321,7 @@ def _sample_fn(
     elif isinstance(process, processes.FlowMatching):
         sampler = samplers.sample_heun if name == "heun" else samplers.sample_euler
 
-        def sample(predict_fn, keys, rows, mask, source):
+        def sample(predict_fn, keys, rows, mask, source, known=None):
             if process.noise_fn is None:
                 start = processes.require_source(source)
             else:
@@ -328,12 +330,18 @@ def _sample_fn(
             def velocity_fn(x, t):
                 return process.velocity(predict_fn(x, t), x, t)
 
-            return sampler(velocity_fn, start, num_steps=num_steps, mask=mask)
+            kept = None
+            if known is not None:
+                kept = samplers.Kept(*known, process.way(start, known[1]))
+            return sampler(
+                velocity_fn, start, num_steps=num_steps, mask=mask, kept=kept
+            )
 
     else:
 
-        def sample(predict_fn, keys, rows, mask, source):
+        def sample(predict_fn, keys, rows, mask, source, known=None):
             start = processes.require_source(source)
-            return samplers.sample_regression(predict_fn, start, mask=mask)
+            kept = None if known is None else samplers.Kept(*known)
+            return samplers.sample_regression(predict_fn, start, mask=mask, kept=kept)
 
     return sample

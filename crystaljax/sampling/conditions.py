@@ -20,6 +20,23 @@ _MAX_SAMPLES = 100_000_000
 
 
 @flax.struct.dataclass
+class KeptSites:
+    """What of each sample stays as it is, in the form that the network knows.
+
+    Attributes:
+        frac_coords: float32 (samples, sites, 3); 0 where nothing is kept.
+        lattice: float32 (samples, 3, 3), Å.
+        is_kept: bool (samples, sites).
+        keeps_lattice: bool (samples,).
+    """
+
+    frac_coords: Any
+    lattice: Any
+    is_kept: Any
+    keeps_lattice: Any
+
+
+@flax.struct.dataclass
 class Conditions:
     """What is asked of each sample.
 
@@ -34,6 +51,7 @@ class Conditions:
             or None.
         repetition: int32 (samples,), how many samples of the same come before; None
             where all are the first. Later ones follow other templates.
+        kept: `KeptSites`, or None.
     """
 
     # Not annotated as arrays: pytrees hold anything while JAX transforms them.
@@ -44,6 +62,7 @@ class Conditions:
     source: Any = None
     templates: Any = None
     repetition: Any = None
+    kept: Any = None
 
     def __len__(self) -> int:
         """Number of samples."""

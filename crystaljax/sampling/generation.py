@@ -13,7 +13,7 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models import scaling
@@ -21,7 +21,8 @@ from crystaljax.models.networks import interface
 from crystaljax.sampling.conditions import Conditions
 from crystaljax.system import sharding
 
-# (predict_fn, keys, rows, mask, source) → samples; `build.build_sampler`.
+# (predict_fn, keys, rows, mask, source[, (is_kept, value)]) → samples;
+# `build.build_sampler`.
 SampleFn = Callable[..., Array]
 
 
@@ -160,8 +161,20 @@ def build_generate_fn(
             return model.apply(variables, x, t, encoded, method=model.predict)
 
         mask = sample_tensors.row_mask(conditions.num_sites, rows)
-        x = sample_fn(predict, keys, rows, mask, source)
-        return scale.decode(x, conditions.atomic_numbers)
+        kept = conditions.kept
+        if kept is None:
+            x = sample_fn(predict, keys, rows, mask, source)
+            return scale.decode(x, conditions.atomic_numbers)
+        value = scale.encode_cells(
+            kept, conditions.num_sites, conditions.atomic_numbers, rows
+        )
+        is_kept = _kept_rows(kept, rows)
+        x = sample_fn(predict, keys, rows, mask, source, (is_kept, value))
+        coords, lattice = scale.decode(x, conditions.atomic_numbers)
+        # Without the rounding of units there and back.
+        coords = jnp.where(kept.is_kept[..., None], kept.frac_coords, coords)
+        keeps_lattice = jnp.asarray(kept.keeps_lattice)[:, None, None]
+        return coords, jnp.where(keeps_lattice, kept.lattice, lattice)
 
     over_devices = sharding.batch_sharding(mesh)
     whole = sharding.replicated(mesh)
@@ -170,6 +183,15 @@ def build_generate_fn(
         in_shardings=(whole, whole, over_devices, whole, over_devices),
         out_shardings=over_devices,
     )
+
+
+def _kept_rows(kept: Any, rows: int) -> Bool[Array, "batch {rows} 3"]:
+    """Entries of sample tensors that are known."""
+    sites = jnp.asarray(kept.is_kept)
+    padding = rows - structure.NUM_LATTICE_ROWS - sites.shape[1]
+    lattice = jnp.repeat(jnp.asarray(kept.keeps_lattice)[:, None], 3, axis=1)
+    known = jnp.concatenate([jnp.pad(sites, ((0, 0), (0, padding))), lattice], axis=1)
+    return jnp.broadcast_to(known[..., None], (*known.shape, 3))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -238,6 +260,14 @@ def pad_batch(
     if taken.source is not None:
         coords = taken.source.frac_coords[:, :sites]
         taken = taken.replace(source=taken.source.replace(frac_coords=coords))
+    if taken.kept is not None:
+        kept = taken.kept
+        taken = taken.replace(
+            kept=kept.replace(
+                frac_coords=kept.frac_coords[:, :sites],
+                is_kept=kept.is_kept[:, :sites],
+            )
+        )
     if (count := host.num_draws) > 1:
         # Draws for one sample follow the same template: of the nearest comes most.
         taken = jax.tree.map(lambda array: np.repeat(array, count, axis=0), taken)
@@ -316,6 +346,9 @@ def _finish(
     """The crystals of a batch: refined, and picked where there are several of each."""
     groups = np.asarray(conditions.space_group)[batch.numbers].tolist()
     host, count = generator.host, generator.host.num_draws
+    if conditions.kept is not None:
+        # Mended crystals have moved.
+        host = dataclasses.replace(host, refine_fn=None)
     if count == 1:
         if host.refine_fn is None:
             return made

@@ -143,6 +143,30 @@ def ask(
     return orbit_conditions.assemble(model, scale, wanted, requests, rows, notes, shape)
 
 
+def allowed_groups(
+    template: kept_sites.Template,
+    formula: str,
+    space_groups: Sequence[int] | None,
+    max_sites: int,
+) -> list[int]:
+    """Groups that the kept sites allow and the rest of a formula can fill.
+
+    Args:
+        template: with what is kept of it.
+        formula: of its cell, `cell_of`.
+        space_groups: that are requested; None for the most symmetric one.
+        max_sites: of a primitive cell.
+
+    Raises:
+        UserError: as `ask`.
+    """
+    numbers = elements.formula_atomic_numbers(formula)
+    usable = _usable(_Settings(template), numbers, space_groups, (0, max_sites))
+    if space_groups is None:
+        return [usable[0].space_group]
+    return list(space_groups)
+
+
 def _request(way: _Way, total: float) -> likely_orbits.Request:
     return likely_orbits.Request(
         way.question,

@@ -20,6 +20,7 @@ from crystaljax.sampling import (
     estimation,
     generation,
     judging,
+    kept_cells,
     likely_orbits,
     shards,
 )
@@ -49,6 +50,7 @@ class Request:
         judge: what chooses among several draws of each sample; None for one draw.
         drawn: with a judge, the request for all draws, those of a sample together.
         folder: where a judge keeps what it has relaxed.
+        kept_cell: of a part that is kept, where a network sees a crystal site by site.
     """
 
     workdir: pathlib.Path
@@ -65,6 +67,7 @@ class Request:
     judge: judging.Judge | None = None
     drawn: "Request | None" = None
     folder: pathlib.Path | None = None
+    kept_cell: kept_cells.KeptCell | None = None
 
     def judged_by(self, judge: judging.Judge, num_samples: int) -> "Request":
         """This request for draws as one for samples that a judge chooses.
@@ -182,6 +185,9 @@ def make_shards(
             for number, crystal in zip(done, crystals, strict=True):
                 shard = number // layout.shard_size
                 if shard in missing:
+                    if request.kept_cell is not None:
+                        is_kept = np.asarray(conditions.kept.is_kept)[number]
+                        crystal = request.kept_cell.restore(crystal, is_kept)
                     made[shard][number] = crystal
                     num_new += 1
             progress.update(num_new)
