@@ -4,6 +4,7 @@ Imports nothing that takes long, so that --help can be quick.
 """
 
 import dataclasses
+import itertools
 import os
 import pathlib
 import re
@@ -158,11 +159,17 @@ def parse(command: Command, arguments: Sequence[str]) -> list[Any] | None:
             configs[flag.flag], arguments = _take_config(flag.flag, arguments)
         else:
             _define_flag(flag, values)
+    positional = [flag.flag for flag in _flags(command) if flag.about.is_positional]
+    # What stands alone may come before flags too.
+    values.set_gnu_getopt(bool(positional))
     try:
         for name, config in configs.items():
             if config is not None:
                 _define_config(name, config, arguments, values)
-        left = values([command.name, *arguments])[1:]
+        left = values([command.name, *_with_values(command, arguments)])[1:]
+        for name in positional:
+            if left and values[name].value is None:
+                values[name].value = left.pop(0)
     except flags.Error as error:
         raise errors.UserError(f"{' '.join(str(error).split())}; {see}") from error
     # What ml_collections raises for keys that are not there, and values of other types.
@@ -186,6 +193,20 @@ def parse(command: Command, arguments: Sequence[str]) -> list[Any] | None:
     if missing:
         raise errors.UserError(f"give {' and '.join(missing)}; {see}")
     return [_build(kind, values, configs) for kind in command.options]
+
+
+def _with_values(command: Command, arguments: Sequence[str]) -> list[str]:
+    """Arguments with the values of flags that may stand without one."""
+    bare = {flag.flag: flag.about.bare for flag in _flags(command) if flag.about.bare}
+    completed = []
+    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
+        value = bare.get(argument.lstrip("-"), "")
+        # A number may have a sign of its own.
+        has_value = re.match(r"-?[0-9.]", following or "") or following == value
+        if value and argument.startswith("-") and not has_value:
+            argument = f"{argument}={value}"
+        completed.append(argument)
+    return completed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,21 @@
 r"""Turns crystals into candidates for more stable polymorphs.
 
+    crystaljax modify my.cif
+    crystaljax modify my.cif --decorate=Ta:Nb
     crystaljax modify --workdir=runs/modify_cfm --input=my.cif \
         --energy_difference=-0.05 --space_groups=221,P4/mmm --output=polymorphs
 
-``--input`` is a CIF, POSCAR or extxyz file, or a folder of them. Every combination of
-crystal, space group and energy difference is sampled ``--num_samples`` times; where the
-sites cannot fill Wyckoff positions of the group, the column ``feasible`` is false
-(``--infeasible=drop`` leaves these out). The output folder is that of
-`crystaljax.sample`, with the crystals that were modified beside the samples:
+The crystal is a CIF, POSCAR or extxyz file, or a folder of them. The first asks the
+model of the package for the formula of the crystal, in the space groups and at the
+lowest energy that it finds likely; supercells and conventional cells are reduced. The
+second asks for the same with another element, and puts the prototype of my.cif with
+that element first. The third asks a model of the modification task of one's own.
+
+Every combination of crystal, space group and energy difference is sampled
+``--num_samples`` times. The column ``same_as_input`` says which candidates are the
+crystal again. Where a model estimates energies, ``estimated_difference`` is that of the
+candidate less that of the crystal, and the table is in its order. The output folder is
+that of `crystaljax.sample`, with the crystals that were modified beside the samples:
 ``inputs.extxyz``, and ``inputs/`` with the files as they were.
 """
 
@@ -20,14 +28,24 @@ from typing import Any
 from crystaljax import command_line
 from crystaljax.crystals import elements, inputs, structure, structure_files
 from crystaljax.data import reading
-from crystaljax.models import build
+from crystaljax.models import build, scaling, wyckoff_files
 from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import conditions, requested_energies, requests
+from crystaljax.sampling import (
+    conditions,
+    orbit_conditions,
+    polymorphs,
+    requested_energies,
+    requests,
+)
 from crystaljax.sampling import options as sampling_options
 from crystaljax.sampling import samples as samples_lib
 from crystaljax.system import errors, sharding
 from crystaljax.system import options as options_lib
 from crystaljax.training import model_files, runs
+
+# Samples of a model of modification that are compared with their sources, which takes
+# milliseconds each.
+_MAX_COMPARED = 10_000
 
 
 @options_lib.frozen
@@ -35,21 +53,35 @@ class ModifyOptions(sampling_options.SamplingOptions):
     """What to modify."""
 
     input: str = options_lib.option(
-        f"A crystal, or a folder of them: {inputs.FORMATS}."
+        f"A crystal, or a folder of them: {inputs.FORMATS}. May be given without "
+        "--input=.",
+        is_positional=True,
     )
-    energy_difference: str = options_lib.option(
+    energy_difference: str | None = options_lib.option(
         "Formation energy of the result less that of the input, eV/atom, negative for "
-        "a more stable one: values and ranges start:stop:step.",
-        default="-0.05",
+        "a more stable one: values and ranges start:stop:step. Without a value, or as "
+        "'lowest', the lowest that is likely: the default of a model of orbits. That "
+        "of models of modification is -0.05.",
+        default=None,
+        bare="lowest",
     )
-    space_groups: str = options_lib.option(
-        sampling_options.SPACE_GROUPS, default="seen"
+    decorate: str = options_lib.option(
+        "The same prototype with other elements, such as Ta:Nb or Ta:Nb,B:C; several "
+        "with ; between them (model of orbits).",
+        default="",
+    )
+    space_groups: str | None = options_lib.option(
+        f"{sampling_options.SPACE_GROUPS} 'likely' leaves them to a model of orbits, "
+        "whose default it is; that of others is 'seen'.",
+        default=None,
     )
     formula: str | None = options_lib.option(
         "Cell formula that the inputs must have; others are left out.", default=None
     )
-    num_samples: int = options_lib.option(
-        "Samples of each combination.", default=1, lower=1
+    num_samples: int | None = options_lib.option(
+        "Samples of each combination; 8 by default of a model of orbits, 1 of others.",
+        default=None,
+        lower=1,
     )
     infeasible: str = options_lib.option(
         "Space groups whose Wyckoff positions an input's sites cannot fill: 'mark' "
@@ -113,25 +145,36 @@ def build_request(
         ValueError: none of the crystals can be used, unreadable conditions, or a model
             that does not modify crystals.
     """
-    workdir = model_files.resolve(options.workdir, options.model)
+    workdir = model_files.resolve(options.workdir, options.model, model_files.DEFAULT)
     config = build_sampling.override_sampler(runs.load_config(workdir), options)
     if not build.is_modification(config):
+        if build.is_of_orbits(config):
+            return _request_orbits(options, workdir, config)
         raise errors.UserError(
             f"{workdir} holds a model that generates crystals from conditions alone; "
             "use it with `crystaljax sample`, or train one of "
             "configs/modify_*.py"
         )
+    if options.decorate or options.space_groups == orbit_conditions.LIKELY:
+        raise errors.UserError(
+            "`decorate=` and --space_groups=likely can be asked of a model of orbits, "
+            "such as that of the package, and this is another; leave them out"
+        )
+    options = dataclasses.replace(
+        options,
+        energy_difference=options.energy_difference or "-0.05",
+        space_groups=options.space_groups or "seen",
+        num_samples=options.num_samples or 1,
+    )
+    assert options.energy_difference and options.space_groups and options.num_samples
     vocabulary = runs.load_vocabulary(workdir)
     sites = structure.max_sites(config.data.rows)
     space_groups = conditions.parse_space_groups(options.space_groups, vocabulary)
-    differences = requested_energies.parse_differences(options.energy_difference)
+    differences = _differences(options.energy_difference, vocabulary)
 
     usable, sources, problems = _prepare(options, vocabulary, sites)
     if not usable:
-        raise errors.UserError(
-            "no crystal can be modified:\n  "
-            + "\n  ".join(f"{each.name}: {each.reason}" for each in problems)
-        )
+        raise _nothing_left(problems)
     num_samples = options.num_samples
     notes = [f"left out {each.name}: {each.reason}" for each in problems]
     if num_samples > 1 and build_sampling.is_deterministic(config):
@@ -176,7 +219,112 @@ def build_request(
         inputs=[usable[i].name for i in subject],
         columns=feasibility.columns(len(differences), num_samples),
     )
+    if len(asked) <= _MAX_COMPARED:
+        known = {each.name: made for each, made in zip(usable, sources, strict=True)}
+        request = dataclasses.replace(request, arrange=polymorphs.Arrangement(known))
     return request, usable, sources
+
+
+def _differences(text: str, vocabulary: dict[str, Any]) -> list[float]:
+    """Energy differences; the lowest are those of the training pairs."""
+    if text != polymorphs.LOWEST:
+        return requested_energies.parse_differences(text)
+    low = min(float(vocabulary["energy_difference"][0]), 0.0)
+    return sorted({round(low / 4, 3), round(low / 2, 3), round(low, 3)})
+
+
+def _request_orbits(
+    options: ModifyOptions, workdir: pathlib.Path, config: Any
+) -> tuple[requests.Request, list[inputs.Input], list[structure.Crystal]]:
+    """The request to a model of orbits."""
+    vocabulary = runs.load_vocabulary(workdir)
+    shape = build.orbit_shapes(config)[-1]
+    model = wyckoff_files.load(workdir / runs.POSITIONS, runs.REMEDY)
+    scale = scaling.load_scaling(workdir / "scaling.json")
+    groups = None
+    if options.space_groups not in (None, orbit_conditions.LIKELY):
+        groups = conditions.parse_space_groups(str(options.space_groups), vocabulary)
+    wanted = polymorphs.Wanted(
+        energy_difference=options.energy_difference or polymorphs.LOWEST,
+        space_groups=groups,
+        num_samples=options.num_samples or 8,
+        seed=options.seed,
+        follow_known=config.sampler.follow_known,
+    )
+    decorations = polymorphs.parse_decorations(options.decorate) or [{}]
+    found, problems = inputs.read_inputs(options.input)
+    usable: list[inputs.Input] = []
+    sources: list[polymorphs.Source] = []
+    notes: list[str] = []
+    for each in found:
+        try:
+            source, note = polymorphs.standardise(each, scale)
+            made = [polymorphs.decorate(source, new) for new in decorations]
+            for decorated in made:
+                _check(options, source, decorated, vocabulary)
+        except ValueError as error:
+            problems.append(inputs.Unreadable(each.name, str(error)))
+            continue
+        notes += [note] if note else []
+        usable.append(each)
+        sources += made
+    if not usable:
+        raise _nothing_left(problems)
+    asked = polymorphs.ask(model, scale, sources, wanted, shape)
+    notes += [f"left out {each.name}: {each.reason}" for each in problems]
+    notes += asked.notes
+    request = requests.Request(
+        workdir=workdir,
+        config=config,
+        conditions=asked.conditions,
+        wording={
+            "input": options.input,
+            "crystals": [each.name for each in usable],
+            "energy_difference": wanted.energy_difference,
+            "space_groups": options.space_groups or orbit_conditions.LIKELY,
+            "formula": options.formula,
+            "num_samples": wanted.num_samples,
+            "decorate": options.decorate,
+        },
+        notes=notes + conditions.outside_training(asked.conditions, vocabulary),
+        seed=options.seed,
+        batch_size=options.batch_size,
+        checkpoint=options.checkpoint,
+        columns=asked.columns,
+        orbits=asked.requests,
+        arrange=polymorphs.arrangement_of(asked),
+    )
+    return request, usable, [each.cell for each in sources]
+
+
+def _check(
+    options: ModifyOptions,
+    source: polymorphs.Source,
+    made: polymorphs.Source,
+    vocabulary: dict[str, Any],
+) -> None:
+    """Raises UserError for what the model cannot be asked about."""
+    if options.formula is not None:
+        counts = elements.parse_formula(options.formula)
+        wanted = elements.format_formula(counts)
+        if wanted != source.formula:
+            raise errors.UserError(
+                f"its primitive cell is {source.formula}, but {wanted} was requested; "
+                "give a crystal of that formula, or leave --formula out"
+            )
+    numbers = made.cell.atomic_numbers
+    problem = conditions.find_formula_problem(
+        elements.parse_formula(made.formula), vocabulary, len(numbers)
+    )
+    if problem:
+        raise errors.UserError(f"{made.formula} has {problem}")
+
+
+def _nothing_left(problems: Sequence[inputs.Unreadable]) -> errors.UserError:
+    return errors.UserError(
+        "no crystal can be modified:\n  "
+        + "\n  ".join(f"{each.name}: {each.reason}" for each in problems)
+    )
 
 
 def _prepare(

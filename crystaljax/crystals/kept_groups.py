@@ -36,7 +36,7 @@ SYMPREC = 0.01
 _TOLERANCE = 0.03
 # Classes of subgroups without translations of their own, at most: supercells of cubic
 # crystals have thousands.
-_MAX_CLASSES = 48
+_MAX_CLASSES = 96
 # Lattice parameters agree to this share where a group requires it.
 _MAX_STRAIN = 2e-3
 
@@ -48,8 +48,8 @@ class Setting:
     A point x of the crystal's cell is ``matrix @ x + shift`` in the setting.
 
     Attributes:
-        matrix: (3, 3), integers; the columns are the cell's vectors in terms of those
-            of the primitive cell.
+        matrix: (3, 3), whole numbers; the columns are the cell's vectors in terms of
+            those of the primitive cell.
         shift: (3,).
         kept: the part as orbits, with the lattice.
     """
@@ -84,7 +84,7 @@ class Setting:
         return self.matrix.T @ primitive
 
 
-def lattice_points(matrix: Int[np.ndarray, "3 3"]) -> Float[np.ndarray, "points 3"]:
+def lattice_points(matrix: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "points 3"]:
     """Translations of the primitive cell within a cell, in terms of the cell."""
     count = round(abs(np.linalg.det(matrix)))
     inverse = np.linalg.inv(matrix)
@@ -245,8 +245,9 @@ def _subgroups(rotations, translations) -> list[list[int]]:
 
     start = frozenset([identity])
     classes, seen, waiting = [start], {start}, [start]
-    while waiting and len(classes) < max(_MAX_CLASSES, 2 * 48):
-        members = waiting.pop(0)
+    # The largest grow first: where there are too many, these are found.
+    while waiting and len(classes) < _MAX_CLASSES:
+        members = waiting.pop(max(range(len(waiting)), key=lambda i: len(waiting[i])))
         tried = set(members)
         for one in range(count):
             if one in tried:

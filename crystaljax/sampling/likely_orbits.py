@@ -42,6 +42,21 @@ _CENTRINGS = {"P": 1, "A": 2, "C": 2, "I": 2, "R": 3, "F": 4}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Prototype:
+    """A structure that a sample is to follow.
+
+    Attributes:
+        parameters: (orbits, 3), free parameters.
+        strain: (6,), the first relative to the volume that the atoms would fill.
+        distance: of its elements to those requested, as that of known structures.
+    """
+
+    parameters: np.ndarray
+    strain: np.ndarray
+    distance: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Request:
     """A crystal that is wanted, down to the positions of its orbits.
 
@@ -53,6 +68,8 @@ class Request:
             model; 1 where both were given.
         repeat: earlier requests for the same positions, see `number_repeats`.
         kept: a part that stays where it is in its template; None for none.
+        prototype: that is followed, or a known structure that is nearly the same; None
+            leaves it to the network.
     """
 
     question: prototype_library.Question
@@ -61,6 +78,7 @@ class Request:
     probability: float = 1.0
     repeat: int = 0
     kept: kept_parts.KeptPart | None = None
+    prototype: Prototype | None = None
 
     def describe(self) -> str:
         """Positions by their letters and multiplicities, such as "Ta:1a B:2d".
@@ -255,7 +273,7 @@ def number_repeats(requests: Sequence[Request]) -> list[Request]:
 
 def positions_of(request: Request) -> Hashable:
     """What requests for the same positions have in common."""
-    return request.question, request.assignment, request.kept
+    return request.question, request.assignment, request.kept, request.prototype
 
 
 def _order(ways: Sequence[Request], count: int, rng: Any) -> list[int]:

@@ -36,6 +36,9 @@ from crystaljax.sampling import estimation, generation, kept_parts, likely_orbit
 from crystaljax.sampling.conditions import Conditions
 from crystaljax.system import errors, sharding
 
+# Structures of one type differ less, in parameters (periods) and strains.
+_NEAR_PARAMETERS = 0.06
+_NEAR_STRAIN = 0.15
 # While the host decodes one batch, the device has the next.
 _NUM_IN_FLIGHT = 2
 
@@ -116,10 +119,13 @@ def find_known(
         Their parameters, strains relative to the volume that the atoms would fill, and
         distances.
     """
-    if model is None or model.structures is None:
-        return []
     question, assignment, kept = request.question, request.assignment, request.kept
     found = []
+    prototype = request.prototype
+    if prototype is not None:
+        found.append((prototype.parameters, prototype.strain, prototype.distance))
+    if model is None or model.structures is None:
+        return found
     for index, distance in model.structures.find(model.library, question, assignment):
         known: Any = model.structures.parameters[index]
         strain = model.structures.strains[index]
@@ -131,9 +137,21 @@ def find_known(
                 *wyckoff_model.orbits_of(question, assignment),
             )
             known = kept.arrange(question, assignment, known, strain, size)
+        if prototype is not None and not _is_near(prototype, known, strain):
+            known = None
         if known is not None:
             found.append((known, strain, distance))
     return found
+
+
+def _is_near(
+    prototype: likely_orbits.Prototype, parameters: np.ndarray, strain: np.ndarray
+) -> bool:
+    """Whether a known structure is of the same type, but for small changes."""
+    apart = parameters - prototype.parameters
+    largest = np.abs(apart - np.round(apart)).max(initial=0)
+    shear = np.abs((strain - prototype.strain)[1:]).max()
+    return bool(largest < _NEAR_PARAMETERS and shear < _NEAR_STRAIN)
 
 
 def follows_known(

@@ -7,7 +7,7 @@ import hashlib
 import pathlib
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -50,6 +50,8 @@ class Request:
         judge: what chooses among several draws of each sample; None for one draw.
         drawn: with a judge, the request for all draws, those of a sample together.
         folder: where a judge keeps what it has relaxed.
+        arrange: what is done with the samples of a shard before they are handed over;
+            None for nothing.
         kept_cell: of a part that is kept, where a network sees a crystal site by site.
     """
 
@@ -68,6 +70,7 @@ class Request:
     drawn: "Request | None" = None
     folder: pathlib.Path | None = None
     kept_cell: kept_cells.KeptCell | None = None
+    arrange: Callable[[samples_lib.Samples], samples_lib.Samples] | None = None
 
     def judged_by(self, judge: judging.Judge, num_samples: int) -> "Request":
         """This request for draws as one for samples that a judge chooses.
@@ -195,7 +198,8 @@ def make_shards(
                 del missing[shard]
                 wanted, of_shard = layout.numbers(shard), made.pop(shard)
                 estimate_fn = generator.estimate_energies
-                yield shard, _samples(request, run, wanted, of_shard, estimate_fn)
+                found = _samples(request, run, wanted, of_shard, estimate_fn)
+                yield shard, request.arrange(found) if request.arrange else found
 
 
 def _judge_shards(

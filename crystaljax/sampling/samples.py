@@ -114,7 +114,7 @@ def format_samples(samples: Samples) -> list[str]:
         lines.append(
             f"{table['formula'][row]:<16}{f'{symbols[group]} ({group})':<16}{shown}  "
             f"{lengths:<22}{table['probability'][row]:>7.0%}  "
-            f"{table['wyckoff_positions'][row]}"
+            f"{table['wyckoff_positions'][row]}{_remark(table, row)}"
         )
     if len(samples.crystals) > _NUM_SHOWN:
         lines.append("…")
@@ -123,6 +123,15 @@ def format_samples(samples: Samples) -> list[str]:
         state = "Relaxed, and not known to be stable."
     what = " and ".join(energies)
     return [*lines, f"{what}: formation energy, eV/atom. {state}"]
+
+
+def _remark(table: Mapping[str, Any], row: int) -> str:
+    """What a candidate for a polymorph is, where it is no new one."""
+    is_decorated = "origin" in table and table["origin"][row] == "decorated"
+    if is_decorated:
+        return "  (the input's prototype)"
+    is_same = "same_as_input" in table and table["same_as_input"][row]
+    return "  (the input again)" if is_same else ""
 
 
 def write_samples(

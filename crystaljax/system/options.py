@@ -28,6 +28,8 @@ class About:
         presets: of an option that is itself a dataclass of options: instances by name.
             The flag ``preset_flag`` chooses one, and each of its fields has a flag too.
         preset_flag: name of that flag; the first of the presets is its default.
+        is_positional: the flag's value may stand alone among the arguments.
+        bare: what the flag says where it stands without a value; "" if it needs one.
         is_config: a config (`ml_collections`), which has a flag for each of its keys.
     """
 
@@ -39,6 +41,8 @@ class About:
     zero_is_none: bool = False
     presets: Mapping[str, Any] | None = None
     preset_flag: str = ""
+    is_positional: bool = False
+    bare: str = ""
     is_config: bool = False
 
 
