@@ -60,7 +60,7 @@ def test_settings_bring_kept_orbits_to_the_kept_sites(name):
     assert settings[0].space_group == group
     assert settings[0].num_cells * settings[0].kept.num_sites == is_kept.sum()
     wanted = crystal.frac_coords[is_kept]
-    for each in settings[:6]:
+    for each in settings[:3]:
         for setting in kept_groups.describe_anew(each).settings:
             cell = orbits.expand(setting.kept)
             found = setting.to_cell(cell.frac_coords)

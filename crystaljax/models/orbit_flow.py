@@ -175,11 +175,11 @@ def sample(
     if kept is not None:
         value = encode(scale, tables, conditions, kept.parameters, kept.strain)
         is_kept = orbit_transformer.pack(
-            jnp.repeat(jnp.asarray(kept.is_kept)[..., None], 3, axis=-1),
-            jnp.asarray(kept.keeps_strain),
+            jnp.repeat(jnp.asarray(kept.is_kept)[..., None], 3, -1).astype(jnp.float32),
+            jnp.asarray(kept.keeps_strain).astype(jnp.float32),
         )
         way = process.way(start, value)
-        held = samplers.Kept(is_kept.astype(bool) & (free > 0), value, way)
+        held = samplers.Kept((is_kept > 0) & (free > 0), value, way)
     x = samplers.sample_euler(velocity, start, num_steps=num_steps, kept=held)
     x = x * free
     if shown is not None:
