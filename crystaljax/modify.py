@@ -8,8 +8,8 @@ r"""Turns crystals into candidates for more stable polymorphs.
 The crystal is a CIF, POSCAR or extxyz file, or a folder of them. The first asks the
 model of the package for the formula of the crystal, in the space groups and at the
 lowest energy that it finds likely; supercells and conventional cells are reduced. The
-second asks for the same with another element, and puts the prototype of my.cif with
-that element first. The third asks a model of the modification task of one's own.
+second asks for the same with another element, and makes the prototype of my.cif with
+that element too. The third asks a model of the modification task of one's own.
 
 Every combination of crystal, space group and energy difference is sampled
 ``--num_samples`` times. The column ``same_as_input`` says which candidates are the

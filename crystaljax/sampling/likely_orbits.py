@@ -28,7 +28,7 @@ _NUM_GROUPS = 6
 _NUM_ASSIGNMENTS = 16
 # Each assignment at least this probable, relative to the likeliest, is taken once
 # before any is taken again.
-_LEAST = 0.01
+LEAST = 0.01
 # Prototypes that vote on the number of formula units, and the distance at which one
 # counts e times less; chosen on the validation structures of the model `mp`.
 _NUM_VOTERS = 200
@@ -196,6 +196,7 @@ def choose_orbits(
     *,
     seed: int = 0,
     shape: tuple[int, int] | None = None,
+    least: float = LEAST,
 ) -> list[list[Request]]:
     """Requests for each question, the likeliest first.
 
@@ -210,6 +211,8 @@ def choose_orbits(
         shape: orbits and sites at most; what has more is not chosen. A question of
             which nothing is left gets the fewest orbits that its group allows, and no
             requests where these are too many.
+        least: probability, relative to the likeliest, down to which each assignment is
+            taken once before any is taken again.
     """
     options = _expand_groups(model, questions)
     flat = [(question, cells) for each in options for question, cells, _ in each]
@@ -236,7 +239,7 @@ def choose_orbits(
             continue
         ways.sort(key=lambda way: -way.probability)
         rng = np.random.default_rng((seed, number))
-        requests.append([ways[i] for i in _order(ways, count, rng)])
+        requests.append([ways[i] for i in _order(ways, count, rng, least)])
     return requests
 
 
@@ -276,9 +279,9 @@ def positions_of(request: Request) -> Hashable:
     return request.question, request.assignment, request.kept, request.prototype
 
 
-def _order(ways: Sequence[Request], count: int, rng: Any) -> list[int]:
+def _order(ways: Sequence[Request], count: int, rng: Any, least: float) -> list[int]:
     shares = np.array([way.probability for way in ways])
-    distinct = np.flatnonzero(shares >= _LEAST * shares[0])[:count].tolist()
+    distinct = np.flatnonzero(shares >= least * shares[0])[:count].tolist()
     drawn = rng.choice(len(ways), count - len(distinct), p=shares / shares.sum())
     return [*distinct, *drawn.tolist()]
 

@@ -102,6 +102,7 @@ class Wanted:
             the model.
         seed: of positions that are drawn.
         follow_known: whether known structures are followed, `orbit_flow.follow`.
+        least: see `likely_orbits.choose_orbits`.
     """
 
     formulas: Sequence[str]
@@ -112,6 +113,7 @@ class Wanted:
     wyckoff: str = ""
     seed: int = 0
     follow_known: bool = True
+    least: float = likely_orbits.LEAST
 
 
 def ask(
@@ -166,6 +168,7 @@ def ask(
             [num_samples] * len(questions),
             seed=wanted.seed,
             shape=shape,
+            least=wanted.least,
         )
     requests, rows = [], []
     for found, (row, column) in zip(chosen, owners, strict=True):

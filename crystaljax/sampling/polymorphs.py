@@ -43,6 +43,9 @@ from crystaljax.system import errors
 LOWEST = "lowest"
 # Candidates within these are the source again.
 TOLERANCE = matcher.TOLERANCES["paper"]
+# Different candidates are wanted, improbable ones before the same again: see
+# `likely_orbits.choose_orbits`.
+_LEAST = 1e-4
 _SYMPRECS = (kept_groups.SYMPREC, *standard_setting.SYMPRECS)
 
 
@@ -366,6 +369,7 @@ def _ask_one(
             num_samples=wanted.num_samples,
             seed=wanted.seed,
             follow_known=wanted.follow_known,
+            least=_LEAST,
         ),
         shape,
     )
