@@ -342,3 +342,26 @@ def test_help_ends_quietly_where_nobody_reads_on():
         timeout=120,
     )
     assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "difference"),
+    [
+        (["my.cif"], None),
+        (["my.cif", "--energy_difference"], "lowest"),
+        (["--energy_difference", "my.cif"], "lowest"),
+        (["--energy_difference", "-0.1", "my.cif"], "-0.1"),
+        (["--energy_difference=-0.1:0:0.05", "my.cif", "--seed=3"], "-0.1:0:0.05"),
+        (["--energy_difference", "--input=my.cif"], "lowest"),
+    ],
+)
+def test_what_stands_alone_is_an_input_and_a_flag_may_have_no_value(
+    arguments, difference
+):
+    options, _ = command_line.parse(modify.COMMAND, arguments)
+    assert (options.input, options.energy_difference) == ("my.cif", difference)
+
+
+def test_more_than_one_input_is_refused():
+    with pytest.raises(ValueError, match=r"unexpected arguments other.cif"):
+        command_line.parse(modify.COMMAND, ["my.cif", "other.cif"])

@@ -71,9 +71,11 @@ def test_a_prototype_gets_other_elements_and_their_cell(folder):
         crystal = made.crystals[row]
         assert symmetry_search.find_space_group(crystal, 1e-3) == 191
         assert made.columns["same_as_input"][row]
-        # Lattice constants of the experiment, Å.
+        # Lattice constants of the experiment, Å. Tantalum's are 3.10 and 3.23.
         lengths = np.linalg.norm(crystal.lattice, axis=1)
-        np.testing.assert_allclose(lengths, [a, a, c], rtol=0.04)
+        np.testing.assert_allclose(lengths, [a, a, c], rtol=0.07)
+        if name == "Ta:Nb":
+            np.testing.assert_allclose(lengths, [a, a, c], rtol=0.02)
 
 
 @pytest.mark.parametrize(

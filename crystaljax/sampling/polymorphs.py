@@ -140,7 +140,8 @@ def decorate(source: Source, replaced: Mapping[str, str]) -> Source:
     """
     if not replaced:
         return source
-    has = [elements.symbol(each) for each in np.unique(source.crystal.atomic_numbers)]
+    species = np.unique(source.crystal.atomic_numbers).tolist()
+    has = [elements.symbol(each) for each in species]
     missing = [each for each in replaced if each not in has]
     text = ",".join(f"{old}:{new}" for old, new in replaced.items())
     if missing:
