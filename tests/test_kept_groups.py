@@ -7,6 +7,7 @@ from pymatgen.core import Lattice, Structure
 from crystaljax.crystals import (
     bridge,
     kept_groups,
+    kept_settings,
     orbits,
     structure,
     symmetry_search,
@@ -61,7 +62,7 @@ def test_settings_bring_kept_orbits_to_the_kept_sites(name):
     assert settings[0].num_cells * settings[0].kept.num_sites == is_kept.sum()
     wanted = crystal.frac_coords[is_kept]
     for each in settings[:3]:
-        for setting in kept_groups.describe_anew(each).settings:
+        for setting in kept_settings.describe_anew(each).settings:
             cell = orbits.expand(setting.kept)
             found = setting.to_cell(cell.frac_coords)
             numbers = np.repeat(cell.atomic_numbers, setting.num_cells)
@@ -97,7 +98,7 @@ def test_alternatives_that_leave_the_part_alone_are_one_crystal():
     blende = build("F-43m", lattice, ["Zn", "S"], [[0, 0, 0], [0.25, 0.25, 0.25]])
     is_kept = blende.atomic_numbers == 16
     setting = kept_groups.find_settings(blende, is_kept)[0]
-    found = kept_groups.describe_anew(setting)
+    found = kept_settings.describe_anew(setting)
     sulphur = int(setting.kept.positions[0])
     free = [each for each in range(4) if each != sulphur]
     keys = {found.key(0, ((each,), (sulphur,))) for each in free}

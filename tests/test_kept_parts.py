@@ -14,6 +14,7 @@ from crystaljax.crystals import (
     bridge,
     elements,
     kept_groups,
+    kept_settings,
     kept_sites,
     orbits,
     structure_files,
@@ -36,7 +37,7 @@ def requests_of(crystal, is_kept, lattice="kept", limit=3):
     )
     made = []
     for found in kept_groups.find_settings(crystal, is_kept):
-        for setting in kept_groups.describe_anew(found).settings[:2]:
+        for setting in kept_settings.describe_anew(found).settings[:2]:
             question = prototype_library.question_of(
                 crystal.atomic_numbers, 0.0, setting.space_group, setting.num_cells
             )
@@ -77,8 +78,8 @@ def test_kept_sites_are_exact_and_the_group_is_there(name, lattice):
             np.testing.assert_allclose(each.lattice, ratio * crystal.lattice)
             assert abs(ratio - 1) > 1e-6
         # Two orbits may fall together where nothing is learned; the group stays.
-        operations = kept_groups.operations_in_cell(request.kept.setting)
-        assert kept_groups.has_operations(each, operations)
+        operations = kept_settings.operations_in_cell(request.kept.setting)
+        assert kept_settings.has_operations(each, operations)
 
 
 def test_kept_parameters_are_exact_on_the_device():

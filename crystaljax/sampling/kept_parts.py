@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from crystaljax.crystals import (
-    kept_groups,
+    kept_settings,
     standard_groups,
     structure,
     wyckoff_assignments,
@@ -31,7 +31,7 @@ class KeptPart:
         lattice: one of `LATTICES`.
     """
 
-    setting: kept_groups.Setting
+    setting: kept_settings.Setting
     part: structure.Crystal
     lattice: str = KEPT
 
@@ -165,7 +165,7 @@ class KeptPart:
 
 
 def positions_of(
-    setting: kept_groups.Setting, species: Sequence[int]
+    setting: kept_settings.Setting, species: Sequence[int]
 ) -> wyckoff_assignments.Assignment:
     """Which positions the kept orbits of each species fill."""
     kept = setting.kept

@@ -15,6 +15,7 @@ import numpy as np
 from crystaljax.crystals import (
     elements,
     kept_groups,
+    kept_settings,
     kept_sites,
     standard_groups,
     structure,
@@ -201,9 +202,9 @@ class _Settings:
 
     def __init__(self, template: kept_sites.Template):
         self.template = template
-        self._found: dict[bool, list[kept_groups.Setting]] = {}
+        self._found: dict[bool, list[kept_settings.Setting]] = {}
 
-    def get(self, as_primitive: bool) -> list[kept_groups.Setting]:
+    def get(self, as_primitive: bool) -> list[kept_settings.Setting]:
         """See `kept_groups.find_settings`."""
         if as_primitive not in self._found:
             self._found[as_primitive] = kept_groups.find_settings(
@@ -213,7 +214,7 @@ class _Settings:
             )
         return self._found[as_primitive]
 
-    def every(self) -> list[kept_groups.Setting]:
+    def every(self) -> list[kept_settings.Setting]:
         """Those with the smallest primitive cells, then those of the cell itself."""
         smallest = self.get(False)
         if all(each.num_cells == 1 for each in smallest):
@@ -231,7 +232,7 @@ def _usable(
     numbers: np.ndarray,
     space_groups: Sequence[int] | None,
     shape: tuple[int, int],
-) -> list[kept_groups.Setting]:
+) -> list[kept_settings.Setting]:
     """Settings of the groups requested whose positions the rest can fill.
 
     Raises:
@@ -290,7 +291,7 @@ def _refuse_size(settings, numbers, shape) -> None:
         )
 
 
-def _can_hold(setting: kept_groups.Setting, numbers: np.ndarray) -> bool:
+def _can_hold(setting: kept_settings.Setting, numbers: np.ndarray) -> bool:
     """Whether the rest of a cell can fill positions beside the kept orbits."""
     counts = collections.Counter(numbers.tolist())
     if any(count % setting.num_cells for count in counts.values()):
@@ -308,7 +309,7 @@ def _can_hold(setting: kept_groups.Setting, numbers: np.ndarray) -> bool:
 def _find_ways(
     model: wyckoff_model.WyckoffModel,
     template: kept_sites.Template,
-    usable: Sequence[kept_groups.Setting],
+    usable: Sequence[kept_settings.Setting],
     numbers: np.ndarray,
     energy: float,
     lattice: str,
@@ -334,7 +335,7 @@ def _find_ways(
     alternatives = {}
     for number in ranked[:_NUM_SETTINGS]:
         setting = usable[number]
-        alternatives[number] = kept_groups.describe_anew(setting)
+        alternatives[number] = kept_settings.describe_anew(setting)
         question = dataclasses.replace(
             of_cells[setting.num_cells], space_group=setting.space_group
         )
@@ -372,7 +373,7 @@ def _find_ways(
 
 def _merge_places(
     ways: Sequence[_Way],
-    usable: Sequence[kept_groups.Setting],
+    usable: Sequence[kept_settings.Setting],
     part: structure.Crystal,
 ) -> list[_Way]:
     """Ways that put the rest in the same places, in whatever group, as one.
@@ -381,7 +382,7 @@ def _merge_places(
     description stands for all, with the sum of their probabilities.
     """
     largest = max(usable, key=lambda each: _order_of(each.space_group))
-    operations = kept_groups.operations_in_cell(largest)
+    operations = kept_settings.operations_in_cell(largest)
     kept: list[_Way] = []
     places: list[tuple[np.ndarray, np.ndarray]] = []
     for way in sorted(
@@ -393,7 +394,7 @@ def _merge_places(
             places.append((np.zeros(0, int), np.zeros((0, 3))))
             continue
         for index, other in enumerate(places):
-            if kept_groups.are_equivalent(
+            if kept_settings.are_equivalent(
                 (place[0], other[0]), (place[1], other[1]), part.lattice, operations
             ):
                 total = np.logaddexp(kept[index].logarithm, way.logarithm)

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from crystaljax.crystals import (
-    kept_groups,
+    kept_settings,
     orbits,
     standard_choice,
     standard_groups,
@@ -70,7 +70,7 @@ def build_conditions(
         if request.kept is not None:
             # The origin is where the kept part has it.
             rows = request.kept.rows_of(request.question, request.assignment)
-            anchors[row] = rows[kept_groups.anchor_of_kept(request.kept.setting.kept)]
+            anchors[row] = rows[kept_settings.anchor_of_kept(request.kept.setting.kept)]
     return orbit_transformer.OrbitConditions(
         np.array([each.question.space_group for each in requests], np.uint8),
         numbers,

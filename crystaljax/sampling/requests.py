@@ -20,7 +20,6 @@ from crystaljax.sampling import (
     estimation,
     generation,
     judging,
-    kept_cells,
     likely_orbits,
     shards,
 )
@@ -52,7 +51,8 @@ class Request:
         folder: where a judge keeps what it has relaxed.
         arrange: what is done with the samples of a shard before they are handed over;
             None for nothing.
-        kept_cell: of a part that is kept, where a network sees a crystal site by site.
+        kept_cell: of a part that is kept, where a network sees a crystal site by site:
+            `kept_cells.KeptCell`.
     """
 
     workdir: pathlib.Path
@@ -69,7 +69,8 @@ class Request:
     judge: judging.Judge | None = None
     drawn: "Request | None" = None
     folder: pathlib.Path | None = None
-    kept_cell: kept_cells.KeptCell | None = None
+    # Not imported: it brings spglib, which most requests do without.
+    kept_cell: Any = None
     arrange: Callable[[samples_lib.Samples], samples_lib.Samples] | None = None
 
     def judged_by(self, judge: judging.Judge, num_samples: int) -> "Request":
