@@ -269,7 +269,11 @@ def explain(
     has = sorted(groups_of(tuple(every)))
     listed = ", ".join(map(str, has[::-1][:12]))
     text = f"the kept sites have the space groups {listed}"
-    for site in every:
+    found = symmetry_search.find_symmetry(whole, SYMPREC)
+    orbit = np.arange(len(names)) if found is None else found.equivalent_atoms
+    # Those that are kept without others of their orbit come first.
+    broken = {each for each in every if not is_kept[orbit == orbit[each]].all()}
+    for site in sorted(every, key=lambda each: each not in broken):
         others = tuple(each for each in every if each != site)
         if others and space_group in groups_of(others):
             return (

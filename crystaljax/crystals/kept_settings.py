@@ -180,7 +180,7 @@ def _at_origin(group: standard_groups.Group, setting: Setting) -> Setting:
 
 
 # ------------------------------------------------------------------------ same crystals
-def operationsin_cell(
+def operations_in_cell(
     setting: Setting,
 ) -> tuple[Int[np.ndarray, "operations 3 3"], Float[np.ndarray, "operations 3"]]:
     """Operations of a setting's group that the crystal's cell has."""
@@ -189,8 +189,8 @@ def operationsin_cell(
 
 
 def are_equivalent(
-    numbers: tuple[Int[np.ndarray, " sites"], Int[np.ndarray, " sites"]],
-    coords: tuple[Float[np.ndarray, "sites 3"], Float[np.ndarray, "sites 3"]],
+    numbers: tuple[Int[np.ndarray, " some"], Int[np.ndarray, " others"]],
+    coords: tuple[Float[np.ndarray, "some 3"], Float[np.ndarray, "others 3"]],
     lattice: Float[np.ndarray, "3 3"],
     operations: tuple[np.ndarray, np.ndarray],
 ) -> bool:

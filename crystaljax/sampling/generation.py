@@ -165,8 +165,9 @@ def build_generate_fn(
         if kept is None:
             x = sample_fn(predict, keys, rows, mask, source)
             return scale.decode(x, conditions.atomic_numbers)
+        cells = sample_tensors.CellBatch(kept.frac_coords, kept.lattice)
         value = scale.encode_cells(
-            kept, conditions.num_sites, conditions.atomic_numbers, rows
+            cells, conditions.num_sites, conditions.atomic_numbers, rows
         )
         is_kept = _kept_rows(kept, rows)
         x = sample_fn(predict, keys, rows, mask, source, (is_kept, value))

@@ -7,7 +7,7 @@ origin. The template goes into such a form and comes back from it.
 import dataclasses
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from crystaljax.crystals import elements, kept_sites, niggli, structure
 from crystaljax.sampling import conditions as conditions_lib
@@ -115,8 +115,8 @@ def attach(
 
 
 def _places(
-    numbers: Int[np.ndarray, " sites"], kept: Int[np.ndarray, " kept"]
-) -> Int[np.ndarray, " kept"]:
+    numbers: Integer[np.ndarray, " sites"], kept: Integer[np.ndarray, " kept"]
+) -> Integer[np.ndarray, " kept"]:
     """Among the sites of a cell, one for each that is kept."""
     places = []
     for index, number in enumerate(kept.tolist()):
