@@ -228,19 +228,24 @@ def test_uploads_are_modified_and_kept_in_part(served):
         asking.keep({}, serving.model)
     asked = options.AppOptions(modify_with="runs/modify")
     values = {"energy_difference": "-0.1", "space_groups": "221,P4/mmm"}
-    assert asking.modify(values, asked) == (
+    assert asking.modify(values, serving.model, asked) == (
         *("modify", "--model=runs/modify", "--energy_difference=-0.1"),
         *("--space_groups=221,123", "--num_samples=4", "--seed=0"),
     )
     with pytest.raises(errors.UserError, match="relative to a hull"):
-        asking.modify(values | {"energy_difference": "hull"}, asked)
+        asking.modify(values | {"energy_difference": "hull"}, serving.model, asked)
+    with pytest.raises(errors.UserError, match="asked for space groups"):
+        asking.modify({}, serving.model, asked)
+    given = asking.modify({"decorate": "Cu:Ni"}, serving.model, serving.asked)
+    assert given == ("modify", "--decorate=Cu:Ni", "--num_samples=4", "--seed=0")
+    other = dataclasses.replace(serving.model, of_orbits=False)
     with pytest.raises(errors.UserError, match="no model that modifies"):
-        asking.modify(values, serving.asked)
+        asking.modify(values, other, serving.asked)
     text = structure_files.poscar_text(CU3AU, "Cu3Au")
     uploaded = upload(client, "a.vasp", text).json()
-    values = {"kind": "modify", "upload": uploaded["id"], "space_groups": "221"}
+    values = {"kind": "modify", "upload": uploaded["id"], "space_groups": "231"}
     answer = post(client, "api/jobs", values)
-    assert answer.status_code == 400 and "--modify_with" in answer.json()["error"]
+    assert answer.status_code == 400 and "231" in answer.json()["error"]
 
 
 def test_potentials_are_those_that_are_installed(served):

@@ -247,39 +247,55 @@ def keep(values: Mapping[str, Any], model: offers.Model) -> tuple[str, ...]:
     return (*arguments, *_numbers(values))
 
 
-def modify(values: Mapping[str, Any], asked: options.AppOptions) -> tuple[str, ...]:
+def modify(
+    values: Mapping[str, Any], model: offers.Model, asked: options.AppOptions
+) -> tuple[str, ...]:
     """Arguments of `crystaljax modify` but for the crystal.
 
     Args:
-        values: ``energy_difference``, ``space_groups``, ``num_samples``, ``seed``.
+        values: ``energy_difference`` ("" for the lowest that is likely),
+            ``space_groups`` ("" for the likely ones), ``decorate``, ``num_samples``,
+            ``seed``.
+        model: that is asked, where the server has none of the modification task.
         asked: options of the server.
 
     Raises:
-        UserError: a value cannot be used, or no model that modifies is named.
+        UserError: a value cannot be used, or no model that modifies is there.
     """
     from crystaljax.sampling import requested_energies
 
-    if asked.modify_with is None:
+    arguments = ["modify"]
+    if asked.modify_with is not None:
+        arguments.append(f"--model={asked.modify_with}")
+    elif model.of_orbits:
+        arguments += model.flags
+    else:
         raise errors.UserError(
             "no model that modifies crystals is loaded; start the page with "
             "`modify_with=runs/modify`"
         )
-    difference = _text(values, "energy_difference") or "-0.05"
-    found = requested_energies.parse_differences(difference)
-    groups = space_groups.parse_space_groups(_text(values, "space_groups"))
-    num_samples = _integer(values, "num_samples", 1, MAX_CRYSTALS, 4)
-    if len(found) * len(groups) * num_samples > MAX_CRYSTALS:
+    num_combinations = 1
+    if difference := _text(values, "energy_difference"):
+        num_combinations *= len(requested_energies.parse_differences(difference))
+        arguments.append(f"--energy_difference={difference}")
+    if groups := _text(values, "space_groups"):
+        numbers = space_groups.parse_space_groups(groups)
+        num_combinations *= len(numbers)
+        arguments.append(f"--space_groups={','.join(map(str, numbers))}")
+    elif asked.modify_with is not None:
         raise errors.UserError(
-            f"{len(found)} energies, {len(groups)} space groups and {num_samples} "
-            f"crystals of each; expected at most {MAX_CRYSTALS} crystals"
+            "this model is asked for space groups; expected numbers or symbols, such "
+            "as 221,P4/mmm"
         )
-    return (
-        "modify",
-        f"--model={asked.modify_with}",
-        f"--energy_difference={difference}",
-        f"--space_groups={','.join(map(str, groups))}",
-        *_numbers(values),
-    )
+    if decorate := _text(values, "decorate"):
+        arguments.append(f"--decorate={decorate}")
+    num_samples = _integer(values, "num_samples", 1, MAX_CRYSTALS, 4)
+    if num_combinations * num_samples > MAX_CRYSTALS:
+        raise errors.UserError(
+            f"{num_combinations} combinations of energy and space group with "
+            f"{num_samples} crystals each; expected at most {MAX_CRYSTALS} crystals"
+        )
+    return (*arguments, *_numbers(values))
 
 
 def _numbers(values: Mapping[str, Any]) -> list[str]:

@@ -162,6 +162,7 @@ def describe(asked: options.AppOptions, model: Model) -> dict[str, Any]:
         "hull": asked.hull or "",
         "known": asked.known or "",
         "modify_with": asked.modify_with or "",
+        "modifies": asked.modify_with is not None or model.of_orbits,
         "hulls": hulls(asked),
         "potentials": [dataclasses.asdict(each) for each in installed_potentials()],
         "folder": str(pathlib.Path(asked.folder).absolute()),

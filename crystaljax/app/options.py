@@ -30,7 +30,8 @@ class AppOptions:
     )
     modify_with: str | None = options.option(
         "A model of the modification task (configs/modify_*.py), by name or folder, "
-        "which modifies crystals that are uploaded; without one they are not.",
+        "which modifies crystals that are uploaded; by default the model that is "
+        "asked does.",
         default=None,
     )
     hull: str | None = options.option(

@@ -47,7 +47,7 @@ def add(
     if kind == "keep":
         arguments = asking.keep(values, model)
         return _add_upload(upload, waiting, "a part kept", arguments, "template")
-    arguments = asking.modify(values, asked)
+    arguments = asking.modify(values, model, asked)
     return _add_upload(upload, waiting, "modified", arguments, "input")
 
 

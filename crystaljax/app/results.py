@@ -24,11 +24,13 @@ _OF_SAMPLES = {
     "requested_energy": "formation_energy",
     "estimated_energy": "estimated_energy",
     "difference": "energy_difference",
+    "estimated_difference": "estimated_difference",
+    "same_as_input": "same_as_input",
+    "origin": "origin",
     "requested_group": "space_group",
     "wyckoff": "wyckoff_positions",
     "probability": "probability",
     "follows_known": "follows_known",
-    "kept_sites": "kept_sites",
 }
 # Of a screening.
 _OF_SCREENINGS = {

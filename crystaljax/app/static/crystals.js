@@ -12,6 +12,7 @@ const SORTS = {
   above_hull: "energy above the hull",
   relaxed_energy: "relaxed energy",
   requested_energy: "requested energy",
+  estimated_difference: "estimated energy less the input's",
   difference: "energy difference",
   group: "space group",
   volume: "volume",

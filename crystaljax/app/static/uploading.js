@@ -63,12 +63,18 @@ function fillUploadActions() {
       labelled("formula ", "keep-formula", "", formulaPlain(uploaded.formula)),
     ], () => ({ keep: byId("keep-sites").value, formulas: byId("keep-formula").value })).form);
   }
-  if (about.modify_with) {
+  if (about.modifies) {
+    // A model of the modification task is asked with numbers, one of orbits says them.
+    const [energy, group] = about.modify_with ? ["-0.05", uploaded.group || "1"] : ["", ""];
+    const decorate = about.modify_with ? []
+      : [labelled("other elements ", "modify-decorate", "", `${symbols[0]}:…`)];
     forms.push(uploadForm("modify", "Modify it", [
-      labelled("energy less its own (eV/atom) ", "modify-energy", "-0.05"),
-      labelled("space groups ", "modify-groups", uploaded.group || "1"),
+      labelled("energy less its own (eV/atom) ", "modify-energy", energy, "lowest"),
+      labelled("space groups ", "modify-groups", group, "likely"),
+      ...decorate,
     ], () => ({ energy_difference: byId("modify-energy").value,
-      space_groups: byId("modify-groups").value })).form);
+      space_groups: byId("modify-groups").value,
+      decorate: byId("modify-decorate")?.value ?? "" })).form);
   }
   byId("upload-actions").replaceChildren(...forms);
 }
