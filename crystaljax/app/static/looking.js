@@ -41,7 +41,7 @@ function factsOf(row, structure) {
     ["requested energy", energyOf(row.requested_energy)],
     ["energy difference", energyOf(row.difference)],
     ["estimated less the input's", energyOf(row.estimated_difference)],
-    ["the input again", row.same_as_input === true ? "yes: no polymorph" : null],
+    ["same as the input", row.same_as_input === true ? "yes" : null],
     ["origin", row.origin],
     ["requested group", row.requested_group ? groupName(row.requested_group) : null],
     ["found group", `${groupName(row.group)} (0.1 Å)`],
