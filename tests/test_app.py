@@ -300,17 +300,6 @@ def test_jobs_run_one_after_the_other_and_say_why_they_failed(served):
     assert client.get(address("api/jobs")).json() == {"jobs": []}
 
 
-def test_a_job_that_runs_is_stopped(served):
-    client, serving = served
-    job = serving.line.add(jobs.new("TaB2", ("sample", "--formulas=TaB2"), {}))
-    wait_for(serving, job.id, jobs.RUNNING)
-    assert post(client, f"api/jobs/{job.id}/remove").status_code == 400
-    assert post(client, f"api/jobs/{job.id}/stop").status_code == 200
-    wait_for(serving, job.id, jobs.STOPPED)
-    assert not (jobs.output_of(serving.root, job) / "samples.csv").exists()
-    assert post(client, f"api/jobs/{job.id}/remove").status_code == 200
-
-
 def test_paths_are_never_made_of_what_is_sent(served):
     client, _ = served
     for name in ("..", "%2e%2e%2fjobs", "x" * 300, "20260101-000000-abcdef"):
@@ -382,6 +371,29 @@ def test_uploads_are_kept_under_a_name_of_the_server(served):
     kept = uploads.load(serving.root, found["id"])
     assert kept.path.parent.parent == serving.root / "uploads"
     assert kept.path.read_text() == text
+
+
+def test_an_uploaded_crystal_is_relaxed_unless_it_is_stopped(served):
+    client, serving = served
+    found = upload(client, "a.vasp", structure_files.poscar_text(CU3AU, "Cu3Au")).json()
+    values = {"kind": "relax", "upload": found["id"], "calculator": "emt"}
+    made = post(client, "api/jobs", values)
+    assert made.status_code == 201 and made.json()["title"] == "a.vasp, relaxed"
+    job = wait_for(serving, made.json()["id"], jobs.RUNNING)
+    folder = jobs.folder_of(serving.root, job)
+    assert (folder / "input.vasp").is_file()
+    assert post(client, f"api/jobs/{job.id}/remove").status_code == 400
+    assert post(client, f"api/jobs/{job.id}/stop").status_code == 200
+    wait_for(serving, job.id, jobs.STOPPED)
+    assert not (folder / "output" / "screening.csv").exists()
+    assert post(client, f"api/jobs/{job.id}/remove").status_code == 200
+    # EMT has no boron.
+    text = structure_files.poscar_text(
+        dataclasses.replace(CU3AU, atomic_numbers=np.array([5, 29, 29, 29])), "Cu3B"
+    )
+    found = upload(client, "b.vasp", text).json()
+    answer = post(client, "api/jobs", values | {"upload": found["id"]})
+    assert answer.status_code == 400 and "no parameters for B" in answer.json()["error"]
 
 
 def test_uploads_that_are_no_crystals_leave_nothing(served):

@@ -189,8 +189,9 @@ def test_a_reload_shows_the_same(page):
     assert page.locator("#gallery button").count() == 4
 
 
-def test_chosen_crystals_are_relaxed_and_put_on_the_hull(page):
+def test_chosen_crystals_are_relaxed_and_put_on_the_hull(story, page):
     made = page.evaluate("shown.job")
+    count = len(job_states(page))
     # With B and Ta among them EMT cannot.
     emt = page.locator("#calculator option[value=emt]")
     assert emt.is_disabled() and "Ta" in emt.inner_text()
@@ -217,8 +218,15 @@ def test_chosen_crystals_are_relaxed_and_put_on_the_hull(page):
     report.value.wait_for_load_state()
     assert report.value.title().startswith("Screening")
     report.value.close()
+    # Another tab sees the same jobs; what is removed there is gone here.
+    with opened(story.browser, story.address) as other:
+        assert job_states(other) == job_states(page)
+        other.on("dialog", lambda dialog: dialog.accept())
+        other.locator("#jobs li").first.locator("[data-act=remove]").click()
+        wait_for_jobs(page, count)
+        wait_until(page, "byId('crystals').hidden")
     page.locator(f"[data-job='{made}'] [data-act=show]").click()
-    wait_until(page, f"shown.job === '{made}'")
+    wait_until(page, f"shown !== null && shown.job === '{made}'")
 
 
 def test_a_bad_file_is_refused_and_names_are_text(page, tmp_path):
@@ -235,30 +243,22 @@ def test_a_bad_file_is_refused_and_names_are_text(page, tmp_path):
     page.fill("#composition", "")
 
 
-def test_two_tabs_see_what_becomes_of_an_uploaded_crystal(story, page, tmp_path):
+def test_an_uploaded_crystal_is_drawn_with_what_can_be_done(page, tmp_path):
     path = tmp_path / "mine.vasp"
     coords = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
     crystal = structure.Crystal(np.array([79, 29, 29, 29]), coords, 3.8 * np.eye(3))
     path.write_text(structure_files.poscar_text(crystal, "mine"))
-    with opened(story.browser, story.address) as other:
-        count = len(job_states(other))
-        page.set_input_files("#upload", path)
-        wait_until(page, "!byId('uploaded').hidden", 30)
-        assert page.inner_text("#upload-formula") == "AuCu₃"
-        page.select_option("#upload-calculator", "emt")
-        page.click("[data-upload=relax]")
-        wait_for_jobs(other, count + 1)
-        wait_until(page, "shown && shown.rows[0].converged", 60)
-        assert page.inner_text("#crystals-heading") == "mine.vasp, relaxed"
-        done = "document.querySelector('#jobs li').dataset.state === 'done'"
-        wait_until(other, done)
-        other.on("dialog", lambda dialog: dialog.accept())
-        other.locator("#jobs li").first.locator("[data-act=remove]").click()
-        wait_for_jobs(page, count)
-        # What is gone is not shown any more.
-        wait_until(page, "byId('crystals').hidden")
-    page.locator("#jobs [data-act=show]").last.click()
-    wait_until(page, "shown !== null")
+    page.set_input_files("#upload", path)
+    wait_until(page, "!byId('uploaded').hidden", 30)
+    assert page.inner_text("#upload-formula") == "AuCu₃"
+    assert page.inner_text("#upload-name") == "mine.vasp"
+    kinds = page.eval_on_selector_all(
+        "[data-upload]", "all => all.map(each => each.dataset.upload)"
+    )
+    assert kinds == ["relax", "keep", "modify"]
+    # What the library says stands beside the button.
+    page.click("[data-upload=keep]")
+    wait_until(page, "byId('upload-actions').innerText.includes('nothing is kept')")
 
 
 def test_elements_are_picked_with_the_keyboard(page):
