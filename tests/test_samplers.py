@@ -143,6 +143,14 @@ def test_processes_that_need_a_source_say_so(process):
 
 
 # ----------------------------------------------------------------------------- sampler
+@functools.partial(jax.jit, static_argnums=2)
+def noise_of_step(keys, i, rows):
+    """What a sampler draws in a step."""
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+    return samplers.sample_noise(step_keys, rows)
+
+
+@jax.jit
 def predict_something(x, t):
     """Any smooth function of x and t will do to compare two samplers."""
     return jnp.tanh(x * 0.7 + 0.3 * jnp.cos(t / 100.0)[:, None, None])
@@ -169,15 +177,12 @@ def test_ddim_is_that_of_diffusers_step_by_step(eta, num_steps):
     for i, t in enumerate(scheduler.timesteps):
         np.testing.assert_allclose(seen[i], x, atol=1e-5, rtol=1e-4)
         model_output = predict_something(x.numpy(), jnp.full(4, float(t)))
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
         x = scheduler.step(
             torch.from_numpy(np.array(model_output)),
             int(t),
             x,
             eta=eta,
-            variance_noise=torch.from_numpy(
-                np.array(samplers.sample_noise(step_keys, 16))
-            ),
+            variance_noise=torch.from_numpy(np.array(noise_of_step(keys, i, 16))),
         ).prev_sample
     np.testing.assert_allclose(ours, x, atol=1e-5, rtol=1e-4)
 
@@ -197,21 +202,15 @@ def test_ddpm_is_that_of_diffusers_step_by_step(num_steps, monkeypatch):
         timestep_spacing="leading",
     )
     scheduler.set_timesteps(num_steps)
-    fresh_noise = jax.jit(
-        lambda i: samplers.sample_noise(
-            jax.vmap(jax.random.fold_in, (0, None))(keys, i), 8
-        )
-    )
-    predict = jax.jit(predict_something)
     x = torch.from_numpy(np.array(noise))
     for i, t in enumerate(scheduler.timesteps):
         # diffusers draws its noise itself: hand it ours.
-        step_noise = torch.from_numpy(np.array(fresh_noise(i)))
+        step_noise = torch.from_numpy(np.array(noise_of_step(keys, i, 8)))
         monkeypatch.setattr(
             "diffusers.schedulers.scheduling_ddpm.randn_tensor",
             lambda *_, noise=step_noise, **__: noise,
         )
-        model_output = predict(x.numpy(), jnp.full(2, float(t)))
+        model_output = predict_something(x.numpy(), jnp.full(2, float(t)))
         x = scheduler.step(
             torch.from_numpy(np.array(model_output)), int(t), x
         ).prev_sample
