@@ -1,4 +1,5 @@
 import collections
+import re
 
 import hypothesis
 import numpy as np
@@ -32,7 +33,7 @@ def element_counts(formulas, sides):
     counts = np.zeros((3, elements.NUM_ELEMENTS), int)
     found = collections.Counter(zip(formulas, sides.tolist(), strict=True))
     for (formula, side), num in found.items():
-        for symbol in elements.parse_formula(formula):
+        for symbol in re.findall("[A-Z][a-z]?", formula):
             counts[side, elements.atomic_number(symbol) - 1] += num
     return counts
 
