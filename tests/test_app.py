@@ -329,6 +329,26 @@ def test_a_line_that_is_opened_again_has_the_jobs_as_they_were(tmp_path):
     assert json.loads(path.read_text())["state"] == jobs.INTERRUPTED
 
 
+def test_a_job_that_the_disk_refuses_does_not_end_the_line(tmp_path):
+    opened = line.Line(tmp_path)
+    first, second = (
+        opened.add(jobs.new(name, ("models", "--no_such_flag"), {})) for name in "ab"
+    )
+    folder = jobs.folder_of(tmp_path, first)
+    (folder / "job.json").unlink()
+    folder.rmdir()
+    folder.write_text("a file is in the way")
+    opened.start()
+    for _ in range(600):
+        if opened.find(second.id).state == jobs.FAILED:
+            break
+        time.sleep(0.05)
+    assert "no_such_flag" in opened.find(second.id).reason
+    assert opened.find(first.id).state == jobs.FAILED
+    assert str(folder) in opened.find(first.id).reason
+    opened.close()
+
+
 def test_progress_is_that_of_the_last_bar(tmp_path):
     log = tmp_path / "log.txt"
     assert progress.read(log) is None

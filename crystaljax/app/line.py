@@ -163,20 +163,27 @@ class Line:
             try:
                 self._run(job)
             except Exception as error:
-                # A full disk ends a job, and not the line.
-                with self._changed:
-                    self._jobs[job.id] = dataclasses.replace(
-                        job, state=jobs.FAILED, reason=str(error)
-                    )
+                self._fail(job, error)
 
     def _next(self) -> jobs.Job | None:
         with self._changed:
             while not self._closed:
-                for job in self._jobs.values():
-                    if job.state == jobs.WAITING:
-                        return self._replace(job, state=jobs.RUNNING)
-                self._changed.wait()
+                job = next(filter(_waits, self._jobs.values()), None)
+                if job is None:
+                    self._changed.wait()
+                    continue
+                try:
+                    return self._replace(job, state=jobs.RUNNING)
+                except OSError as error:
+                    self._fail(job, error)
         return None
+
+    def _fail(self, job: jobs.Job, error: Exception) -> None:
+        """What the disk refuses ends a job, and not the line."""
+        with self._changed:
+            self._jobs[job.id] = dataclasses.replace(
+                job, state=jobs.FAILED, reason=str(error)
+            )
 
     def _run(self, job: jobs.Job) -> None:
         start = time.monotonic()
@@ -224,6 +231,10 @@ class Line:
         if self._process is not None:
             with contextlib.suppress(OSError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _waits(job: jobs.Job) -> bool:
+    return job.state == jobs.WAITING
 
 
 def _is_open(job: jobs.Job) -> bool:
