@@ -11,6 +11,7 @@ import tiny
 from crystaljax import screen
 from crystaljax.crystals import elements, structure, structure_files
 from crystaljax.data import dataset as datasets
+from crystaljax.data import figures
 from crystaljax.data.sources import emt
 from crystaljax.system import workers
 
@@ -52,7 +53,9 @@ def test_from_a_formula_to_inputs_for_vasp(capsys):
     assert max(manifest["relaxed_energy_above_hull"][:2]) < 0.02
 
 
-def test_own_data_in_a_few_lines():
+def test_own_data_in_a_few_lines(monkeypatch):
+    # As test_prepare and test_report draw them.
+    monkeypatch.setattr(figures, "draw", lambda *_: [])
     tiny.write_dataset(pathlib.Path("crystals"))
     dataset = datasets.open_dataset("crystals")
     crystals = [datasets.crystal(dataset, i) for i in range(24)]
