@@ -66,7 +66,7 @@ class Popen:
         end = None if timeout is None else time.monotonic() + timeout
         while (status := self.poll()) is None:
             if end is not None and time.monotonic() > end:
-                raise subprocess.TimeoutExpired("a fork", timeout)
+                raise subprocess.TimeoutExpired("a fork", timeout or 0)
             time.sleep(0.002)
         return status
 
