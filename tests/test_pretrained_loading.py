@@ -145,6 +145,14 @@ def test_files_with_weights(tmp_path, family, file, key):
         calculators.build_calculator(f"{family}:{path}.{file}")
 
 
+def test_a_file_of_nequix_says_which_elements_it_knows(tmp_path, monkeypatch):
+    path = tmp_path / "own.nqx"
+    path.write_bytes(b"weights")
+    config = {"atomic_numbers": [8, 11]}
+    monkeypatch.setattr(NequixCalculator, "config", config, raising=False)
+    assert calculators.supported_elements(f"nequix:{path}") == {"O", "Na"}
+
+
 def test_files_of_orb_are_named_as_their_architecture(tmp_path):
     path = tmp_path / "orb-v3-conservative-20-omat-20250404.ckpt"
     path.write_bytes(b"weights")

@@ -1,7 +1,7 @@
 """Relaxations with SevenNet in batches: the same minima as ASE's, and how much faster.
 
     python experiments/batched_relaxation/sevennet_relaxations.py --calculator=sevenn \
-        --starts=noise --crystals=made/samples.extxyz --work=made/noise_l3i5 \
+        --starts=noise --crystals=made/samples.extxyz --every=3 --work=made/noise_l3i5 \
         --output=experiments/batched_relaxation/sevennet_noise_l3i5.json
 
 Crystals of 2 to 20 sites (``--crystals``: any file that ASE reads; if there is none,
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--starts", choices=("generated", "noise"), default="noise")
     parser.add_argument("--crystals", type=pathlib.Path, required=True)
     parser.add_argument("--num_crystals", type=int, default=100)
+    parser.add_argument("--every", type=int, default=1, help="of these each n-th")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--output", type=pathlib.Path, required=True)
@@ -44,6 +45,7 @@ def main() -> None:
     crystals = generated.load(args.crystals, args.num_crystals, min_sites=2)
     if args.starts == "noise":
         crystals = [generated.distort(each, i) for i, each in enumerate(crystals)]
+    crystals = crystals[:: args.every]
     args.work.mkdir(parents=True, exist_ok=True)
     # For others, such as torch_sim_relaxations.py.
     starts = [bridge.to_ase(each) for each in crystals]
