@@ -3,9 +3,8 @@
     python experiments/batched_relaxation/nequix_agreement.py --work=made \
         --output=experiments/batched_relaxation/nequix_agreement.json
 
-Networks of the kinds of `nequix_package.py` with random weights, for 89 elements and
-with the cutoff of the published ones. What is compared is in `agreement.py`. Kinds that
-the output has already are left as they are.
+A network of the kind of the published ones with random weights, for 89 elements. What
+is compared is in `agreement.py`.
 """
 
 import argparse
@@ -31,7 +30,6 @@ CHANGES = {
 MODELS = {
     "as published": nequix_package.LIKE_PUBLISHED
     | {"hidden_irreps": "16x0e + 8x1o + 4x2e + 4x3o"},
-    "otherwise": nequix_package.OTHERWISE | {"hidden_irreps": "8x0e + 4x1o + 4x2e"},
 }
 
 
@@ -51,11 +49,7 @@ def main() -> None:
         },
         "models": {},
     }
-    if args.output.exists():
-        result["models"] = json.loads(args.output.read_text())["models"]
     for name, config in MODELS.items():
-        if name in result["models"]:
-            continue
         path = args.work / f"{name}.nqx"
         nequix_package.save(path, config | CHANGES)
         result["models"][name] = measure(path, crystals)
