@@ -161,12 +161,13 @@ def _find_finished(
 
 
 def _with_cache(options: PrepareOptions) -> PrepareOptions:
-    """What is downloaded is kept beside the output: it took days, perhaps."""
-    if options.source not in building.SERVICES or options.cache is not None:
+    """Downloads and relaxations are kept beside the output: they took days, perhaps."""
+    if options.source not in building.KEPT or options.cache is not None:
         return options
     output = pathlib.Path(options.output)
+    suffix = building.KEPT[options.source]
     return dataclasses.replace(
-        options, cache=str(output.with_name(f"{output.name}.download"))
+        options, cache=str(output.with_name(f"{output.name}.{suffix}"))
     )
 
 

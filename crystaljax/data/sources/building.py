@@ -20,9 +20,11 @@ from crystaljax.data.sources import (
 from crystaljax.system import errors
 from crystaljax.system import options as options_lib
 
-# Sources that make their records, read a file or folder, ask a service.
-_EMT_SOURCES = ("builtin", "emt")
+# Sources that make their records, ask a service.
+_MAKERS = ("builtin", "emt", "prototypes")
 SERVICES = ("aflow", "optimade")
+# What they keep beside the output, unless `cache=` names a folder.
+KEPT = {"aflow": "download", "optimade": "download", "prototypes": "relaxed"}
 _RANGE = re.compile(r"\s*([0-9]{1,9})\s*(?::\s*([0-9]{1,9})\s*)?")
 
 _COLUMNS = {
@@ -44,6 +46,13 @@ _SERVICE = {"cache": "cache", "verify_tls": "verify_tls"}
 _SOURCES: dict[str, tuple[Callable[..., record.Source] | None, dict[str, str]]] = {
     "builtin": (None, {}),
     "emt": (None, {"num_structures": "num_structures"}),
+    "prototypes": (
+        None,
+        {
+            each: each
+            for each in ("calculator", "num_structures", "species", "natoms", "cache")
+        },
+    ),
     "cif_csv": (cif_csv.CifCsv, _COLUMNS),
     "aflow_csv": (aflow_csv.AflowCsv, _COLUMNS),
     "extxyz": (extxyz.ExtXyz, _KEYS),
@@ -116,10 +125,14 @@ class SourceOptions:
         "Column or key of the structure's name.", default=None
     )
     species: tuple[str, ...] | None = options_lib.option(
-        "aflow: elements that structures are made of, as W,B,Ta.", default=None
+        "aflow, prototypes: elements that structures are made of, as W,B,Ta.",
+        default=None,
     )
     natoms: tuple[int, int] | None = options_lib.option(
-        "aflow: atoms per cell, as 4:60, its default.", default=None, parse=parse_range
+        "aflow, prototypes: atoms per cell, as 4:60, the default of aflow (prototypes: "
+        "2:20).",
+        default=None,
+        parse=parse_range,
     )
     nspecies: tuple[int, int] | None = options_lib.option(
         "aflow: number of elements, as 2:4.", default=None, parse=parse_range
@@ -143,10 +156,18 @@ class SourceOptions:
         "aflow, optimade: check the server's certificate.", default=None
     )
     cache: str | None = options_lib.option(
-        "aflow, optimade: keeps pages; OUTPUT.download if not given.", default=None
+        "aflow, optimade: keeps pages; OUTPUT.download if not given. prototypes: "
+        "keeps relaxed crystals; OUTPUT.relaxed if not given.",
+        default=None,
+    )
+    calculator: str | None = options_lib.option(
+        "prototypes: what relaxes them, as of screen: sevenn:7net-0, emt and others.",
+        default=None,
     )
     num_structures: int | None = options_lib.option(
-        "How many to make (emt); all if not given.", default=None, lower=1
+        "How many to make; all if not given (emt), about 1000 (prototypes).",
+        default=None,
+        lower=1,
     )
     num_workers: int | None = options_lib.option(
         "Processes; all CPUs if not given.", default=None, lower=1
@@ -180,6 +201,8 @@ def build_source(
             f"--source={name} does not use {', '.join(f'--{each}' for each in unused)}"
             f"; it uses: {', '.join(f'--{each}' for each in fields) or 'none of these'}"
         )
+    if name == "prototypes":
+        return _build_decorated(options, given, show_progress)
     if build is None:
         return _build_emt_source(options)
     _require_needed(name, given)
@@ -195,7 +218,7 @@ def build_source(
 
 def depends_on_seed(options: SourceOptions) -> bool:
     """Whether another seed gives other records."""
-    return options.source in _EMT_SOURCES
+    return options.source in _MAKERS
 
 
 def _all_options() -> list[str]:
@@ -263,6 +286,21 @@ class RecordSource:
     def describe(self) -> dict[str, Any]:
         """See `record.Source`."""
         return self.provenance
+
+
+def _build_decorated(
+    options: SourceOptions, given: dict[str, Any], show_progress: bool
+) -> record.Source:
+    for option, reason in (
+        ("calculator", "relaxes what it makes; name a potential with --calculator"),
+        ("cache", "keeps what it has relaxed; give --cache"),
+    ):
+        if option not in given:
+            raise errors.UserError(f"--source=prototypes {reason}")
+    # It brings JAX.
+    from crystaljax.data.sources import decorated
+
+    return decorated.Decorated(**given, seed=options.seed, show_progress=show_progress)
 
 
 def _build_emt_source(options: SourceOptions) -> RecordSource:

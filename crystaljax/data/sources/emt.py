@@ -21,10 +21,9 @@ from collections.abc import Sequence
 import ase.data
 import numpy as np
 import pyarrow as pa
-from pymatgen.analysis.structure_matcher import StructureMatcher
 
-from crystaljax.crystals import bridge, structure, symmetry_search
-from crystaljax.data.sources import prototypes, record
+from crystaljax.crystals import bridge, structure
+from crystaljax.data.sources import prototypes, record, relaxed
 from crystaljax.relaxation import ase_relaxation, calculators, references
 from crystaljax.system import errors, workers
 
@@ -35,7 +34,6 @@ GENERATOR_VERSION = 1
 BUILTIN_PATH = pathlib.Path(__file__).parents[1] / "builtin" / "emt_alloys.arrow"
 
 SETTINGS = ase_relaxation.RelaxationSettings(fmax=0.05, max_steps=100)
-SYMPREC = 0.1  # Å
 # Bonds shorter than this share of the sum of the radii are stretched by scaling the
 # cell up; a prototype that must swell by more than MAX_SWELLING for it is too open: EMT
 # lets such structures swell without bound.
@@ -43,12 +41,6 @@ MIN_BOND = 0.85
 MAX_SWELLING = 1.5
 # Dropped after relaxation; close packings have 0.95 to 1.02 of the elements' volume.
 MAX_RELAXED_SWELLING = 1.2
-
-# Two results are one crystal if all of this holds; relaxations that end in the same
-# minimum differ by less.
-SAME_ENERGY = 0.005  # eV/atom
-SAME_VOLUME = 0.02  # relative
-_MATCHER = {"ltol": 0.1, "stol": 0.15, "angle_tol": 3.0, "scale": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +137,7 @@ def generate(
                 dropped[result.reason] += 1
             else:
                 found.append(result)
-        kept = drop_duplicates(found, num_workers=num_workers)
+        kept = relaxed.drop_duplicates(found, num_workers=num_workers)
         dropped["duplicate"] += len(found) - len(kept)
         records += kept
     if num_structures is not None and len(records) < num_structures:
@@ -195,42 +187,12 @@ def make_record(decoration: Decoration) -> record.Record | record.Failure:
     start = _scale(decoration, element_volume)
     if start is None:
         return record.Failure(decoration.id, "too open a packing")
-    relaxed = ase_relaxation.relax(start, CALCULATOR, SETTINGS)
-    if relaxed.failure:
-        return record.Failure(decoration.id, "relaxation failed")
-    if not relaxed.converged:
-        return record.Failure(decoration.id, "relaxation did not converge")
-    crystal = relaxed.crystal
-    if abs(np.linalg.det(crystal.lattice)) > MAX_RELAXED_SWELLING * element_volume:
-        return record.Failure(decoration.id, "swollen")
-    symmetry = symmetry_search.find_symmetry(crystal, SYMPREC)
-    if symmetry is None:
-        return record.Failure(decoration.id, "no space group")
-    if len(set(symmetry.mapping_to_primitive)) < crystal.num_sites:
-        return record.Failure(decoration.id, "relaxed to a smaller primitive cell")
-    return record.Record(
-        id=decoration.id,
-        crystal=crystal,
-        space_group=int(symmetry.number),
-        formation_energy=references.formation_energy(
-            {int(n): references.elemental_energy(CALCULATOR, int(n)) for n in numbers},
-            numbers,
-            relaxed.energy,
-        ),
-    )
-
-
-def drop_duplicates(
-    records: Sequence[record.Record], *, num_workers: int | None = None
-) -> list[record.Record]:
-    """Keeps the first of every set of equal crystals, in the order given."""
-    groups: dict[tuple, list[int]] = collections.defaultdict(list)
-    for i, item in enumerate(records):
-        groups[_reduced_formula(item.crystal.atomic_numbers)].append(i)
-    members = [[records[i] for i in indices] for indices in groups.values()]
-    kept = workers.map_in_workers(_first_of_equals, members, num_workers=num_workers)
-    kept_ids = {item.id for group in kept for item in group}
-    return [item for item in records if item.id in kept_ids]
+    result = ase_relaxation.relax(start, CALCULATOR, SETTINGS)
+    energies = {
+        int(n): references.elemental_energy(CALCULATOR, int(n)) for n in numbers
+    }
+    largest = MAX_RELAXED_SWELLING * element_volume
+    return relaxed.label(decoration.id, result, energies, largest)
 
 
 def load_builtin() -> list[record.Record]:
@@ -280,7 +242,7 @@ def save(generated: Generated, path: str | pathlib.Path) -> None:
         "parameters": {
             "fmax": SETTINGS.fmax,
             "max_steps": SETTINGS.max_steps,
-            "symprec": SYMPREC,
+            "symprec": relaxed.SYMPREC,
             "min_bond": MIN_BOND,
             "max_swelling": MAX_SWELLING,
             "max_relaxed_swelling": MAX_RELAXED_SWELLING,
@@ -341,31 +303,5 @@ def _scale(decoration: Decoration, volume: float) -> structure.Crystal | None:
 @functools.cache
 def _atomic_volume(atomic_number: int) -> float:
     """Volume per atom (Å³) of the fcc metal, relaxed."""
-    relaxed = references.relax_element(CALCULATOR, atomic_number)
-    return float(abs(np.linalg.det(relaxed.crystal.lattice)))
-
-
-def _reduced_formula(atomic_numbers: np.ndarray) -> tuple[tuple[int, int], ...]:
-    elements, counts = np.unique(atomic_numbers, return_counts=True)
-    counts = counts // np.gcd.reduce(counts)
-    return tuple(zip(elements.tolist(), counts.tolist(), strict=True))
-
-
-def _first_of_equals(records: list[record.Record]) -> list[record.Record]:
-    matcher = StructureMatcher(**_MATCHER)
-    kept: list[tuple[record.Record, float, float]] = []
-    for item in records:
-        energy = item.formation_energy
-        assert energy is not None, f"{item.id} has no energy"
-        lattice = item.crystal.lattice
-        volume = abs(np.linalg.det(lattice)) / item.crystal.num_sites
-        rivals = [
-            other
-            for other, other_energy, other_volume in kept
-            if abs(other_energy - energy) < SAME_ENERGY
-            and abs(other_volume / volume - 1) < SAME_VOLUME
-        ]
-        here = bridge.to_pymatgen(item.crystal)
-        if not any(matcher.fit(here, bridge.to_pymatgen(o.crystal)) for o in rivals):
-            kept.append((item, energy, volume))
-    return [item for item, _, _ in kept]
+    element = references.relax_element(CALCULATOR, atomic_number)
+    return float(abs(np.linalg.det(element.crystal.lattice)))
