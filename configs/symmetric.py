@@ -20,23 +20,7 @@ from typing import Any
 
 from crystaljax import defaults
 
-RECIPE = {
-    "data.coordinates": "unit",
-    "data.lattice": "relative",
-    "data.orbit_buckets": ((3, 8), (4, 16), (6, 20)),
-    "process.name": "flow_matching",
-    "process.start": "torus",
-    "process.answer": "direction",
-    "process.time_power": 2.0,
-    "sampler.name": "euler",
-    "sampler.num_steps": 10,
-    "model.network": "orbits",
-    "model.time_scale": 1000.0,
-    "loss.coordinate_weight": 1.0,
-    "loss.lattice_weight": 0.2,
-    # One program for gradients and another for their use: faster on CPUs.
-    "train.steps_per_dispatch": 1,
-}
+RECIPE = defaults.ORBITS
 VARIANTS = {
     "": defaults.MEDIUM
     | RECIPE

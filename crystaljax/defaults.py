@@ -161,7 +161,8 @@ def paper(task: str) -> Any:
     # Orbits: epochs of its training, before that of the flow.
     config.model.estimator_epochs = 20
     # Orbits: networks that say which Wyckoff positions are filled, whose probabilities
-    # are averaged, their width, and epochs of their training.
+    # are averaged, their width, and epochs of their training (0: none, where there is
+    # a train.init whose data these are).
     config.model.position_networks = 2
     config.model.position_width = 128
     config.model.position_epochs = 12
@@ -331,6 +332,25 @@ MEDIUM: Mapping[str, Any] = {
     "train.ema_decay": 0.9995,
     "train.checkpoint_every": 5000,
     "train.validate_every": 20000,
+}
+
+# The flow on orbits in the standard setting: configs/symmetric.py and modify_best.py.
+ORBITS: Mapping[str, Any] = {
+    "data.coordinates": "unit",
+    "data.lattice": "relative",
+    "data.orbit_buckets": ((3, 8), (4, 16), (6, 20)),
+    "process.name": "flow_matching",
+    "process.start": "torus",
+    "process.answer": "direction",
+    "process.time_power": 2.0,
+    "sampler.name": "euler",
+    "sampler.num_steps": 10,
+    "model.network": "orbits",
+    "model.time_scale": 1000.0,
+    "loss.coordinate_weight": 1.0,
+    "loss.lattice_weight": 0.2,
+    # One program for gradients and another for their use: faster on CPUs.
+    "train.steps_per_dispatch": 1,
 }
 
 

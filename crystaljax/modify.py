@@ -25,6 +25,8 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from crystaljax import command_line
 from crystaljax.crystals import elements, inputs, structure, structure_files
 from crystaljax.data import reading
@@ -184,11 +186,14 @@ def build_request(
             "differences, or use a model of configs/modify_diffusion.py"
         )
         num_samples = 1
-    feasibility = conditions.judge_feasibility(
-        [elements.cell_formula(source.atomic_numbers) for source in sources],
-        space_groups,
-        options.infeasible,
-    )
+    if build.is_of_orbits(config):
+        feasibility = _find_possible(workdir, config, sources, space_groups)
+    else:
+        feasibility = conditions.judge_feasibility(
+            [elements.cell_formula(source.atomic_numbers) for source in sources],
+            space_groups,
+            options.infeasible,
+        )
     asked, subject = conditions.combine_sources(
         [(each.name, made) for each, made in zip(usable, sources, strict=True)],
         space_groups,
@@ -325,6 +330,36 @@ def _nothing_left(problems: Sequence[inputs.Unreadable]) -> errors.UserError:
         "no crystal can be modified:\n  "
         + "\n  ".join(f"{each.name}: {each.reason}" for each in problems)
     )
+
+
+def _find_possible(
+    workdir: pathlib.Path,
+    config: Any,
+    sources: Sequence[structure.Crystal],
+    space_groups: Sequence[int],
+) -> conditions.Feasibility:
+    """What a model of orbits can make: it has nothing to fill other positions with.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    from crystaljax.sampling import orbit_modification
+
+    possible = orbit_modification.find_possible(
+        sources,
+        space_groups,
+        wyckoff_files.load(workdir / runs.POSITIONS, runs.REMEDY),
+        build.orbit_shapes(config)[-1],
+    )
+    if possible.all():
+        return conditions.Feasibility(possible, possible, [])
+    note = (
+        f"{np.sum(~possible):,} of {possible.size:,} combinations of crystal and space "
+        "group cannot exist, or are larger than the model holds, and are left out"
+    )
+    if not possible.any():
+        raise errors.UserError(f"nothing to sample: {note}; choose other space groups")
+    return conditions.Feasibility(possible, possible, [note])
 
 
 def _prepare(

@@ -150,7 +150,10 @@ def _train(
     # Metrics stay on the device until they are logged: fetching one waits for it.
     pending: list[Any] = []
     if manager.latest_step() is None:
-        params = None if start is None else jax.device_get(start.run.params)
+        params = None
+        if start is not None:
+            fresh = trainee.init_params(config.train.seed)
+            params = fine_tuning.complete_params(start, fresh)
         state = train_step.init_state(trainee, config.train.seed, mesh, params)
     else:
         like = train_step.state_shapes(trainee)
@@ -266,6 +269,9 @@ def _positions(
 ) -> wyckoff_model.WyckoffModel:
     """The models of energies, groups and positions, trained the first time."""
     path = workdir / runs.POSITIONS
+    is_known = start is not None and config.model.position_epochs == 0
+    if sharding.is_first_process() and not path.exists() and is_known:
+        wyckoff_files.save(start.positions, path)
     if sharding.is_first_process() and not path.exists():
         model = wyckoff_training.train_on(
             dataset,

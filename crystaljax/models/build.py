@@ -143,6 +143,7 @@ def _build_orbit_transformer(config: Any) -> orbit_transformer.OrbitTransformer:
         num_harmonics=model.num_harmonics,
         dropout=model.dropout,
         time_scale=model.time_scale,
+        modifies=is_modification(config),
         dtype=resolve_dtype(config.train.dtype),
     )
 
@@ -157,10 +158,10 @@ def _require_directions(config: Any) -> None:
             f"process.name, .start and .answer are {asked}; expected "
             "('flow_matching', 'torus', 'direction')"
         )
-    if is_modification(config):
+    if is_modification(config) and not is_of_orbits(config):
         raise errors.UserError(
             f"model.network is {model.network!r}, which looks at no source crystals; "
-            "set task='generation' or model.network='unet'"
+            "set task='generation', or model.network='unet' or 'orbits'"
         )
     if model.width % model.num_heads:
         raise errors.UserError(

@@ -15,7 +15,7 @@ from crystaljax.models.networks import interface, layers, orbit_transformer
 def param_shapes(model: Any, rows: int) -> Any:
     """Shapes and dtypes of a network's parameters."""
     if isinstance(model, orbit_transformer.OrbitTransformer):
-        inputs = orbit_transformer.example_inputs()
+        inputs = orbit_transformer.example_inputs(model.modifies)
     else:
         inputs = example_inputs(model, rows)
     return jax.eval_shape(model.init, jax.random.key(0), *inputs)

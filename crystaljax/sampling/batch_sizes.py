@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from crystaljax.crystals import structure
-from crystaljax.sampling import generation, orbit_generation
+from crystaljax.sampling import generation
 from crystaljax.sampling.conditions import Conditions
 from crystaljax.system import device_memory, errors
 from crystaljax.system import sharding as parallel
@@ -47,7 +47,7 @@ def resolve(
         raise errors.UserError(
             f"batch_size is {asked!r}; expected an integer or {AUTO!r}"
         )
-    if isinstance(generator, orbit_generation.OrbitGenerator):
+    if not isinstance(generator, generation.Generator):
         return generator, (
             f"{default} samples are made at a time, as in the config: a model of "
             "orbits does not choose the size"

@@ -163,8 +163,11 @@ def build_orbit_generator(
     scale: scaling.Scaling,
     mesh: Mesh,
     positions: wyckoff_model.WyckoffModel,
-) -> orbit_generation.OrbitGenerator:
+) -> Any:
     """What makes crystals as orbits, complete but for the parameters of the network.
+
+    An `orbit_generation.OrbitGenerator`; in modification an
+    `orbit_modification.OrbitModifier`.
 
     Args:
         config: of the run, with the sampler to use.
@@ -176,7 +179,9 @@ def build_orbit_generator(
     Raises:
         ValueError: a sampler other than Euler, or several draws of a sample.
     """
-    if config.sampler.name != "euler" or config.sampler.draws != 1:
+    modifies = build.is_modification(config)
+    draws = 1 if modifies else config.sampler.draws
+    if config.sampler.name != "euler" or draws != 1:
         raise errors.UserError(
             f"sampler.name is {config.sampler.name!r} and sampler.draws is "
             f"{config.sampler.draws}, but a model of orbits is sampled by 'euler', one "
@@ -188,7 +193,7 @@ def build_orbit_generator(
     scale, tables = sharding.replicate((scale, orbits.load_tables()), mesh)
     # Flax makes it hashable, which type checkers do not see.
     network: Any = model
-    return orbit_generation.OrbitGenerator(
+    generator = orbit_generation.OrbitGenerator(
         generate_fn=orbit_generation.build_generate_fn(
             network, process, config.sampler.num_steps, mesh
         ),
@@ -200,6 +205,14 @@ def build_orbit_generator(
         batch_size=config.evaluation.batch_size,
         follow_known=config.sampler.follow_known,
     )
+    if not modifies:
+        return generator
+    # They bring the search for symmetry, and the comparison of crystals.
+    from crystaljax.sampling import orbit_modification
+
+    return orbit_modification.OrbitModifier(
+        generator, config.evaluation.batch_size, config.sampler.draws
+    )
 
 
 def generator_of_run(
@@ -207,7 +220,7 @@ def generator_of_run(
     config: Any,
     mesh: Mesh,
     requests: Sequence[likely_orbits.Request] = (),
-) -> generation.Generator | orbit_generation.OrbitGenerator:
+) -> generation.AnyGenerator:
     """The generator of a trained network.
 
     Args:
@@ -228,7 +241,8 @@ def generator_of_run(
             mesh,
             wyckoff_files.load(run.workdir / runs.POSITIONS, runs.REMEDY),
         )
-        generator = dataclasses.replace(generator, requests=requests)
+        if not build.is_modification(config):
+            generator = dataclasses.replace(generator, requests=requests)
         return generator.with_params(run.params, run.energy_error)
     generator = build_generator(
         config, run.model, run.scale, mesh, run.vocabulary.get("dataset")

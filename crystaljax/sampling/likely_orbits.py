@@ -248,16 +248,23 @@ def _fewest_orbits(
 ) -> list[Request]:
     """What the model finds improbable, but can be made."""
     for question, cells, _ in options:
-        positions = wyckoff.load_positions(question.space_group)
-        partial = wyckoff_assignments.begin(question.space_group, question.counts)
-        # None that is left is a dead end.
-        while not partial.is_complete:
-            left = wyckoff_assignments.options(partial)
-            largest = max(left, key=lambda index: positions[index].multiplicity)
-            partial = wyckoff_assignments.place(partial, largest)
-        if sum(map(len, partial.filled)) <= num_orbits:
-            return [Request(question, partial.filled, cells, _IMPROBABLE)]
+        if (assignment := fewest_orbits(question, num_orbits)) is not None:
+            return [Request(question, assignment, cells, _IMPROBABLE)]
     return []
+
+
+def fewest_orbits(
+    question: prototype_library.Question, num_orbits: int
+) -> wyckoff_assignments.Assignment | None:
+    """An assignment of at most so many orbits; None where none is found."""
+    positions = wyckoff.load_positions(question.space_group)
+    partial = wyckoff_assignments.begin(question.space_group, question.counts)
+    # None that is left is a dead end.
+    while not partial.is_complete:
+        left = wyckoff_assignments.options(partial)
+        largest = max(left, key=lambda index: positions[index].multiplicity)
+        partial = wyckoff_assignments.place(partial, largest)
+    return partial.filled if sum(map(len, partial.filled)) <= num_orbits else None
 
 
 def number_repeats(requests: Sequence[Request]) -> list[Request]:

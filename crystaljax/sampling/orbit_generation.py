@@ -429,11 +429,11 @@ class OrbitGenerator:
             rows = zip(numbers, *jax.device_get(made), strict=False)
             yield (
                 numbers,
-                [_decode(requests[number], *arrays) for number, *arrays in rows],
+                [decode(requests[number], *arrays) for number, *arrays in rows],
             )
 
 
-def _decode(
+def decode(
     request: likely_orbits.Request,
     numbers: np.ndarray,
     coords: np.ndarray,

@@ -170,6 +170,7 @@ def make_shards(
     )
     if note and show_progress:
         print(f"note: {note}", file=sys.stderr)
+    generator = generator.for_conditions(conditions)
     batches = [
         batch
         for batch in generator.plan_batches(conditions, numbers.astype(np.int64))

@@ -6,8 +6,10 @@ What the model knows of prototypes is kept beside that of the new data.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -66,6 +68,9 @@ def load(config: Any, mesh: Mesh) -> Start:
 
 def _require_same_network(name: str, theirs: Any, ours: Any) -> None:
     pairs = [("task", theirs.task, ours.task)]
+    if build.is_of_orbits(ours) and theirs.task == "generation":
+        # What looks at source crystals comes to it, and adds nothing at first.
+        pairs = []
     for section, passed_over in _SECTIONS.items():
         for key, value in ours[section].items():
             if key not in passed_over:
@@ -88,6 +93,25 @@ def _require_same_network(name: str, theirs: Any, ours: Any) -> None:
 def _plain(value: Any) -> Any:
     """As files have it."""
     return list(value) if isinstance(value, tuple) else value
+
+
+def complete_params(start: Start, fresh: Any) -> Any:
+    """Parameters of the model, on the host, with those that are new to it as drawn.
+
+    Args:
+        start: the model.
+        fresh: of the network that is trained.
+    """
+
+    def join(known, drawn):
+        if not isinstance(drawn, Mapping):
+            return known
+        return {
+            name: join(known[name], value) if name in known else value
+            for name, value in drawn.items()
+        }
+
+    return join(jax.device_get(start.run.params), fresh)
 
 
 def join_scale(

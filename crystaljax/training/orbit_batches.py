@@ -1,5 +1,6 @@
 """What the flow on orbits is trained on: structures in the standard setting."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -13,7 +14,7 @@ from crystaljax.data import orbit_table, pipeline
 from crystaljax.models import build
 from crystaljax.models.networks import orbit_transformer
 from crystaljax.system import errors
-from crystaljax.training import batches
+from crystaljax.training import batches, orbit_pairs
 
 
 @flax.struct.dataclass
@@ -25,12 +26,14 @@ class OrbitExamples:
         anchor: int32 (batch,), see `orbit_table.OrbitTable`.
         energy: float32 (batch,), formation energy, eV/atom.
         has_site: bool (batch, sites), True where the primitive cell has a site.
+        source: polymorphs of them, `orbit_pairs.Sources.gather`; None in generation.
     """
 
     batch: orbits.OrbitBatch
     anchor: Any
     energy: Any
     has_site: Any
+    source: Any = None
 
     def conditions(self, scale: Any) -> orbit_transformer.OrbitConditions:
         """What the network is given, with energies in the units of ``scale``."""
@@ -41,6 +44,7 @@ class OrbitExamples:
             self.anchor,
             scale.scale_energy(self.energy),
             self.has_site,
+            self.source and orbit_pairs.as_conditions(self.source, self.energy, scale),
         )
 
 
@@ -64,6 +68,30 @@ def gather(
         dataset.formation_energy.take(indices),
         np.arange(num_sites) < count[..., None],
     )
+
+
+def gather_pairs(
+    dataset: datasets.Dataset,
+    table: orbit_table.OrbitTable,
+    sources: orbit_pairs.Sources,
+    pairs: np.ndarray,
+    shape: tuple[int, int],
+) -> OrbitExamples:
+    """Targets with their sources, with the leading shape of ``pairs``.
+
+    Args:
+        dataset: of both.
+        table: its orbits.
+        sources: descriptions of the structures that are sources.
+        pairs: source, -1 for none, and target.
+        shape: orbits and sites of the arrays.
+
+    Raises:
+        ValueError: see `gather`.
+    """
+    examples = gather(dataset, table, pairs[..., 1], *shape)
+    source = sources.gather(pairs, examples.batch.atomic_numbers)
+    return dataclasses.replace(examples, source=source)
 
 
 def count_sites(dataset: datasets.Dataset, table: orbit_table.OrbitTable) -> np.ndarray:
@@ -106,22 +134,37 @@ def build_batches(config: Any, dataset: datasets.Dataset) -> batches.Batches:
     shares = pipeline.share_dispatches(
         np.bincount(bucket, minlength=len(shapes)), num_steps // per_dispatch
     )
+    energies = np.asarray(dataset.formation_energy[indices])
+    is_modification = build.is_modification(config)
+    pairs = described = None
+    if is_modification:
+        # A source may be of any size.
+        everything = dataset.indices("train")
+        pairs = orbit_pairs.find_pairs(dataset, everything, indices)
+        orbit_pairs.require_pairs(pairs, dataset)
+        described = orbit_pairs.describe_sources(dataset, pairs[:, 0])
+        differences = np.asarray(dataset.formation_energy)[pairs]
+        energies = differences[:, 1] - differences[:, 0]
     sources = []
-    for number, ((num_orbits, num_sites), share) in enumerate(
-        zip(shapes, shares.tolist(), strict=True)
-    ):
+    for number, (shape, share) in enumerate(zip(shapes, shares.tolist(), strict=True)):
         if not share:
             continue
+        own = indices[bucket == number]
+        if pairs is None:
+            epochs = pipeline.Permutations(own, config.train.seed)
+            gather_fn = functools.partial(
+                gather, dataset, table, num_orbits=shape[0], num_sites=shape[1]
+            )
+        else:
+            of_shape = pairs[np.isin(pairs[:, 1], own)]
+            epochs = orbit_pairs.PairEpochs(of_shape, own, config.train.seed)
+            gather_fn = functools.partial(
+                gather_pairs, dataset, table, described, shape=shape
+            )
         sources.append(
             pipeline.ShuffledBatches(
-                pipeline.Permutations(indices[bucket == number], config.train.seed),
-                functools.partial(
-                    gather,
-                    dataset,
-                    table,
-                    num_orbits=num_orbits,
-                    num_sites=num_sites,
-                ),
+                epochs,
+                gather_fn,
                 batch_size=config.train.batch_size,
                 steps_per_dispatch=per_dispatch,
                 num_steps=share * per_dispatch,
@@ -129,10 +172,11 @@ def build_batches(config: Any, dataset: datasets.Dataset) -> batches.Batches:
                 process_count=jax.process_count(),
             )
         )
-    energies = np.asarray(dataset.formation_energy[indices])
     return batches.Batches(
         pipeline.InterleavedBatches(sources, config.train.seed),
         num_steps,
-        batches.measure_scaling(config, dataset, energies, indices),
+        batches.measure_scaling(
+            config, dataset, np.asarray(dataset.formation_energy[indices]), indices
+        ),
         energies,
     )

@@ -34,7 +34,7 @@ MOST_OF_A_FORMULA = 12
 # Formulas whose crystals are relaxed together.
 _FORMULAS_AT_ONCE = 32
 # Places in the order of Mendeleev numbers that an element is replaced across.
-_REACH = 3
+_REACH = 2
 # Draws that lead to nothing new after which there is nothing new.
 _MOST_DRAWS = 2000
 SETTINGS = ase_relaxation.RelaxationSettings(fmax=0.05, max_steps=150)
@@ -250,7 +250,9 @@ def draw_formulas(
     for number in itertools.count():
         rng = np.random.default_rng((seed, number))
         kind, members = kinds[rng.choice(len(kinds), p=weights)]
-        origin = members[rng.integers(len(members))]
+        # Packings, which no crystal is known with, count as one.
+        known = np.array([max(each.num_crystals, 1) for each in members], float)
+        origin = members[rng.choice(len(members), p=known / known.sum())]
         species = _replace(origin, kind, ordered, rng)
         if (species, kind) in seen:
             num_vain += 1

@@ -23,6 +23,8 @@ ZERO_KERNELS = (
     "modulation",
     "templates_of_site",
     "templates_of_cell",
+    "surroundings_out",
+    "source_out",
 )
 
 

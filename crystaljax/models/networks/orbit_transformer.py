@@ -13,9 +13,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Integer
 
-from crystaljax.crystals import orbits, sample_tensors, standard_groups
+from crystaljax.crystals import (
+    environments,
+    orbits,
+    sample_tensors,
+    standard_groups,
+)
 from crystaljax.models.networks import blocks, encoders, layers
 
 # Species of a formula in the order of `standard_choice.species_order`, and orbits of
@@ -31,6 +36,27 @@ STRAIN_UNITS = np.array([0.2, *[0.5] * (standard_groups.MAX_STRAINS - 1)], np.fl
 
 
 @flax.struct.dataclass
+class SourceConditions:
+    """A crystal of the same formula that the wanted one is a polymorph of.
+
+    Attributes:
+        environments: (batch, orbits, features), of the source's sites of each orbit's
+            species, `environments.describe`.
+        fill: (batch,), of its volume, `environments.fill`.
+        space_group: (batch,), 1-230.
+        energy_difference: (batch,), of the wanted crystal less that of the source, in
+            the network's unit.
+        exists: bool (batch,), False where nothing is modified.
+    """
+
+    environments: Any
+    fill: Any
+    space_group: Any
+    energy_difference: Any
+    exists: Any
+
+
+@flax.struct.dataclass
 class OrbitConditions:
     """Which crystal is wanted: all but free parameters and lattice.
 
@@ -42,6 +68,7 @@ class OrbitConditions:
         energy: (batch,), in the network's unit.
         has_site: (batch, sites), True where the cell has a site. Its width is that of
             all arrays of sites.
+        source: `SourceConditions` where crystals are modified, else None.
     """
 
     space_group: Any
@@ -50,6 +77,7 @@ class OrbitConditions:
     anchor: Any
     energy: Any
     has_site: Any
+    source: Any = None
 
 
 @flax.struct.dataclass
@@ -93,6 +121,19 @@ def free_components(
     return jnp.concatenate([free, none, lattice, none], axis=1)
 
 
+def roles_of(
+    atomic_numbers: Integer[Array | np.ndarray, "*batch orbits"],
+) -> Integer[Array, "*batch orbits"]:
+    """Which of its crystal's species each orbit is of.
+
+    Orbits are in the order of species: a new one begins where elements change.
+    """
+    numbers = jnp.asarray(atomic_numbers)
+    changes = (numbers[..., 1:] != numbers[..., :-1]) & (numbers[..., 1:] > 0)
+    widths = [(0, 0)] * (numbers.ndim - 1) + [(1, 0)]
+    return jnp.pad(jnp.cumsum(changes, axis=-1), widths)
+
+
 def pack(
     parameters: Float[Array, "batch orbits 3"], strain: Float[Array, "batch 6"]
 ) -> Float[Array, "batch rows 3"]:
@@ -119,6 +160,8 @@ class OrbitTransformer(nn.Module):
         num_harmonics: of coordinates and parameters.
         dropout: share of what a block adds that is left out in training.
         time_scale: times are multiplied by this before the sinusoids.
+        modifies: look at source crystals. What they add is 0 before training, so that
+            a network which makes crystals can go on learning from them.
         dtype: of the arithmetic.
     """
 
@@ -129,6 +172,7 @@ class OrbitTransformer(nn.Module):
     num_harmonics: int = 4
     dropout: float = 0.0
     time_scale: float = 1000.0
+    modifies: bool = False
     dtype: Any = jnp.float32
 
     def setup(self):
@@ -151,6 +195,11 @@ class OrbitTransformer(nn.Module):
         self.norm = nn.LayerNorm(use_bias=False, use_scale=False, dtype=dtype)
         self.modulation = layers.dense(2 * width, dtype, "modulation")
         self.directions, self.strain_out = dense(6), dense(6)
+        if self.modifies:
+            self.surroundings_in, self.source_in = dense(width), dense(width)
+            self.surroundings_out, self.source_out = (
+                layers.dense(width, dtype, None, layers.zeros_init) for _ in range(2)
+            )
 
     def encode_conditions(
         self, conditions: OrbitConditions, tables: orbits.OrbitTables
@@ -169,9 +218,7 @@ class OrbitTransformer(nn.Module):
         linear = jnp.asarray(tables.linear)[first].astype(jnp.float32)
         offset = jnp.asarray(tables.offsets)[first]
         free = free_components(tables, conditions)[:, : positions.shape[1]]
-        # Orbits are in the order of species: a new one begins where elements change.
-        changes = (numbers[:, 1:] != numbers[:, :-1]) & exists[:, 1:]
-        role = jnp.pad(jnp.cumsum(changes, axis=1), ((0, 0), (1, 0)))
+        role = roles_of(numbers)
         same = (numbers[:, :, None] == numbers[:, None]) & (
             positions[:, :, None] == positions[:, None]
         )
@@ -192,7 +239,10 @@ class OrbitTransformer(nn.Module):
         tokens = self.element_in(features.astype(dtype)) + self.place(
             jnp.concatenate(about, axis=-1).astype(dtype)
         )
-        tokens = self.token_out(nn.silu(tokens)) * exists[..., None]
+        tokens = self.token_out(nn.silu(tokens))
+        if self.modifies:
+            tokens += self._describe_surroundings(conditions)
+        tokens *= exists[..., None]
         num_sites = multiplicity.sum(axis=-1)
         pooled = (tokens * multiplicity[..., None]).sum(axis=1)
         pooled = pooled / jnp.maximum(num_sites, 1)[:, None]
@@ -210,6 +260,8 @@ class OrbitTransformer(nn.Module):
         ]
         vector = jnp.concatenate([part.astype(dtype) for part in parts], axis=-1)
         embedding = self.condition_out(nn.silu(self.condition_in(vector)))
+        if self.modifies:
+            embedding += self._describe_source(conditions)
         return EncodedOrbits(
             embedding,
             tokens,
@@ -220,6 +272,31 @@ class OrbitTransformer(nn.Module):
             strains,
             jnp.asarray(tables.root)[group],
         )
+
+    def _describe_surroundings(self, conditions):
+        """(batch, orbits, width): what the source has around each orbit's species."""
+        source = conditions.source
+        hidden = self.surroundings_in(jnp.asarray(source.environments, self.dtype))
+        exists = jnp.asarray(source.exists)[:, None, None]
+        return self.surroundings_out(nn.silu(hidden)) * exists
+
+    def _describe_source(self, conditions):
+        """(batch, width): the source as a whole."""
+        source = conditions.source
+        difference = jnp.asarray(source.energy_difference)[:, None]
+        wanted = jnp.asarray(conditions.space_group).astype(jnp.int32)
+        group = jnp.asarray(source.space_group).astype(jnp.int32)
+        parts = [
+            jnp.asarray(source.fill)[:, None],
+            # Most are far below a deviation, and some a few.
+            difference,
+            jnp.tanh(difference / jnp.array([0.03, 0.1, 0.3])),
+            jax.nn.one_hot(group, 231),
+            (group == wanted)[:, None],
+        ]
+        vector = jnp.concatenate([part.astype(self.dtype) for part in parts], axis=-1)
+        exists = jnp.asarray(source.exists)[:, None]
+        return self.source_out(nn.silu(self.source_in(vector))) * exists
 
     def predict(
         self,
@@ -292,8 +369,15 @@ class OrbitTransformer(nn.Module):
         return self.predict(x, t, self.encode_conditions(conditions, tables))
 
 
-def example_inputs() -> tuple[Any, ...]:
+def example_inputs(modifies: bool = False) -> tuple[Any, ...]:
     """What a network is applied to, for one crystal of one site."""
+    source = SourceConditions(
+        jnp.zeros((1, 1, environments.NUM_FEATURES)),
+        jnp.zeros(1),
+        jnp.ones(1, jnp.uint8),
+        jnp.zeros(1),
+        jnp.ones(1, bool),
+    )
     conditions = OrbitConditions(
         jnp.ones(1, jnp.uint8),
         jnp.ones((1, 1), jnp.uint8),
@@ -301,6 +385,7 @@ def example_inputs() -> tuple[Any, ...]:
         jnp.zeros(1, jnp.int32),
         jnp.zeros(1),
         jnp.ones((1, 1), bool),
+        source if modifies else None,
     )
     return jnp.zeros((1, 5, 3)), jnp.zeros(1), conditions, orbits.load_tables()
 
