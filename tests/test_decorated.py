@@ -98,7 +98,7 @@ def test_decorations_are_as_large_as_their_elements():
     salt = next(
         each
         for each in kinds[1, 1]
-        if each.space_group == 225 and each.num_crystals > 20
+        if each.space_group == 225 and each.num_crystals > 2
     )
     small, large = (
         decorated.decorate(salt, [elements.atomic_number(s) for s in pair])
@@ -128,14 +128,15 @@ def test_contacts_that_are_too_short_are_stretched_or_refused():
     assert counts[True] > 5 and counts[False] > 50
 
 
-def test_made_structures_have_the_energies_of_their_calculator(tmp_path):
-    report = prepare.prepare(options(tmp_path))
+def test_made_structures_have_the_energies_of_their_calculator(tmp_path, monkeypatch):
+    monkeypatch.setattr(decorated, "MOST_OF_A_FORMULA", 7)
+    report = prepare.prepare(options(tmp_path, natoms=(3, 3)))
     dataset = datasets.open_dataset(tmp_path / "data")
     assert dataset.info["energy_model"] == calculators.energy_model("emt")
     assert report["num_read"] > len(dataset) >= 5
     assert report["left_out"]["duplicate"] > 0
     formulas = {dataset.formula[i].as_py() for i in range(len(dataset))}
-    assert formulas == {"Cu1Au1"}
+    assert formulas <= {"Au1Cu2", "Au2Cu1"}
     energies = {n: references.elemental_energy("emt", n) for n in (29, 79)}
     for index in range(len(dataset)):
         crystal = datasets.crystal(dataset, index)
@@ -145,7 +146,7 @@ def test_made_structures_have_the_energies_of_their_calculator(tmp_path):
             energies, crystal.atomic_numbers, atoms.get_potential_energy() / len(atoms)
         )
         assert dataset.formation_energy[index] == pytest.approx(expected, abs=2e-3)
-        assert np.abs(atoms.get_forces()).max() < 0.06
+        assert np.abs(atoms.get_forces()).max() < 0.1
 
 
 def test_a_run_that_was_cut_off_relaxes_only_the_rest(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_orbit_runs as orbit_runs
@@ -41,10 +42,17 @@ CU3AU = structure.Crystal(
 
 
 def config(dataset, **changes):
-    made = orbit_runs.config(dataset, **changes)
+    made = quick(orbit_runs.config(dataset, **changes))
     made.task = "modification"
     made.sampler.draws = 3
     return made
+
+
+def quick(config):
+    """Without an estimator, whose training takes longer than all else."""
+    config.model.estimator_depth = 0
+    config.model.position_epochs = 1
+    return config
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +65,15 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def generator(dataset):
     path = dataset.parent / "generator"
-    train.train(orbit_runs.config(dataset), path, show_progress=False)
+    train.train(quick(orbit_runs.config(dataset)), path, show_progress=False)
     return path
 
 
 @pytest.fixture(scope="module")
 def run(dataset, generator):
     path = dataset.parent / "run"
-    started = config(dataset, train__init=str(generator), model__position_epochs=0)
+    started = config(dataset, train__init=str(generator))
+    started.model.position_epochs = 0
     train.train(started, path, show_progress=False)
     return path
 
@@ -164,7 +173,7 @@ def test_a_source_changes_nothing_before_training_and_something_after_it(
     params = trainee.init_params(0)
     plain = dataclasses.replace(trainee.model, modifies=False)
     x = jax.random.normal(jax.random.key(1), (8, 8, 3))
-    times = np.full(8, 0.5, np.float32)
+    times = jnp.full(8, 0.5)
     expected = plain.apply(params, x, times, asked, trainee.tables)
     found = trainee.model.apply(params, x, times, asked, trainee.tables)
     np.testing.assert_array_equal(found, expected)
@@ -215,7 +224,6 @@ def test_a_training_goes_on_from_a_generator(run, generator):
         wyckoff_files.load(each / runs.POSITIONS, "") for each in (run, generator)
     ]
     assert len(models[0].library) == len(models[1].library)
-    assert models[0].estimator is not None
     np.testing.assert_allclose(
         ours.scale.energy_scale, theirs.scale.energy_scale, rtol=1e-6
     )
@@ -281,7 +289,7 @@ def stretched(factor):
 def test_the_source_again_is_the_last_of_the_answers():
     draws = [CU3AU, stretched(1.6), stretched(2.2)]
     asked = question(CU3AU, 221, [0.8, 0.1, 0.5], samples=(3, 4, 5, 6))
-    found = orbit_modification.answer(asked, draws)
+    found = orbit_modification.answer(asked, draws, [True] * 3)
     assert [id(each) for each in found] == [
         id(each) for each in (draws[2], draws[1], draws[0], draws[0])
     ]
@@ -295,7 +303,7 @@ def test_a_further_structure_of_the_same_positions_is_less_likely():
     asked = question(CU3AU, 123, [0.5, 0.5, 0.3], repeats=[0, 1, 0], samples=(0, 1))
     asked = dataclasses.replace(asked, source_group=123)
     draws = [stretched(1.5), stretched(1.6), stretched(1.7)]
-    found = orbit_modification.answer(asked, draws)
+    found = orbit_modification.answer(asked, draws, [True] * 3)
     assert found[0] is draws[0] and found[1] is draws[2]
 
 
@@ -303,11 +311,34 @@ def test_a_source_that_is_nearly_of_the_group_is_made_to_be_of_it():
     near = tiny.disturb(stretched(1.02), 0, size=0.05)
     asked = question(near, 123, [1.0])
     assert asked.source_group != 123
-    (found,) = orbit_modification.answer(asked, [stretched(2.0)])
+    (found,) = orbit_modification.answer(asked, [stretched(2.0)], [True])
     assert symmetry_search.find_space_group(found, 1e-3) == 123
     apart = found.frac_coords - near.frac_coords
     assert np.abs(apart - np.round(apart)).max() < 0.05
-    assert orbit_modification.project_source(question(CU3AU, 225, [1.0])) is None
+
+
+def test_a_source_of_more_symmetry_gives_way_to_known_structures_alone():
+    # Within a subgroup of its group a source has freedom, which it takes.
+    asked = question(CU3AU, 123, [0.6, 0.4], samples=(0, 1, 2))
+    draws = [stretched(1.6), stretched(2.2)]
+    _, made = orbit_modification.source_in_group(asked)
+    assert made is not None
+    assert symmetry_search.find_space_group(made, 1e-3) == 123
+    ratio = np.linalg.det(made.lattice) / np.linalg.det(CU3AU.lattice)
+    assert ratio == pytest.approx(1, abs=0.15)
+
+    def places(follow):
+        found = orbit_modification.answer(asked, draws, follow)
+        return [
+            next((i for i, draw in enumerate(draws) if each is draw), "source")
+            for each in found
+        ]
+
+    assert places([True, True]) == [0, 1, "source"]
+    assert places([True, False]) == [0, "source", 1]
+    assert places([False, False]) == ["source", 0, 1]
+    # Of a lattice that is no small move away there is no such answer.
+    assert orbit_modification.source_in_group(question(CU3AU, 194, [1.0]))[1] is None
 
 
 def test_the_roles_of_orbits_follow_their_elements():

@@ -2,8 +2,10 @@
 
 For each question (a crystal, a space group, an energy difference) some more crystals
 are drawn than are wanted, from the orbits that are likely. What is the source again is
-no answer, and where the source is nearly of the group that is wanted, the source made
-to be of it is the first one.
+no answer. The source itself may be made to be of the group that is wanted: where it is
+nearly, that is the first answer, and where it takes more, it comes before what the
+network makes without a known structure to follow (experiments/modification has what
+each of them is worth).
 """
 
 import collections
@@ -38,8 +40,11 @@ from crystaljax.system import errors, sharding
 
 # What a source has to be within, Å, to be of its space group.
 _SYMPREC = 0.1
-# How far sites of a source are moved at most to be of the group that is wanted, Å.
-LARGEST_MOVE = 0.3
+# How far sites of a source that is nearly of the group are moved at most, Å.
+_NEARLY = 0.3
+# How far sites of others are moved by chance, so that the freedom of a group with fewer
+# operations is taken, and then at most to be of the group, Å.
+_DISTORTIONS = ((0.0, 1.0), (0.15, 0.6), (0.3, 1.0))
 # A crystal of the source's group that matches it so is the source again.
 _SAME = (matcher.TOLERANCES["paper"],)
 # The answers to a question that come after the first one with its positions follow
@@ -282,13 +287,17 @@ class OrbitModifier:
             drawn = iter(self._draw(questions, batch, key))
             answers = {}
             for question in questions:
-                crystals = [next(drawn) for _ in question.draws]
-                found = answer(question, crystals)
+                made = [next(drawn) for _ in question.draws]
+                crystals, follow = zip(*made, strict=True)
+                found = answer(question, crystals, follow)
                 answers |= dict(zip(question.samples, found, strict=True))
             yield numbers, [answers[number] for number in numbers]
 
-    def _draw(self, questions, batch, key) -> list[structure.Crystal]:
-        """Crystals of all draws of some questions, one question after the other."""
+    def _draw(self, questions, batch, key) -> list[tuple[structure.Crystal, bool]]:
+        """All draws of some questions, one question after the other.
+
+        With whether each follows a known structure.
+        """
         base = self.base
         shape = base.shapes[batch.rows]
         rows = [(question, each) for question in questions for each in question.draws]
@@ -312,10 +321,12 @@ class OrbitModifier:
         made = base.generate_fn(
             base.params, base.scale, base.tables, asked, shown, key, numbers
         )
-        return [
+        crystals = [
             orbit_generation.decode(request, *arrays)
             for request, *arrays in zip(requests, *jax.device_get(made), strict=True)
-        ][: sum(len(each.draws) for each in questions)]
+        ]
+        count = sum(len(each.draws) for each in questions)
+        return list(zip(crystals, follows.tolist(), strict=True))[:count]
 
 
 def _source_conditions(
@@ -337,26 +348,32 @@ def _source_conditions(
 
 
 def answer(
-    question: Question, crystals: Sequence[structure.Crystal]
+    question: Question,
+    crystals: Sequence[structure.Crystal],
+    follow: Sequence[bool],
 ) -> list[structure.Crystal]:
     """An answer for each sample of a question.
 
     Args:
         question: what was asked.
         crystals: its draws.
+        follow: whether each of them follows a known structure.
 
     Returns:
-        The source made to be of the group, where it is nearly; then the draws that are
-        not the source again, the likelier ones first; then the others.
+        The draws that are not the source again, the likelier ones first; among them the
+        source made to be of the group, see above; then the others.
     """
     likely = [each.probability * _DECAY**each.repeat for each in question.draws]
     order = np.argsort(-np.array(likely), kind="stable").tolist()
     again = [is_source(crystal, question) for crystal in crystals]
-    found = [crystals[i] for i in order if not again[i]]
+    fresh = [i for i in order if not again[i]]
+    found = [crystals[i] for i in fresh]
+    distance, made = source_in_group(question)
+    if made is not None:
+        own = [number for number, i in enumerate(fresh) if not follow[i]]
+        place = 0 if distance <= _NEARLY else min(own, default=len(found))
+        found.insert(place, made)
     found += [crystals[i] for i in order if again[i]]
-    projected = project_source(question)
-    if projected is not None:
-        found.insert(0, projected)
     return [found[min(i, len(found) - 1)] for i in range(len(question.samples))]
 
 
@@ -367,15 +384,33 @@ def is_source(crystal: structure.Crystal, question: Question) -> bool:
     return matcher.match(crystal, question.source, _SAME).rms[0] is not None
 
 
-def project_source(question: Question) -> structure.Crystal | None:
-    """The source made to be of the group that is wanted; None if it is not near."""
-    if question.source_group in (0, question.space_group):
-        return None
-    source, group = question.source, question.space_group
-    made = projection.project(source, group, largest=LARGEST_MOVE)
-    if made is source or symmetry_search.find_space_group(made, 1e-3) != group:
-        return None
-    return made
+def source_in_group(question: Question) -> tuple[float, structure.Crystal | None]:
+    """The source made to be of the group that is wanted, and by how large a move, Å.
+
+    None where it is of the group, or no small move makes it so.
+    """
+    group, source = question.space_group, question.source
+    if question.source_group in (0, group):
+        return np.inf, None
+    distortions = [(0.0, _NEARLY), *_DISTORTIONS]
+    for number, (size, largest) in enumerate(distortions):
+        start = _disturb(source, size, number) if size else source
+        made = projection.project(start, group, largest=largest)
+        if symmetry_search.find_space_group(made, 1e-3) == group:
+            return size + largest, made
+    return np.inf, None
+
+
+def _disturb(crystal: structure.Crystal, size: float, seed: int) -> structure.Crystal:
+    """Sites moved by ``size`` Å on average, and the lattice strained accordingly."""
+    rng = np.random.default_rng(seed)
+    moves = rng.normal(0, size / 3**0.5, (crystal.num_sites, 3))
+    strain = rng.normal(0, size / 20, (3, 3))
+    return structure.Crystal(
+        crystal.atomic_numbers,
+        crystal.frac_coords + moves @ np.linalg.inv(crystal.lattice),
+        crystal.lattice @ (np.eye(3) + (strain + strain.T) / 2),
+    )
 
 
 def find_possible(

@@ -7,10 +7,11 @@ without a source too, so that what few polymorphs cannot teach is learned from a
 
 import collections
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 
 from crystaljax.crystals import elements, environments, standard_choice
 from crystaljax.data import dataset as datasets
@@ -42,7 +43,9 @@ class Sources:
     energy: np.ndarray
 
     def gather(
-        self, pairs: Int[np.ndarray, "*batch 2"], numbers: Int[np.ndarray, "*batch o"]
+        self,
+        pairs: Int[np.ndarray, "*batch 2"],
+        numbers: Integer[np.ndarray, "*batch o"],
     ) -> dict[str, np.ndarray]:
         """Fields of `SourceConditions` but for the energy, which is the source's.
 
@@ -173,7 +176,7 @@ def require_pairs(pairs: np.ndarray, dataset: datasets.Dataset) -> None:
 
 
 def as_conditions(
-    source: dict[str, np.ndarray], energy: Any, scale: Any
+    source: Mapping[str, Any], energy: Any, scale: Any
 ) -> orbit_transformer.SourceConditions:
     """What the network is given of sources.
 
