@@ -41,7 +41,7 @@ from crystaljax.system import errors, sharding
 # What a source has to be within, Å, to be of its space group.
 _SYMPREC = 0.1
 # How far sites of a source that is nearly of the group are moved at most, Å.
-_NEARLY = 0.3
+NEARLY = 0.3
 # How far sites of others are moved by chance, so that the freedom of a group with fewer
 # operations is taken, and then at most to be of the group, Å.
 _DISTORTIONS = ((0.0, 1.0), (0.15, 0.6), (0.3, 1.0))
@@ -368,10 +368,12 @@ def answer(
     again = [is_source(crystal, question) for crystal in crystals]
     fresh = [i for i in order if not again[i]]
     found = [crystals[i] for i in fresh]
-    distance, made = source_in_group(question)
+    distance, made = source_in_group(
+        question.source, question.source_group, question.space_group
+    )
     if made is not None:
         own = [number for number, i in enumerate(fresh) if not follow[i]]
-        place = 0 if distance <= _NEARLY else min(own, default=len(found))
+        place = 0 if distance <= NEARLY else min(own, default=len(found))
         found.insert(place, made)
     found += [crystals[i] for i in order if again[i]]
     return [found[min(i, len(found) - 1)] for i in range(len(question.samples))]
@@ -384,15 +386,21 @@ def is_source(crystal: structure.Crystal, question: Question) -> bool:
     return matcher.match(crystal, question.source, _SAME).rms[0] is not None
 
 
-def source_in_group(question: Question) -> tuple[float, structure.Crystal | None]:
-    """The source made to be of the group that is wanted, and by how large a move, Å.
+def source_in_group(
+    source: structure.Crystal, source_group: int, group: int
+) -> tuple[float, structure.Crystal | None]:
+    """A source made to be of the group that is wanted, and by how large a move, Å.
 
     None where it is of the group, or no small move makes it so.
+
+    Args:
+        source: crystal to modify.
+        source_group: its space group; 0 if it has none.
+        group: that is wanted, 1-230.
     """
-    group, source = question.space_group, question.source
-    if question.source_group in (0, group):
+    if source_group in (0, group):
         return np.inf, None
-    distortions = [(0.0, _NEARLY), *_DISTORTIONS]
+    distortions = [(0.0, NEARLY), *_DISTORTIONS]
     for number, (size, largest) in enumerate(distortions):
         start = _disturb(source, size, number) if size else source
         made = projection.project(start, group, largest=largest)
