@@ -25,8 +25,6 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from crystaljax import command_line
 from crystaljax.crystals import elements, inputs, structure, structure_files
 from crystaljax.data import reading
@@ -187,7 +185,13 @@ def build_request(
         )
         num_samples = 1
     if build.is_of_orbits(config):
-        feasibility = _find_possible(workdir, config, sources, space_groups)
+        # It brings the search for symmetry.
+        from crystaljax.sampling import orbit_modification
+
+        model = wyckoff_files.load(workdir / runs.POSITIONS, runs.REMEDY)
+        feasibility = orbit_modification.judge_feasibility(
+            sources, space_groups, model, build.orbit_shapes(config)[-1]
+        )
     else:
         feasibility = conditions.judge_feasibility(
             [elements.cell_formula(source.atomic_numbers) for source in sources],
@@ -330,36 +334,6 @@ def _nothing_left(problems: Sequence[inputs.Unreadable]) -> errors.UserError:
         "no crystal can be modified:\n  "
         + "\n  ".join(f"{each.name}: {each.reason}" for each in problems)
     )
-
-
-def _find_possible(
-    workdir: pathlib.Path,
-    config: Any,
-    sources: Sequence[structure.Crystal],
-    space_groups: Sequence[int],
-) -> conditions.Feasibility:
-    """What a model of orbits can make: it has nothing to fill other positions with.
-
-    Raises:
-        UserError: nothing is left.
-    """
-    from crystaljax.sampling import orbit_modification
-
-    possible = orbit_modification.find_possible(
-        sources,
-        space_groups,
-        wyckoff_files.load(workdir / runs.POSITIONS, runs.REMEDY),
-        build.orbit_shapes(config)[-1],
-    )
-    if possible.all():
-        return conditions.Feasibility(possible, possible, [])
-    note = (
-        f"{np.sum(~possible):,} of {possible.size:,} combinations of crystal and space "
-        "group cannot exist, or are larger than the model holds, and are left out"
-    )
-    if not possible.any():
-        raise errors.UserError(f"nothing to sample: {note}; choose other space groups")
-    return conditions.Feasibility(possible, possible, [note])
 
 
 def _prepare(

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 
 from crystaljax.crystals import (
     environments,
@@ -35,7 +35,7 @@ from crystaljax.sampling import (
     likely_orbits,
     orbit_generation,
 )
-from crystaljax.sampling.conditions import Conditions
+from crystaljax.sampling.conditions import Conditions, Feasibility
 from crystaljax.system import errors, sharding
 
 # What a source has to be within, Å, to be of its space group.
@@ -421,19 +421,24 @@ def _disturb(crystal: structure.Crystal, size: float, seed: int) -> structure.Cr
     )
 
 
-def find_possible(
+def judge_feasibility(
     sources: Sequence[structure.Crystal],
     space_groups: Sequence[int],
     model: wyckoff_model.WyckoffModel,
     shape: tuple[int, int],
-) -> Bool[np.ndarray, "sources groups"]:
-    """Which sources can be made into which groups by a model.
+) -> Feasibility:
+    """Which sources can be made into which groups; the others are left out.
+
+    A model of orbits has nothing to put where no positions can be filled.
 
     Args:
         sources: crystals to modify.
         space_groups: 1-230, wanted.
         model: of the positions.
         shape: orbits and sites that the model holds.
+
+    Raises:
+        UserError: nothing is left.
     """
     possible = np.zeros((len(sources), len(space_groups)), bool)
     for row, source in enumerate(sources):
@@ -448,4 +453,12 @@ def find_possible(
             possible[row, column] = few is not None and (
                 sum(question.counts) <= shape[1]
             )
-    return possible
+    if possible.all():
+        return Feasibility(possible, possible, [])
+    note = (
+        f"{np.sum(~possible):,} of {possible.size:,} combinations of crystal and space "
+        "group cannot exist, or are larger than the model holds, and are left out"
+    )
+    if not possible.any():
+        raise errors.UserError(f"nothing to sample: {note}; choose other space groups")
+    return Feasibility(possible, possible, [note])
