@@ -32,6 +32,7 @@ from crystaljax.models.networks import orbit_transformer
 from crystaljax.sampling import (
     estimation,
     generation,
+    kept_parts,
     likely_orbits,
     orbit_generation,
 )
@@ -304,7 +305,7 @@ class OrbitModifier:
         rows += [rows[-1]] * (batch.size - len(rows))
         requests = [each for _, each in rows]
         model = base.positions if base.follow_known else None
-        shown = orbit_generation.show_known(model, requests, shape[0])
+        shown = orbit_generation.show_known(model, requests, shape[0], base.scale)
         follows = np.isfinite(shown.costs).sum(axis=1) > shown.rank
         # As in generation: draws that follow known structures ask the network once.
         indices, first = [], {}
@@ -316,10 +317,13 @@ class OrbitModifier:
         asked = dataclasses.replace(
             asked, source=_source_conditions([each for each, _ in rows], asked)
         )
-        inputs = (asked, shown, np.array(indices, np.int32))
-        asked, shown, numbers = sharding.shard_batch(inputs, base.mesh)
+        kept = kept_parts.build_kept(
+            [(each.kept, each.question, each.assignment) for each in requests], shape[0]
+        )
+        inputs = (asked, shown, kept, np.array(indices, np.int32))
+        asked, shown, kept, numbers = sharding.shard_batch(inputs, base.mesh)
         made = base.generate_fn(
-            base.params, base.scale, base.tables, asked, shown, key, numbers
+            base.params, base.scale, base.tables, asked, shown, kept, key, numbers
         )
         crystals = [
             orbit_generation.decode(request, *arrays)
