@@ -21,7 +21,7 @@ from crystaljax.data import dataset as datasets
 from crystaljax.data import orbit_table
 from crystaljax.models import prototype_library, wyckoff_files
 from crystaljax.models.networks import orbit_transformer
-from crystaljax.sampling import likely_orbits, orbit_modification
+from crystaljax.sampling import likely_orbits, polymorph_answers
 from crystaljax.system import errors, sharding
 from crystaljax.training import (
     build as build_training,
@@ -284,7 +284,7 @@ def question(source, group, probabilities, repeats=None, samples=(0,)):
         )
     ]
     found = symmetry_search.find_space_group(source, 0.1)
-    return orbit_modification.Question(
+    return polymorph_answers.Question(
         list(samples), source, found, np.zeros((2, 4)), -0.1, draws, 0
     )
 
@@ -298,21 +298,21 @@ def stretched(factor):
 def test_the_source_again_is_the_last_of_the_answers():
     draws = [CU3AU, stretched(1.6), stretched(2.2)]
     asked = question(CU3AU, 221, [0.8, 0.1, 0.5], samples=(3, 4, 5, 6))
-    found = orbit_modification.answer(asked, draws, [True] * 3)
+    found = polymorph_answers.answer(asked, draws, [True] * 3)
     assert [id(each) for each in found] == [
         id(each) for each in (draws[2], draws[1], draws[0], draws[0])
     ]
     # Of another group a crystal that is near is another one.
     asked = question(tiny.disturb(CU3AU, 0, size=0.4), 221, [0.8, 0.1])
     assert asked.source_group != 221
-    assert not orbit_modification.is_source(CU3AU, asked)
+    assert not polymorph_answers.is_source(CU3AU, asked)
 
 
 def test_a_further_structure_of_the_same_positions_is_less_likely():
     asked = question(CU3AU, 123, [0.5, 0.5, 0.3], repeats=[0, 1, 0], samples=(0, 1))
     asked = dataclasses.replace(asked, source_group=123)
     draws = [stretched(1.5), stretched(1.6), stretched(1.7)]
-    found = orbit_modification.answer(asked, draws, [True] * 3)
+    found = polymorph_answers.answer(asked, draws, [True] * 3)
     assert found[0] is draws[0] and found[1] is draws[2]
 
 
@@ -320,7 +320,7 @@ def test_a_source_that_is_nearly_of_the_group_is_made_to_be_of_it():
     near = tiny.disturb(stretched(1.02), 0, size=0.05)
     asked = question(near, 123, [1.0])
     assert asked.source_group != 123
-    (found,) = orbit_modification.answer(asked, [stretched(2.0)], [True])
+    (found,) = polymorph_answers.answer(asked, [stretched(2.0)], [True])
     assert symmetry_search.find_space_group(found, 1e-3) == 123
     apart = found.frac_coords - near.frac_coords
     assert np.abs(apart - np.round(apart)).max() < 0.05
@@ -330,14 +330,14 @@ def test_a_source_of_more_symmetry_gives_way_to_known_structures_alone():
     # Within a subgroup of its group a source has freedom, which it takes.
     asked = question(CU3AU, 123, [0.6, 0.4], samples=(0, 1, 2))
     draws = [stretched(1.6), stretched(2.2)]
-    _, made = orbit_modification.source_in_group(CU3AU, 221, 123)
+    _, made = polymorph_answers.source_in_group(CU3AU, 221, 123)
     assert made is not None
     assert symmetry_search.find_space_group(made, 1e-3) == 123
     ratio = np.linalg.det(made.lattice) / np.linalg.det(CU3AU.lattice)
     assert ratio == pytest.approx(1, abs=0.15)
 
     def places(follow):
-        found = orbit_modification.answer(asked, draws, follow)
+        found = polymorph_answers.answer(asked, draws, follow)
         return [
             next((i for i, draw in enumerate(draws) if each is draw), "source")
             for each in found
@@ -347,7 +347,7 @@ def test_a_source_of_more_symmetry_gives_way_to_known_structures_alone():
     assert places([True, False]) == [0, "source", 1]
     assert places([False, False]) == ["source", 0, 1]
     # Of a lattice that is no small move away there is no such answer.
-    assert orbit_modification.source_in_group(CU3AU, 221, 194)[1] is None
+    assert polymorph_answers.source_in_group(CU3AU, 221, 194)[1] is None
 
 
 def test_the_roles_of_orbits_follow_their_elements():

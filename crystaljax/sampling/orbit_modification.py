@@ -1,11 +1,8 @@
 """From crystals to polymorphs of them, by a model of orbits that looks at its sources.
 
 For each question (a crystal, a space group, an energy difference) some more crystals
-are drawn than are wanted, from the orbits that are likely. What is the source again is
-no answer. The source itself may be made to be of the group that is wanted: where it is
-nearly, that is the first answer, and where it takes more, it comes before what the
-network makes without a known structure to follow (experiments/modification has what
-each of them is worth).
+are drawn than are wanted, from the orbits that are likely; `polymorph_answers` says
+which of them answer it.
 """
 
 import collections
@@ -21,12 +18,10 @@ from jaxtyping import Array, Int
 
 from crystaljax.crystals import (
     environments,
-    projection,
     standard_choice,
     structure,
     symmetry_search,
 )
-from crystaljax.matching import matcher
 from crystaljax.models import prototype_library, wyckoff_model
 from crystaljax.models.networks import orbit_transformer
 from crystaljax.sampling import (
@@ -35,50 +30,13 @@ from crystaljax.sampling import (
     kept_parts,
     likely_orbits,
     orbit_generation,
+    polymorph_answers,
 )
 from crystaljax.sampling.conditions import Conditions, Feasibility
 from crystaljax.system import errors, sharding
 
 # What a source has to be within, Å, to be of its space group.
 _SYMPREC = 0.1
-# How far sites of a source that is nearly of the group are moved at most, Å.
-NEARLY = 0.3
-# How far sites of others are moved by chance, so that the freedom of a group with fewer
-# operations is taken, and then at most to be of the group, Å.
-_DISTORTIONS = ((0.0, 1.0), (0.15, 0.6), (0.3, 1.0))
-# A crystal of the source's group that matches it so is the source again.
-_SAME = (matcher.TOLERANCES["paper"],)
-# The answers to a question that come after the first one with its positions follow
-# structures that are so much less likely, each.
-_DECAY = 0.3
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Question:
-    """What is made of one source.
-
-    Attributes:
-        samples: their numbers, each of which gets another answer.
-        source: the crystal that is modified.
-        source_group: its space group; 0 if it has none.
-        environments: of its species, `environments.describe`.
-        energy_difference: that is wanted, in the network's unit.
-        draws: orbits of the crystals that are drawn.
-        offset: of the draws among those of all questions.
-    """
-
-    samples: list[int]
-    source: structure.Crystal
-    source_group: int
-    environments: np.ndarray
-    energy_difference: float
-    draws: list[likely_orbits.Request]
-    offset: int
-
-    @property
-    def space_group(self) -> int:
-        """That is wanted; of the likeliest draw where that was left open."""
-        return self.draws[0].question.space_group
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,7 +53,7 @@ class OrbitModifier:
     base: orbit_generation.OrbitGenerator
     batch_size: int
     num_draws: int = 6
-    questions: Sequence[Question] = ()
+    questions: Sequence[polymorph_answers.Question] = ()
 
     @property
     def mesh(self) -> Mesh:
@@ -132,7 +90,7 @@ class OrbitModifier:
             return self
         return dataclasses.replace(self, questions=self._ask(conditions))
 
-    def _ask(self, conditions: Conditions) -> list[Question]:
+    def _ask(self, conditions: Conditions) -> list[polymorph_answers.Question]:
         numbers = np.asarray(conditions.atomic_numbers)
         coords = np.asarray(conditions.source.frac_coords)
         lattice = np.asarray(conditions.source.lattice)
@@ -185,7 +143,7 @@ class OrbitModifier:
                 )
             draws = likely_orbits.number_repeats(found)
             questions.append(
-                Question(
+                polymorph_answers.Question(
                     rows,
                     sources[key],
                     known[key][0],
@@ -262,7 +220,7 @@ class OrbitModifier:
         size = generation.sufficient_size(size, self.mesh.size)
         return generation.Batch(np.sort(np.array(numbers)), shape, size)
 
-    def _shape_of(self, question: Question) -> int:
+    def _shape_of(self, question: polymorph_answers.Question) -> int:
         sizes = [orbit_generation.size_of(each) for each in question.draws]
         for each in question.draws:
             orbit_generation.require_fits(each, self.base.shapes[-1])
@@ -290,7 +248,7 @@ class OrbitModifier:
             for question in questions:
                 made = [next(drawn) for _ in question.draws]
                 crystals, follow = zip(*made, strict=True)
-                found = answer(question, crystals, follow)
+                found = polymorph_answers.answer(question, crystals, follow)
                 answers |= dict(zip(question.samples, found, strict=True))
             yield numbers, [answers[number] for number in numbers]
 
@@ -334,7 +292,8 @@ class OrbitModifier:
 
 
 def _source_conditions(
-    questions: Sequence[Question], asked: orbit_transformer.OrbitConditions
+    questions: Sequence[polymorph_answers.Question],
+    asked: orbit_transformer.OrbitConditions,
 ) -> orbit_transformer.SourceConditions:
     shape = (*asked.atomic_numbers.shape, environments.NUM_FEATURES)
     surroundings = np.zeros(shape, np.float32)
@@ -348,80 +307,6 @@ def _source_conditions(
         np.array([each.source_group for each in questions], np.uint8),
         np.array([each.energy_difference for each in questions], np.float32),
         np.ones(len(questions), bool),
-    )
-
-
-def answer(
-    question: Question,
-    crystals: Sequence[structure.Crystal],
-    follow: Sequence[bool],
-) -> list[structure.Crystal]:
-    """An answer for each sample of a question.
-
-    Args:
-        question: what was asked.
-        crystals: its draws.
-        follow: whether each of them follows a known structure.
-
-    Returns:
-        The draws that are not the source again, the likelier ones first; among them the
-        source made to be of the group, see above; then the others.
-    """
-    likely = [each.probability * _DECAY**each.repeat for each in question.draws]
-    order = np.argsort(-np.array(likely), kind="stable").tolist()
-    again = [is_source(crystal, question) for crystal in crystals]
-    fresh = [i for i in order if not again[i]]
-    found = [crystals[i] for i in fresh]
-    distance, made = source_in_group(
-        question.source, question.source_group, question.space_group
-    )
-    if made is not None:
-        own = [number for number, i in enumerate(fresh) if not follow[i]]
-        place = 0 if distance <= NEARLY else min(own, default=len(found))
-        found.insert(place, made)
-    found += [crystals[i] for i in order if again[i]]
-    return [found[min(i, len(found) - 1)] for i in range(len(question.samples))]
-
-
-def is_source(crystal: structure.Crystal, question: Question) -> bool:
-    """Whether a draw is the source again: a near one of another group is not."""
-    if question.source_group != question.space_group:
-        return False
-    return matcher.match(crystal, question.source, _SAME).rms[0] is not None
-
-
-def source_in_group(
-    source: structure.Crystal, source_group: int, group: int
-) -> tuple[float, structure.Crystal | None]:
-    """A source made to be of the group that is wanted, and by how large a move, Å.
-
-    None where it is of the group, or no small move makes it so.
-
-    Args:
-        source: crystal to modify.
-        source_group: its space group; 0 if it has none.
-        group: that is wanted, 1-230.
-    """
-    if source_group in (0, group):
-        return np.inf, None
-    distortions = [(0.0, NEARLY), *_DISTORTIONS]
-    for number, (size, largest) in enumerate(distortions):
-        start = _disturb(source, size, number) if size else source
-        made = projection.project(start, group, largest=largest)
-        if symmetry_search.find_space_group(made, 1e-3) == group:
-            return size + largest, made
-    return np.inf, None
-
-
-def _disturb(crystal: structure.Crystal, size: float, seed: int) -> structure.Crystal:
-    """Sites moved by ``size`` Å on average, and the lattice strained accordingly."""
-    rng = np.random.default_rng(seed)
-    moves = rng.normal(0, size / 3**0.5, (crystal.num_sites, 3))
-    strain = rng.normal(0, size / 20, (3, 3))
-    return structure.Crystal(
-        crystal.atomic_numbers,
-        crystal.frac_coords + moves @ np.linalg.inv(crystal.lattice),
-        crystal.lattice @ (np.eye(3) + (strain + strain.T) / 2),
     )
 
 

@@ -6,7 +6,7 @@
 Pairs of the training split, whose networks have seen them; so the answers here are
 looked up among the structures of all *other* formulas: the source as it is; the nearest
 structure of the formula type and group, relabelled; the source made to be of the group
-(`orbit_modification.source_in_group`); and the rule of `modify_best` made of these: the
+(`polymorph_answers.source_in_group`); and the rule of `modify_best` made of these: the
 source where it is nearly of the group, else the nearest, else the source where it can
 be made to be of the group. Standard errors are over formulas.
 """
@@ -27,7 +27,7 @@ from crystaljax.data import dataset as datasets
 from crystaljax.data import orbit_table
 from crystaljax.matching import matcher
 from crystaljax.models import prototype_library
-from crystaljax.sampling import orbit_modification
+from crystaljax.sampling import polymorph_answers
 from crystaljax.system import atomic_files, environment
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
@@ -55,9 +55,9 @@ def main() -> None:
     ):
         groups = np.asarray(dataset.space_group)[[source_index, target_index]].tolist()
         nearest = known.nearest(target_index)
-        move, made = orbit_modification.source_in_group(source, *groups)
+        move, made = polymorph_answers.source_in_group(source, *groups)
         rule = nearest or made
-        if move <= orbit_modification.NEARLY:
+        if move <= polymorph_answers.NEARLY:
             rule = made
         answers["source as it is"].append(source)
         answers["nearest"].append(nearest)
