@@ -11,7 +11,12 @@ from crystaljax import prepare
 from crystaljax.crystals import bridge, elements, validity
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import building, decorated, known_prototypes, record
-from crystaljax.relaxation import batches, calculators, references
+from crystaljax.relaxation import (
+    batches,
+    calculators,
+    device_potentials,
+    references,
+)
 
 METALS = [elements.atomic_number(symbol) for symbol in ("Ni", "Cu", "Pd", "Au")]
 
@@ -184,7 +189,7 @@ def test_a_run_that_was_cut_off_relaxes_only_the_rest(tmp_path, monkeypatch):
 
 def test_another_calculator_is_taken_too(tmp_path, monkeypatch):
     # Those without batches are relaxed by ASE, one crystal after the other.
-    monkeypatch.setattr(batches, "supports", lambda _: False)
+    monkeypatch.setattr(device_potentials, "supports", lambda _: False)
     made = decorated.Decorated(
         "emt", str(tmp_path), 1, species=("Cu", "Au"), natoms=(2, 2)
     )

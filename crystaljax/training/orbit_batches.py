@@ -136,7 +136,7 @@ def build_batches(config: Any, dataset: datasets.Dataset) -> batches.Batches:
     )
     energies = np.asarray(dataset.formation_energy[indices])
     is_modification = build.is_modification(config)
-    pairs = described = None
+    pairs, described = None, None
     if is_modification:
         # A source may be of any size.
         everything = dataset.indices("train")
@@ -150,7 +150,7 @@ def build_batches(config: Any, dataset: datasets.Dataset) -> batches.Batches:
         if not share:
             continue
         own = indices[bucket == number]
-        if pairs is None:
+        if pairs is None or described is None:
             epochs = pipeline.Permutations(own, config.train.seed)
             gather_fn = functools.partial(
                 gather, dataset, table, num_orbits=shape[0], num_sites=shape[1]

@@ -24,6 +24,7 @@ from crystaljax.relaxation import (
     ase_relaxation,
     batches,
     calculators,
+    device_potentials,
     kept,
     references,
 )
@@ -190,7 +191,7 @@ class Decorated:
 
         def relax_waiting(waiting):
             numbers, todo = list(waiting), list(waiting.values())
-            if batches.supports(self.calculator):
+            if device_potentials.supports(self.calculator):
                 results = batches.relax_each(
                     todo, self.calculator, SETTINGS, description=description
                 )
@@ -318,8 +319,8 @@ def _replace(
 
 
 def _known_elements(calculator: str) -> frozenset[int]:
-    if batches.supports(calculator):
-        return batches.build_potential(calculator).atomic_numbers
+    if device_potentials.supports(calculator):
+        return device_potentials.build(calculator).atomic_numbers
     symbols = calculators.supported_elements(calculator)
     if symbols is None:
         return frozenset(range(1, elements.NUM_ELEMENTS + 1))
