@@ -45,6 +45,10 @@ class _Way:
     kept: kept_parts.KeptPart
 
     @property
+    def num_orbits(self) -> int:
+        return sum(map(len, self.assignment))
+
+    @property
     def is_settled(self) -> bool:
         return self.kept.is_settled(self.question, self.assignment)
 
@@ -123,9 +127,8 @@ def ask(
         usable = _usable(settings, numbers, wanted.space_groups, shape)
         for column, energy in enumerate(wanted.energies[row].tolist()):
             scaled = (energy - float(scale.energy_mean)) / float(scale.energy_scale)
-            ways = _find_ways(
-                model, template, usable, numbers, scaled, lattice, shape[0]
-            )
+            found = _find_ways(model, template.part, lattice, usable, numbers, scaled)
+            ways = [way for way in found if way.num_orbits <= shape[0]]
             if not ways:
                 raise errors.UserError(
                     f"{formula} has more orbits than the {shape[0]} that the model "
@@ -141,7 +144,8 @@ def ask(
                     f"{formula}: {len(chosen)} of {wanted.num_samples} samples; there "
                     "are no more ways to fill the rest that leave nothing open"
                 )
-    return orbit_conditions.assemble(model, scale, wanted, requests, rows, notes, shape)
+    made = orbit_conditions.assemble(model, scale, wanted, requests, rows, shape)
+    return dataclasses.replace(made, notes=notes)
 
 
 def allowed_groups(
@@ -308,12 +312,11 @@ def _can_hold(setting: kept_settings.Setting, numbers: np.ndarray) -> bool:
 
 def _find_ways(
     model: wyckoff_model.WyckoffModel,
-    template: kept_sites.Template,
+    part: structure.Crystal,
+    lattice: str,
     usable: Sequence[kept_settings.Setting],
     numbers: np.ndarray,
     energy: float,
-    lattice: str,
-    max_orbits: int,
 ) -> list[_Way]:
     """Ways to fill the rest, the likeliest first, the same crystals once."""
     of_cells = {
@@ -330,7 +333,6 @@ def _find_ways(
             -of_group[usable[i].num_cells][usable[i].space_group],
         ),
     )
-    part = template.part
     questions, parts, owners = [], [], []
     alternatives = {}
     for number in ranked[:_NUM_SETTINGS]:
@@ -359,10 +361,8 @@ def _find_ways(
     ):
         first = float(of_group[usable[number].num_cells][usable[number].space_group])
         for logarithm, assignment in some:
-            if sum(map(len, assignment)) <= max_orbits:
-                key = number, alternatives[number].key(index, assignment)
-                way = _Way(first + logarithm, question, assignment, each)
-                same[key].append(way)
+            key = number, alternatives[number].key(index, assignment)
+            same[key].append(_Way(first + logarithm, question, assignment, each))
     ways = []
     for some in same.values():
         best = max(some, key=lambda way: way.logarithm)

@@ -92,9 +92,8 @@ def build_request(
     for cell in cells:
         conditions.check_formula(cell, vocabulary, size)
     build_fn = _of_orbits if of_orbits else _of_sites
-    parts = build_fn(
-        wanted, template, cells, groups, workdir, config, vocabulary, energies_fn
-    )
+    question = _Question(wanted, template, cells, groups, energies_fn)
+    parts = build_fn(question, workdir, config, vocabulary)
     return requests.Request(
         workdir=workdir,
         config=config,
@@ -106,24 +105,39 @@ def build_request(
     )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Question:
+    """What is wanted, read: the template, formulas of its cell, groups; energies."""
+
+    wanted: Wanted
+    template: kept_sites.Template
+    cells: list[str]
+    groups: list[int] | None
+    energies_fn: Callable[[Sequence[str]], requested_energies.FormulaEnergies]
+
+
 def _of_orbits(
-    wanted, template, cells, groups, workdir, config, vocabulary, energies_fn
+    question: _Question,
+    workdir: pathlib.Path,
+    config: Any,
+    vocabulary: dict[str, Any],
 ) -> dict[str, Any]:
     """What `requests.Request` takes, for a model of orbits."""
+    wanted, cells = question.wanted, question.cells
     scale = scaling.load_scaling(workdir / "scaling.json")
     model = wyckoff_files.load(workdir / runs.POSITIONS, runs.REMEDY)
     if wanted.energies == orbit_conditions.LOW:
         values = orbit_conditions.low_energies(model, scale, cells)
         energies = requested_energies.FormulaEnergies(values, None, [])
     else:
-        energies = energies_fn(cells)
+        energies = question.energies_fn(cells)
     asked = kept_questions.ask(
         model,
         scale,
-        template,
+        question.template,
         orbit_conditions.Wanted(
             formulas=cells,
-            space_groups=groups,
+            space_groups=question.groups,
             energies=energies.values,
             above_hull=energies.above_hull,
             num_samples=wanted.num_samples,
@@ -143,19 +157,24 @@ def _of_orbits(
 
 
 def _of_sites(
-    wanted, template, cells, groups, workdir, config, vocabulary, energies_fn
+    question: _Question,
+    workdir: pathlib.Path,
+    config: Any,
+    vocabulary: dict[str, Any],
 ) -> dict[str, Any]:
     """The same for a network that sees a crystal site by site."""
     del workdir
+    wanted, cells, template = question.wanted, question.cells, question.template
     sites = structure.max_sites(config.data.rows)
     allowed = [
-        kept_questions.allowed_groups(template, cell, groups, sites) for cell in cells
+        kept_questions.allowed_groups(template, cell, question.groups, sites)
+        for cell in cells
     ]
     space_groups = list(dict.fromkeys(itertools.chain.from_iterable(allowed)))
     chosen = np.array([[each in own for each in space_groups] for own in allowed])
     origin = vocabulary.get("canonical", "site")
     cell = kept_cells.build_cell(template, origin, wanted.lattice)
-    energies = energies_fn(cells)
+    energies = question.energies_fn(cells)
     asked = conditions.combine(
         cells,
         space_groups,

@@ -180,7 +180,8 @@ def ask(
             )
         requests += found
         rows += [(row, column)] * len(found)
-    return assemble(model, scale, wanted, requests, rows, notes, shape)
+    made = assemble(model, scale, wanted, requests, rows, shape)
+    return dataclasses.replace(made, notes=notes)
 
 
 def assemble(
@@ -189,7 +190,6 @@ def assemble(
     wanted: Wanted,
     requests: Sequence[likely_orbits.Request],
     rows: Sequence[tuple[int, int]],
-    notes: list[str],
     shape: tuple[int, int],
 ) -> Asked:
     """Requests with their conditions.
@@ -200,7 +200,6 @@ def assemble(
         wanted: what is requested.
         requests: one for each sample.
         rows: of each, the numbers of its formula and of its energy.
-        notes: for the user.
         shape: orbits and sites that the network holds.
 
     Raises:
@@ -218,7 +217,7 @@ def assemble(
             for request in requests
         ],
         _above_hull(wanted, rows),
-        notes,
+        [],
     )
 
 

@@ -38,24 +38,27 @@ def main() -> None:
     parser.add_argument("--input", type=pathlib.Path, required=True)
     parser.add_argument("--samples", type=pathlib.Path, required=True)
     parser.add_argument("--output", type=pathlib.Path, required=True)
-    parser.add_argument("--num_crystals", type=int, default=3)
+    parser.add_argument("--rows", default="0,1,2", help="of the table, from 0")
     parser.add_argument("--rotation", default="-80x,15y,0z")
     args = parser.parse_args()
     found, _ = inputs.read_inputs(args.input)
     table = structure_files.read_table(args.samples / "samples.parquet")
     made = ase.io.read(args.samples / "samples.extxyz", index=":")
     shown = [(found[0].crystal, "in: ", "")]
-    for number, atoms in enumerate(made[: args.num_crystals]):
+    for number in map(int, args.rows.split(",")):
+        atoms = made[number]
         text = f"estimated {table['estimated_energy'][number]:.2f} eV/atom"
         if "estimated_difference" in table:
             text += f" ({table['estimated_difference'][number]:+.2f})"
         if "origin" in table and table["origin"][number] == "decorated":
-            text += ", decorated"
+            text += "\ndecorated"
+        elif "probability" in table:
+            text += f"\nlikely {table['probability'][number]:.0%}"
         if "same_as_input" in table and table["same_as_input"][number]:
-            text += ", as the input"
+            text += "\nas the input"
         shown.append((bridge.from_ase(atoms), "out: ", text))
     figure, places = pyplot.subplots(
-        1, len(shown), figsize=(2.4 * len(shown), 3.0), squeeze=False
+        1, len(shown), figsize=(2.6 * len(shown), 3.0), squeeze=False
     )
     symbols = space_groups.load_space_group_symbols()
     for place, (crystal, direction, text) in zip(places[0], shown, strict=True):
@@ -64,7 +67,7 @@ def main() -> None:
         group = symmetry_search.find_space_group(crystal, 0.01)
         formula = elements.reduced_formula(crystal.atomic_numbers)
         place.set_title(
-            f"{direction}{formula}, {symbols[group]}\n{text}", fontsize=7, loc="left"
+            f"{direction}{formula}, {symbols[group]}\n{text}", fontsize=6.5, loc="left"
         )
     figure.savefig(args.output, dpi=90, bbox_inches="tight")
 
