@@ -14,6 +14,7 @@ that shall hold one interstitial.
 
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import spglib
@@ -200,7 +201,7 @@ def _standardise(rotations, translations, lattice):
         numbers = np.repeat(np.arange(len(points)) + 1, len(rotations))
         cell = (basis, images.reshape(-1, 3) % 1, numbers)
         try:
-            found = spglib.get_symmetry_dataset(cell, 1e-4)
+            found: Any = spglib.get_symmetry_dataset(cell, 1e-4)  # type: ignore[arg-type]
         except Exception:
             continue
         if found is None or len(found.rotations) != len(rotations):

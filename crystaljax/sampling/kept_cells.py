@@ -111,7 +111,7 @@ def attach(
             order[key] = _places(numbers, cell.part.atomic_numbers)
         kept.is_kept[row, order[key]] = True
         kept.frac_coords[row, order[key]] = coords
-    return conditions.replace(kept=kept)
+    return dataclasses.replace(conditions, kept=kept)
 
 
 def _places(

@@ -381,7 +381,8 @@ def _ask_one(
     request = _decorated_request(source, scaled, scale)
     orbit_generation.require_fits(request, shape)
     first = jax.tree.map(lambda array: array[:1], asked.conditions)
-    first = first.replace(
+    first = dataclasses.replace(
+        first,
         atomic_numbers=numbers.astype(np.uint8)[None],
         num_sites=np.array([len(numbers)], np.int32),
         space_group=np.array([source.crystal.space_group], np.uint8),
@@ -398,10 +399,11 @@ def _ask_one(
 def _join(parts: Sequence[conditions_lib.Conditions]) -> conditions_lib.Conditions:
     width = max(each.atomic_numbers.shape[1] for each in parts)
     padded = [
-        each.replace(
+        dataclasses.replace(
+            each,
             atomic_numbers=np.pad(
                 each.atomic_numbers, ((0, 0), (0, width - each.atomic_numbers.shape[1]))
-            )
+            ),
         )
         for each in parts
     ]
@@ -441,7 +443,7 @@ class Arrangement:
             of_input = np.array([self.energies[name] for name in names])
             columns["estimated_difference"] = np.round(estimated - of_input, 5)
             place = {name: index for index, name in enumerate(self.sources)}
-            order = np.lexsort((estimated, [place[name] for name in names]))
+            order = np.lexsort((estimated, np.array([place[name] for name in names])))
         return dataclasses.replace(
             made,
             crystals=[made.crystals[each] for each in order],

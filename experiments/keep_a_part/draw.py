@@ -11,6 +11,7 @@ estimated energy. Sites are repeated at the faces of the cell.
 import argparse
 import itertools
 import pathlib
+from typing import Any
 
 import matplotlib
 
@@ -43,7 +44,7 @@ def main() -> None:
     args = parser.parse_args()
     found, _ = inputs.read_inputs(args.input)
     table = structure_files.read_table(args.samples / "samples.parquet")
-    made = ase.io.read(args.samples / "samples.extxyz", index=":")
+    made: Any = ase.io.read(args.samples / "samples.extxyz", index=":")
     shown = [(found[0].crystal, "in: ", "")]
     for number in map(int, args.rows.split(",")):
         atoms = made[number]
