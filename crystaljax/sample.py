@@ -240,7 +240,14 @@ def _request_judged(
     from crystaljax.sampling import build as build_sampling
     from crystaljax.sampling import judging, orbit_conditions
 
-    if options.template is not None and calculator != judging.ESTIMATOR:
+    if options.template is not None and calculator == judging.ESTIMATOR:
+        # There may be fewer answers than draws.
+        raise errors.UserError(
+            f"draws is {options.draws}, which chooses among answers by their estimated "
+            "energies; with a template ask for several with `num_samples=`, whose "
+            "table has these energies"
+        )
+    if options.template is not None:
         raise errors.UserError(
             f"judge is {calculator!r}, which relaxes crystals: the kept sites of the "
             "template would move; leave `judge=` out"
