@@ -241,11 +241,11 @@ def _request_judged(
     from crystaljax.sampling import judging, orbit_conditions
 
     if options.template is not None and calculator == judging.ESTIMATOR:
-        # There may be fewer answers than draws.
+        # There may be fewer answers than draws, too.
         raise errors.UserError(
             f"draws is {options.draws}, which chooses among answers by their estimated "
-            "energies; with a template ask for several with `num_samples=`, whose "
-            "table has these energies"
+            "energies, and these do not tell places beside kept sites apart; ask for "
+            "several with `num_samples=`, and screen them"
         )
     if options.template is not None:
         raise errors.UserError(

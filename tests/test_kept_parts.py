@@ -249,7 +249,7 @@ def test_a_species_that_was_removed_is_put_back(cif, tmp_path, capsys):
         ({"keep": "0,O", "space_groups": "166"}, "site 0 .Li. breaks it"),
         ({"wyckoff": "Li:a"}, "cannot be given with a template"),
         ({"judge": "emt"}, "would move"),
-        ({"draws": 4}, "ask for several with `num_samples=`"),
+        ({"draws": 4}, "do not tell places beside kept sites apart"),
         ({"template": None}, "are of a template"),
         ({"template": "nowhere.cif"}, "nothing at nowhere.cif"),
     ],
