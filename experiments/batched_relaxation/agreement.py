@@ -138,7 +138,8 @@ class InJax:
     """Evaluates crystals in batches of one shape, compiled once for a precision."""
 
     def __init__(self, built: potential.Potential):
-        self._built = built
+        assert built.room is not None
+        self._built, self._room = built, built.room
 
         @jax.jit
         def run(numbers, packed, frac, lattice):
@@ -153,7 +154,7 @@ class InJax:
         for atoms in crystals:
             frac = atoms.get_scaled_positions(wrap=False)
             listed = neighbors.find(frac, np.array(atoms.cell), self._built.reach)
-            num_edges = self._built.room.count(listed.count)
+            num_edges = self._room.count(listed.count)
             if batch and (len(batch) == PLACES or filled + num_edges > EDGES):
                 found += self._evaluate(batch, dtype)
                 batch, filled = [], 0
@@ -170,7 +171,7 @@ class InJax:
             numbers[i, : len(atoms)] = atoms.numbers
             frac[i, : len(atoms)] = atoms.get_scaled_positions(wrap=False)
             lattice[i] = atoms.cell
-        packed = self._built.pack(lists, SITES, self._built.room.reserve(NODES, EDGES))
+        packed = self._built.pack(lists, SITES, self._room.reserve(NODES, EDGES))
         with jax.enable_x64(True) if dtype == "float64" else contextlib.nullcontext():
             inputs = numbers, packed, frac.astype(dtype), lattice.astype(dtype)
             inputs = jax.tree.map(jnp.asarray, inputs)

@@ -52,7 +52,7 @@ _POSITIVE = (
 _UNDERSTOOD = {"add_repulsion": False}
 _MAX_DEGREE = 3
 _MAX_HEADER = 2**20  # bytes
-_SCALAR = (0, 1)
+_SCALAR: irreps.Irrep = (0, 1)
 _SILU, _RADIAL_SILU = "silu of e3nn-jax", "silu unscaled"
 
 
