@@ -1,4 +1,4 @@
-r"""Opens a page in the browser to ask for crystals, look at them and relax them.
+r"""Opens a page in the browser: ask for crystals, look at them, relax them.
 
     crystaljax app
     crystaljax app --folder=tantalum --hull=entries.csv --known=known.csv

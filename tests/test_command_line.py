@@ -23,6 +23,7 @@ from crystaljax import (
     sample,
     score,
     screen,
+    serve_app,
     train,
 )
 from crystaljax.data import selection
@@ -43,6 +44,7 @@ COMMANDS = [
         sample,
         score,
         screen,
+        serve_app,
         train,
     )
 ]
@@ -145,7 +147,7 @@ def test_every_option_of_a_command_has_help_and_a_flag(command):
             assert re.search(rf"^  --(\[no\])?{field.name}\b", text, re.MULTILINE) or (
                 options.about(field).preset_flag
             )
-    if command is list_models.COMMAND:
+    if command in (list_models.COMMAND, serve_app.COMMAND):
         # All of it may be left out.
         return
     with pytest.raises(SystemExit, match=r"error: give --.*--help"):
