@@ -269,9 +269,16 @@ def _positions(
 ) -> wyckoff_model.WyckoffModel:
     """The models of energies, groups and positions, trained the first time."""
     path = workdir / runs.POSITIONS
-    is_known = start is not None and config.model.position_epochs == 0
-    if sharding.is_first_process() and not path.exists() and is_known:
-        wyckoff_files.save(start.positions, path)
+    known = None if start is None else start.positions
+    if config.model.position_epochs == 0 and not path.exists():
+        if known is None:
+            raise errors.UserError(
+                "model.position_epochs is 0, which keeps the models of groups and "
+                "positions of --init; give --init=mp or a run of this kind, or a "
+                "positive number"
+            )
+        if sharding.is_first_process():
+            wyckoff_files.save(known, path)
     if sharding.is_first_process() and not path.exists():
         model = wyckoff_training.train_on(
             dataset,

@@ -354,3 +354,10 @@ def test_the_roles_of_orbits_follow_their_elements():
     numbers = np.array([[79, 29, 29, 0], [29, 79, 29, 29]])
     assert orbit_transformer.roles_of(numbers).tolist()[0][:3] == [0, 1, 1]
     assert orbit_transformer.roles_of(numbers).tolist()[1] == [0, 1, 2, 2]
+
+
+def test_models_of_positions_that_are_kept_must_be_there(dataset, tmp_path):
+    started = config(dataset)
+    started.model.position_epochs = 0
+    with pytest.raises(ValueError, match="position_epochs is 0.*--init"):
+        train.train(started, tmp_path / "run", show_progress=False)

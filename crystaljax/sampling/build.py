@@ -346,7 +346,8 @@ def _sample_fn(
 
             kept = None
             if known is not None:
-                kept = samplers.Kept(*known, process.way(start, known[1]))
+                is_kept, value = known
+                kept = samplers.Kept(is_kept, value, process.way(start, value))
             return sampler(
                 velocity_fn, start, num_steps=num_steps, mask=mask, kept=kept
             )

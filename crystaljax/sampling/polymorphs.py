@@ -398,15 +398,12 @@ def _ask_one(
 
 def _join(parts: Sequence[conditions_lib.Conditions]) -> conditions_lib.Conditions:
     width = max(each.atomic_numbers.shape[1] for each in parts)
-    padded = [
-        dataclasses.replace(
-            each,
-            atomic_numbers=np.pad(
-                each.atomic_numbers, ((0, 0), (0, width - each.atomic_numbers.shape[1]))
-            ),
-        )
-        for each in parts
-    ]
+    padded = []
+    for each in parts:
+        numbers = np.asarray(each.atomic_numbers)
+        wide = np.zeros((len(numbers), width), numbers.dtype)
+        wide[:, : numbers.shape[1]] = numbers
+        padded.append(dataclasses.replace(each, atomic_numbers=wide))
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *padded)
 
 
