@@ -359,5 +359,5 @@ def test_the_roles_of_orbits_follow_their_elements():
 def test_models_of_positions_that_are_kept_must_be_there(dataset, tmp_path):
     started = config(dataset)
     started.model.position_epochs = 0
-    with pytest.raises(ValueError, match="position_epochs is 0.*--init"):
+    with pytest.raises(ValueError, match=r"position_epochs is 0.*--init"):
         train.train(started, tmp_path / "run", show_progress=False)
