@@ -8,6 +8,8 @@ handedness.
 
 import functools
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import spglib
@@ -65,12 +67,26 @@ def _niggli_lattice(lattice: Float[np.ndarray, "3 3"]) -> np.ndarray | None:
     # Cells that are degenerate to about the tolerance exhaust its iterations; a looser
     # one leaves a basis that is as short within `LENGTH_TOLERANCE`.
     for tolerance in _NIGGLI_TOLERANCES:
-        reduced = spglib.niggli_reduce(lattice, tolerance)
+        reduced = _reduce(spglib.niggli_reduce, lattice, tolerance)
         if reduced is not None:
             return reduced
     # So do very skewed cells; a Delaunay cell is less skewed.
-    delaunay = spglib.delaunay_reduce(lattice)
-    return None if delaunay is None else spglib.niggli_reduce(delaunay)
+    delaunay = _reduce(spglib.delaunay_reduce, lattice)
+    return None if delaunay is None else _reduce(spglib.niggli_reduce, delaunay)
+
+
+def _reduce(reduce_fn: Callable[..., Any], *arguments: Any) -> np.ndarray | None:
+    """What one of spglib's reductions gives; None where it gives up.
+
+    Its releases differ in how they fail, as does one release by a variable of the
+    environment, which ASE sets for good where it keeps a symmetry.
+    """
+    try:
+        return reduce_fn(*arguments)
+    except Exception as error:
+        if type(error).__name__.startswith("Spglib"):
+            return None
+        raise
 
 
 @functools.cache

@@ -275,7 +275,8 @@ def measure(task: Task, name: str, questions: Any, num_samples: int) -> dict[str
             }
         if number + 1 in (1, 2, 5, 10, 20):
             result[f"match@{number + 1}"] = rates(found)
-    if questions is not None and num_samples >= NUM_DRAWS:
+    has_estimator = task.generator.estimate_energies is not None
+    if questions is not None and num_samples >= NUM_DRAWS and has_estimator:
         result[f"picked_of_{NUM_DRAWS}"] = rates(
             picked(task, name, requests, made, np.array(of_draws))
         )
