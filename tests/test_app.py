@@ -30,7 +30,7 @@ from crystaljax.crystals import cif, elements, poscar, structure, structure_file
 from crystaljax.system import errors
 
 TOKEN = "a-token"
-HACK = "<img src=x onerror=alert(1)>; rm -rf / $(id) `id`"
+INJECTION = "<img src=x onerror=alert(1)>; rm -rf / $(id) `id`"
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_bodies_that_are_no_objects_or_too_long_are_refused(served):
     for content, status in ((b"[1", 400), (b"[]", 400), (b" " * 200_000, 413)):
         answer = client.post(address("api/jobs"), content=content, headers=headers)
         assert answer.status_code == status
-    assert post(client, "api/jobs", {"kind": HACK}).status_code == 400
+    assert post(client, "api/jobs", {"kind": INJECTION}).status_code == 400
 
 
 def test_every_value_is_one_argument(served):
@@ -199,14 +199,14 @@ def test_every_value_is_one_argument(served):
     # A value that looks like a flag, or like a command of a shell, stays a value.
     with pytest.raises(errors.UserError):
         asking.sample({"formulas": "--output=/tmp"}, serving.model, serving.asked)
-    job = jobs.new(HACK, ("sample", f"--formulas={HACK}"), {})
+    job = jobs.new(INJECTION, ("sample", f"--formulas={INJECTION}"), {})
     command = jobs.command(serving.root, job)
-    assert command[3:5] == ["sample", f"--formulas={HACK}"]
+    assert command[3:5] == ["sample", f"--formulas={INJECTION}"]
     output = pathlib.Path(command[-1].removeprefix("--output="))
     assert output.parent.parent == serving.root / "jobs"
     # As it is shown, a shell gives back the same arguments.
     typed = jobs.command_line(serving.root, job)
-    assert f"'--formulas={HACK}'" in typed
+    assert f"'--formulas={INJECTION}'" in typed
     assert re.search(r"--output=[A-Za-z0-9_.+-]+$", typed)
 
 

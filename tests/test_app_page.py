@@ -16,7 +16,7 @@ from browsing import picture, settle, wait_until
 
 from crystaljax.crystals import cif, elements, structure, structure_files
 
-HACK = "<img src=x onerror='window.hacked = 1'>"
+INJECTION = "<img src=x onerror='window.hacked = 1'>"
 
 
 @contextlib.contextmanager
@@ -230,13 +230,13 @@ def test_chosen_crystals_are_relaxed_and_put_on_the_hull(story, page):
 
 
 def test_a_bad_file_is_refused_and_names_are_text(page, tmp_path):
-    bad = tmp_path / f"{HACK.replace('/', '')}.cif"
-    bad.write_text(HACK)
+    bad = tmp_path / f"{INJECTION.replace('/', '')}.cif"
+    bad.write_text(INJECTION)
     page.set_input_files("#upload", bad)
     wait_until(page, "document.querySelector('#upload-note.trouble')", 30)
     assert "holds no crystal" in page.inner_text("#upload-note")
     assert not page.is_visible("#uploaded")
-    page.fill("#composition", HACK)
+    page.fill("#composition", INJECTION)
     wait_until(page, "document.querySelector('#check.bad')")
     assert "<img" in page.inner_text("#check")
     assert page.evaluate("window.hacked === undefined")
