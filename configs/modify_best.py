@@ -30,43 +30,19 @@ METHOD = defaults.ORBITS | {
     "sampler.draws": 6,
 }
 VARIANTS = {
-    "": defaults.MEDIUM
-    | METHOD
-    | {
-        "model.width": 384,
-        "model.depth": 12,
-        "model.num_heads": 6,
-        "model.pair_features": 32,
-        "model.estimator_depth": 3,
-        "optimizer.learning_rate": 3e-4,
-        "train.steps_per_dispatch": 10,
-    },
+    "": defaults.MEDIUM | METHOD | defaults.ORBITS_LARGE,
     # The network of the model `mp`.
     "smoke": defaults.SMOKE
     | METHOD
+    | defaults.ORBITS_SMALL
     | {
         "data.rows": 40,
         "data.orbit_buckets": ((3, 8), (4, 16), (6, 24), (10, 36)),
-        "model.dropout": 0.1,
-        "model.estimator_depth": 2,
         "optimizer.learning_rate": 3e-4,
-        "train.substitution": 0.25,
-        "train.energy_noise": 0.1,
-        "train.ema_decay": 0.999,
         "train.num_steps": 1500,
         "train.checkpoint_every": 300,
     },
-    "alloys": defaults.SMOKE
-    | METHOD
-    | {
-        "data.rows": 16,
-        "data.orbits": 8,
-        "data.orbit_buckets": ((3, 4), (4, 8)),
-        "train.ema_decay": 0.995,
-        "train.num_steps": 800,
-        "train.checkpoint_every": 400,
-        "train.validate_every": 800,
-    },
+    "alloys": defaults.SMOKE | METHOD | defaults.ORBITS_ALLOYS,
 }
 
 

@@ -22,39 +22,12 @@ from crystaljax import defaults
 
 RECIPE = defaults.ORBITS
 VARIANTS = {
-    "": defaults.MEDIUM
-    | RECIPE
-    | {
-        "model.width": 384,
-        "model.depth": 12,
-        "model.num_heads": 6,
-        "model.pair_features": 32,
-        "model.estimator_depth": 3,
-        "optimizer.learning_rate": 3e-4,
-        "train.steps_per_dispatch": 10,
-    },
+    "": defaults.MEDIUM | RECIPE | defaults.ORBITS_LARGE,
     "smoke": defaults.SMOKE
     | RECIPE
-    | {
-        "data.rows": 24,
-        "model.dropout": 0.1,
-        "model.estimator_depth": 2,
-        "train.substitution": 0.25,
-        "train.energy_noise": 0.1,
-        "train.ema_decay": 0.999,
-        "train.num_steps": 6000,
-    },
-    "alloys": defaults.SMOKE
-    | RECIPE
-    | {
-        "data.rows": 16,
-        "data.orbits": 8,
-        "data.orbit_buckets": ((3, 4), (4, 8)),
-        "train.ema_decay": 0.995,
-        "train.num_steps": 800,
-        "train.checkpoint_every": 400,
-        "train.validate_every": 800,
-    },
+    | defaults.ORBITS_SMALL
+    | {"data.rows": 24, "train.num_steps": 6000},
+    "alloys": defaults.SMOKE | RECIPE | defaults.ORBITS_ALLOYS,
 }
 
 

@@ -352,6 +352,34 @@ ORBITS: Mapping[str, Any] = {
     # One program for gradients and another for their use: faster on CPUs.
     "train.steps_per_dispatch": 1,
 }
+# For one GPU and all sizes, which has not been trained yet.
+ORBITS_LARGE: Mapping[str, Any] = {
+    "model.width": 384,
+    "model.depth": 12,
+    "model.num_heads": 6,
+    "model.pair_features": 32,
+    "model.estimator_depth": 3,
+    "optimizer.learning_rate": 3e-4,
+    "train.steps_per_dispatch": 10,
+}
+# For CPUs, with what helps small networks.
+ORBITS_SMALL: Mapping[str, Any] = {
+    "model.dropout": 0.1,
+    "model.estimator_depth": 2,
+    "train.substitution": 0.25,
+    "train.energy_noise": 0.1,
+    "train.ema_decay": 0.999,
+}
+# For the built-in alloys, in minutes.
+ORBITS_ALLOYS: Mapping[str, Any] = {
+    "data.rows": 16,
+    "data.orbits": 8,
+    "data.orbit_buckets": ((3, 4), (4, 8)),
+    "train.ema_decay": 0.995,
+    "train.num_steps": 800,
+    "train.checkpoint_every": 400,
+    "train.validate_every": 800,
+}
 
 
 def build_config(
