@@ -20,14 +20,13 @@ from typing import Any
 
 from crystaljax import defaults
 
-RECIPE = defaults.ORBITS
 VARIANTS = {
-    "": defaults.MEDIUM | RECIPE | defaults.ORBITS_LARGE,
+    "": defaults.MEDIUM | defaults.ORBITS | defaults.ORBITS_LARGE,
     "smoke": defaults.SMOKE
-    | RECIPE
+    | defaults.ORBITS
     | defaults.ORBITS_SMALL
     | {"data.rows": 24, "train.num_steps": 6000},
-    "alloys": defaults.SMOKE | RECIPE | defaults.ORBITS_ALLOYS,
+    "alloys": defaults.SMOKE | defaults.ORBITS | defaults.ORBITS_ALLOYS,
 }
 
 

@@ -120,6 +120,19 @@ def relax_each(
     return _relax_each(crystals, potential, settings, batch_size, dtype, description)
 
 
+def relax_as_possible(
+    crystals: Sequence[structure.Crystal],
+    calculator: str,
+    settings: ase_relaxation.RelaxationSettings,
+    *,
+    description: str | None = None,
+) -> Iterator[tuple[int, ase_relaxation.Relaxation]]:
+    """As `relax_each` where the calculator runs on the device, else one at a time."""
+    if device_potentials.supports(calculator):
+        return relax_each(crystals, calculator, settings, description=description)
+    return ase_relaxation.relax_each(crystals, calculator, settings)
+
+
 def _relax_each(
     crystals: Sequence[structure.Crystal],
     potential: Potential,

@@ -260,13 +260,9 @@ def relax(
             else:
                 numbers.append(i)
                 some.append(crystal)
-        if device_potentials.supports(judge.calculator):
-            found = batches.relax_each(
-                some, judge.calculator, SETTINGS, description=description
-            )
-        else:
-            found = ase_relaxation.relax_each(some, judge.calculator, SETTINGS)
-        for position, one in found:
+        for position, one in batches.relax_as_possible(
+            some, judge.calculator, SETTINGS, description=description
+        ):
             yield numbers[position], one, ""
 
     return kept.relax(crystals, kept_in, relax_waiting)[0]

@@ -191,13 +191,9 @@ class Decorated:
 
         def relax_waiting(waiting):
             numbers, todo = list(waiting), list(waiting.values())
-            if device_potentials.supports(self.calculator):
-                results = batches.relax_each(
-                    todo, self.calculator, SETTINGS, description=description
-                )
-            else:
-                results = ase_relaxation.relax_each(todo, self.calculator, SETTINGS)
-            for position, result in results:
+            for position, result in batches.relax_as_possible(
+                todo, self.calculator, SETTINGS, description=description
+            ):
                 yield numbers[position], result, ""
 
         path = pathlib.Path(self.cache) / f"{name}.jsonl"
