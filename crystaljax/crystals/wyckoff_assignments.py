@@ -194,18 +194,22 @@ def canonical(space_group: int, assignment: Assignment) -> Assignment:
     included. In triclinic and monoclinic groups only changes between bases that are
     nearly reduced count.
     """
-    filled = np.array([index for each in assignment for index in each], int)
-    images = _position_maps(space_group)[:, filled]
+    maps = _position_maps(space_group)
+    if len(maps) == 1:
+        return assignment
+    images = maps[:, [index for each in assignment for index in each]]
     ends = np.cumsum([0, *map(len, assignment)]).tolist()
     spans = list(itertools.pairwise(ends))
     for start, end in spans:
         if end - start > 1:
             images[:, start:end].sort(axis=1)
-    # The smallest one, number by number.
-    for column in range(images.shape[1]):
+    # The smallest one, twelve numbers at a time as the digits of one.
+    for start in range(0, images.shape[1], 12):
+        digits = images[:, start : start + 12]
+        codes = digits @ (32 ** np.arange(digits.shape[1] - 1, -1, -1))
+        images = images[codes == codes.min()]
         if len(images) == 1:
             break
-        images = images[images[:, column] == images[:, column].min()]
     smallest = images[0].tolist()
     return tuple(tuple(smallest[start:end]) for start, end in spans)
 

@@ -35,8 +35,10 @@ from crystaljax.system import errors
 _MAX_DISTANCE = 5.0
 # What is less probable than the likeliest by this is not followed: a ten-thousandth.
 _NEGLIGIBLE = -9.2
-# States whose probabilities are computed at once; always as many, padded.
-_BATCH_SIZES = (64, 1024)
+# States whose probabilities are computed at once, always as many, padded; and of their
+# options as many as most of them have, or all.
+_BATCH_SIZES = (64, 512)
+_FEW_OPTIONS = 8
 
 Inputs = dict[str, Any]
 
@@ -73,7 +75,7 @@ def position_inputs(
     partial: wyckoff_assignments.Partial,
     question: prototype_library.Question,
     shown: Sequence[wyckoff_assignments.Assignment],
-    distances: np.ndarray,
+    of_species: Inputs,
 ) -> Inputs:
     """What the network is given for one step.
 
@@ -81,7 +83,7 @@ def position_inputs(
         partial: assignment so far.
         question: about it.
         shown: assignments of the nearest known structures.
-        distances: to these.
+        of_species: what all steps of the question have in common, `_species_inputs`.
     """
     used = np.zeros((wyckoff_networks.NUM_ROLES, 27), np.float32)
     last_role = wyckoff_networks.NUM_ROLES - 1
@@ -93,7 +95,7 @@ def position_inputs(
         following = _following(assignment, partial.filled)
         if following is not None:
             votes[row, following] = 1
-    return _species_inputs(question, distances) | {
+    return of_species | {
         "role": np.int32(min(partial.species, last_role)),
         "left": np.int32(min(partial.left, wyckoff_networks.MAX_COUNT)),
         "used": used,
@@ -193,11 +195,12 @@ def steps_of(
     count = wyckoff_networks.NUM_VOTES
     members, distances = library.nearest(question, count, without)
     shown = [library.assignments[i] for i in members]
+    of_species = _species_inputs(question, distances)
     partial = wyckoff_assignments.begin(question.space_group, question.counts)
     steps = []
     for filled in assignment:
         for index in filled:
-            steps.append((position_inputs(partial, question, shown, distances), index))
+            steps.append((position_inputs(partial, question, shown, of_species), index))
             partial = wyckoff_assignments.place(partial, index)
     return steps
 
@@ -264,22 +267,43 @@ class WyckoffModel:
 
     def _step_probabilities(self, inputs: Sequence[Inputs]) -> np.ndarray:
         """Logarithms of the probabilities of all positions, (inputs, 27)."""
-        results = []
+        masks = np.array([each["mask"] for each in inputs])
+        found = np.zeros(masks.shape)
+        num_options = masks.sum(axis=1)
+        # The only position that there is, is certain.
+        found[num_options == 1] = masks[num_options == 1]
+        few = (num_options > 1) & (num_options <= _FEW_OPTIONS)
+        for chosen, most in ((few, _FEW_OPTIONS), (num_options > _FEW_OPTIONS, 27)):
+            rows = np.flatnonzero(chosen)
+            # Options first, in order.
+            options = np.argsort(~masks[rows], axis=1, kind="stable")[:, :most]
+            used = np.take_along_axis(masks[rows], options, axis=1)
+            shares = self._option_probabilities(
+                [inputs[row] for row in rows.tolist()], np.where(used, options, -1)
+            )
+            found[rows[:, None], options] = np.where(used, shares, 0)
+        return np.log(np.maximum(found, 1e-30))
+
+    def _option_probabilities(
+        self, inputs: Sequence[Inputs], options: np.ndarray
+    ) -> np.ndarray:
+        """Probabilities of positions, (inputs, options); -1 stands for no option."""
+        results = np.zeros(options.shape)
         start = 0
         while start < len(inputs):
-            size = _BATCH_SIZES[len(inputs) - start > _BATCH_SIZES[0]]
-            part = inputs[start : start + size]
-            batch = stack([*part, *[part[-1]] * (size - len(part))])
-            found = np.mean(
-                [
-                    np.asarray(self._position_fn(params, batch, self._table))
-                    for params in self.position_params
-                ],
-                axis=0,
-            )
-            results.append(found[: len(part)])
+            left = len(inputs) - start
+            size = _BATCH_SIZES[left > 2 * _BATCH_SIZES[0]]
+            part = slice(start, start + size)
+            batch = stack(inputs[part]) | {"options": options[part]}
+            rows = np.minimum(np.arange(size), min(left, size) - 1)
+            batch = {name: values[rows] for name, values in batch.items()}
+            shares = [
+                np.asarray(self._position_fn(params, batch, self._table))
+                for params in self.position_params
+            ]
+            results[part] = np.mean(shares, axis=0)[: min(left, size)]
             start += size
-        return np.log(np.maximum(np.concatenate(results), 1e-30))
+        return results
 
     def likely_assignments(
         self,
@@ -309,7 +333,8 @@ class WyckoffModel:
         beams: list[list[tuple[float, wyckoff_assignments.Partial]]] = []
         for number, each in enumerate(questions):
             members, distances = self.library.nearest(each, wyckoff_networks.NUM_VOTES)
-            shown.append(([self.library.assignments[i] for i in members], distances))
+            assignments = [self.library.assignments[i] for i in members]
+            shown.append((assignments, _species_inputs(each, distances)))
             start = wyckoff_assignments.begin(
                 each.space_group, each.counts, kept[number] if kept else None
             )

@@ -60,8 +60,12 @@ class PositionNetwork(nn.Module):
     @nn.compact
     def __call__(
         self, inputs: Mapping[str, Any], table: Float[Array, "231 27 features"]
-    ) -> Float[Array, "batch 27"]:
-        """Logits; positions that cannot be filled are out of reach."""
+    ) -> Float[Array, "batch options"]:
+        """Logits; positions that cannot be filled are out of reach.
+
+        Where ``inputs`` have "options", (batch, options) indices of positions with -1
+        where there are fewer, answers are for these alone.
+        """
         drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
         species = _describe_species(inputs)
         role = jax.nn.one_hot(inputs["role"], NUM_ROLES)
@@ -84,19 +88,27 @@ class PositionNetwork(nn.Module):
         )
         h = drop(nn.silu(nn.Dense(self.width)(x)))
         h = drop(h + nn.silu(nn.Dense(self.width)(h)))
+        mask = inputs["mask"]
+        options = jnp.broadcast_to(jnp.arange(27), mask.shape)
+        if "options" in inputs:
+            options = inputs["options"]
+            mask = options >= 0
+        rows = jnp.arange(len(h))[:, None]
         each = jnp.concatenate(
             [
-                table[inputs["space_group"]],
-                jnp.broadcast_to(jnp.eye(27), (len(h), 27, 27)),
-                *(jnp.swapaxes(part, 1, 2) for part in (votes, used, weighted)),
+                table[inputs["space_group"][:, None], options],
+                jax.nn.one_hot(options, 27),
+                *(part[rows, :, options] for part in (votes, used, weighted)),
             ],
             axis=-1,
         )
         q = nn.Dense(self.width)(each) + nn.Dense(self.width)(h)[:, None]
         q = nn.silu(nn.Dense(self.width // 2)(drop(nn.silu(q))))
         logits = nn.Dense(1)(q)[..., 0]
-        logits += jnp.einsum("bk,bkl->bl", nn.Dense(NUM_VOTES)(h), votes)
-        return jnp.where(inputs["mask"], logits, _IMPOSSIBLE)
+        logits += jnp.einsum(
+            "bk,bpk->bp", nn.Dense(NUM_VOTES)(h), votes[rows, :, options]
+        )
+        return jnp.where(mask, logits, _IMPOSSIBLE)
 
 
 class GroupNetwork(nn.Module):
