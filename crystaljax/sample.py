@@ -50,7 +50,6 @@ again goes on where it was interrupted.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +60,7 @@ from crystaljax.system import options as options_lib
 
 # JAX takes a second to import, and --help does without it.
 if TYPE_CHECKING:
-    import numpy as np
-
-    import crystaljax.sampling.conditions
-    import crystaljax.sampling.requested_energies
+    import crystaljax.sampling.formula_requests
     import crystaljax.sampling.requests
     import crystaljax.sampling.samples
 
@@ -185,10 +181,9 @@ def build_request(options: SampleOptions) -> "crystaljax.sampling.requests.Reque
     """
     if options.judge is not None:
         return _request_judged(options, options.judge)
-    from crystaljax.crystals import structure
     from crystaljax.models import build
     from crystaljax.sampling import build as build_sampling
-    from crystaljax.sampling import judging, requests
+    from crystaljax.sampling import formula_requests, judging
     from crystaljax.training import model_files, runs
 
     workdir = model_files.resolve(options.workdir, options.model, model_files.DEFAULT)
@@ -203,33 +198,24 @@ def build_request(options: SampleOptions) -> "crystaljax.sampling.requests.Reque
             "generation task"
         )
     vocabulary = runs.load_vocabulary(workdir)
-    of_orbits = build.is_of_orbits(config)
     asked_groups = options.space_groups
-    options = _with_defaults(options, of_orbits)
+    options = _with_defaults(options, build.is_of_orbits(config))
+    wanted, wording = _wanted(options), _wording(options)
     if options.template is not None:
+        # It brings spglib.
+        from crystaljax.sampling import kept_requests
+
         # Left open, they are those that the kept sites allow.
-        options = dataclasses.replace(options, space_groups=asked_groups)
-        return _request_kept(options, workdir, config, vocabulary)
+        wording["space_groups"] = asked_groups
+        kept = kept_requests.Wanted(
+            options.template, options.keep, options.lattice, wanted
+        )
+        return kept_requests.build_request(kept, workdir, config, vocabulary, wording)
     if options.keep or options.lattice != "kept":
         raise errors.UserError(
             "`keep=` and `lattice=` are of a template; give one with `template=my.cif`"
         )
-    if of_orbits:
-        return _request_orbits(options, workdir, config, vocabulary)
-    asked, columns, notes = _ask(
-        options, vocabulary, structure.max_sites(config.data.rows)
-    )
-    return requests.Request(
-        workdir=workdir,
-        config=config,
-        conditions=asked,
-        wording=_wording(options),
-        notes=notes,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        checkpoint=options.checkpoint,
-        columns=columns,
-    )
+    return formula_requests.build_request(wanted, workdir, config, vocabulary, wording)
 
 
 def _request_judged(
@@ -302,175 +288,28 @@ def _with_defaults(options: SampleOptions, of_orbits: bool) -> SampleOptions:
     return dataclasses.replace(options, space_groups=groups, energies=energies)
 
 
-def _text(value: str | None) -> str:
-    """What `_with_defaults` left no None of."""
-    assert value is not None
-    return value
+def _wanted(
+    options: SampleOptions,
+) -> "crystaljax.sampling.formula_requests.Wanted":
+    """What is asked of any model; of options from `_with_defaults`."""
+    from crystaljax.sampling import formula_requests
 
-
-def _request_orbits(
-    options: SampleOptions, workdir: pathlib.Path, config: Any, vocabulary: Any
-) -> "crystaljax.sampling.requests.Request":
-    """The request to a model of orbits."""
-    from crystaljax.models import build, scaling, wyckoff_files
-    from crystaljax.sampling import (
-        conditions,
-        orbit_conditions,
-        requested_energies,
-        requests,
-    )
-    from crystaljax.training import runs
-
-    shape = build.orbit_shapes(config)[-1]
-    model = wyckoff_files.load(workdir / runs.POSITIONS, runs.REMEDY)
-    groups = None
-    if options.space_groups != orbit_conditions.LIKELY:
-        groups = conditions.parse_space_groups(_text(options.space_groups), vocabulary)
-    written = options
-    if options.formula_units == orbit_conditions.LIKELY:
-        likely = orbit_conditions.likely_cells(
-            model, options.formulas, groups or (), shape[1]
-        )
-        written = dataclasses.replace(options, formulas=likely, formula_units="")
-    # Larger cells may be several primitive ones.
-    cells = _cells(written, vocabulary, 4 * shape[1])
-    scale = scaling.load_scaling(workdir / "scaling.json")
-    _refuse_unused_hull(options)
-    if options.energies == orbit_conditions.LOW:
-        values = orbit_conditions.low_energies(model, scale, cells)
-        energies = requested_energies.FormulaEnergies(values, None, [])
-    else:
-        energies = _energies(options, cells, vocabulary)
-    wanted = orbit_conditions.Wanted(
-        formulas=cells,
-        space_groups=groups,
-        energies=energies.values,
-        above_hull=energies.above_hull,
-        num_samples=options.num_samples,
-        wyckoff=options.wyckoff,
-        seed=options.seed,
-        follow_known=config.sampler.follow_known,
-    )
-    asked = orbit_conditions.ask(model, scale, wanted, shape)
-    notes = energies.notes + asked.notes
-    return requests.Request(
-        workdir=workdir,
-        config=config,
-        conditions=asked.conditions,
-        wording=_wording(options),
-        notes=notes + conditions.outside_training(asked.conditions, vocabulary),
-        seed=options.seed,
-        batch_size=options.batch_size,
-        checkpoint=options.checkpoint,
-        columns=asked.columns(),
-        orbits=asked.requests,
-    )
-
-
-def _request_kept(
-    options: SampleOptions, workdir: pathlib.Path, config: Any, vocabulary: Any
-) -> "crystaljax.sampling.requests.Request":
-    """The request to fill what is not kept of a template."""
-    from crystaljax.sampling import kept_requests
-
-    kept_requests.refuse(
-        {
-            "chemical_systems": options.chemical_systems,
-            "formula_units": options.formula_units,
-            "max_atoms": options.max_atoms,
-            "wyckoff": options.wyckoff,
-        }
-    )
-    _refuse_unused_hull(options)
-    assert options.template is not None
-    wanted = kept_requests.Wanted(
-        template=options.template,
-        keep=options.keep,
-        lattice=options.lattice,
+    assert options.space_groups is not None and options.energies is not None
+    return formula_requests.Wanted(
         formulas=options.formulas,
-        space_groups=options.space_groups,
-        energies=_text(options.energies),
-        num_samples=options.num_samples,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        checkpoint=options.checkpoint,
-    )
-    return kept_requests.build_request(
-        wanted,
-        workdir,
-        config,
-        vocabulary,
-        lambda cells: _energies(options, list(cells), vocabulary),
-        _wording(options),
-    )
-
-
-def _refuse_unused_hull(options: SampleOptions) -> None:
-    from crystaljax.sampling import orbit_conditions
-
-    if options.energies == orbit_conditions.LOW and options.hull is not None:
-        raise errors.UserError(
-            f"hull={options.hull} is given, but energies are left to the model; "
-            "name them, such as --energies=hull:hull+0.1:0.05"
-        )
-
-
-def _ask(
-    options: SampleOptions, vocabulary: dict[str, Any], sites: int
-) -> tuple[
-    "crystaljax.sampling.conditions.Conditions", dict[str, "np.ndarray"], list[str]
-]:
-    """Conditions, further columns of the table, and notes."""
-    from crystaljax.sampling import conditions
-
-    cells = _cells(options, vocabulary, sites)
-    space_groups = conditions.parse_space_groups(
-        _text(options.space_groups), vocabulary
-    )
-    feasibility = conditions.judge_feasibility(cells, space_groups, options.infeasible)
-    wanted = feasibility.wanted
-    resolved = _energies(options, cells, vocabulary)
-    num_samples = options.num_samples
-    asked = conditions.combine(
-        cells, space_groups, resolved.values, num_samples, sites, wanted=wanted
-    )
-    columns = feasibility.columns(resolved.values.shape[1], num_samples)
-    if resolved.above_hull is not None:
-        # One row per combination of formula and space group; energies vary fastest.
-        above = resolved.above_hull[wanted.nonzero()[0]].ravel()
-        columns["requested_energy_above_hull"] = above.repeat(num_samples)
-    notes = feasibility.notes + resolved.notes
-    return asked, columns, notes + conditions.outside_training(asked, vocabulary)
-
-
-def _cells(
-    options: SampleOptions, vocabulary: dict[str, Any], max_sites: int
-) -> list[str]:
-    """Formulas of the cells that are requested, all of which the model can make."""
-    from crystaljax.sampling import conditions, formulas
-
-    cells = formulas.expand_formulas(
-        options.formulas,
-        options.chemical_systems,
+        chemical_systems=options.chemical_systems,
         formula_units=options.formula_units,
         max_atoms=options.max_atoms,
-    )
-    for formula in cells:
-        conditions.check_formula(formula, vocabulary, max_sites)
-    return cells
-
-
-def _energies(
-    options: SampleOptions, cells: list[str], vocabulary: dict[str, Any]
-) -> "crystaljax.sampling.requested_energies.FormulaEnergies":
-    from crystaljax.sampling import requested_energies
-
-    return requested_energies.resolve_energies(
-        _text(options.energies),
-        cells,
-        vocabulary,
-        hull_spec=options.hull,
+        space_groups=options.space_groups,
+        energies=options.energies,
+        hull=options.hull,
         hull_energy_model=options.hull_energy_model,
+        wyckoff=options.wyckoff,
+        infeasible=options.infeasible,
+        num_samples=options.num_samples,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        checkpoint=options.checkpoint,
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from crystaljax.system import errors, numbers
 
@@ -147,6 +147,16 @@ class FormulaEnergies:
     values: Float[np.ndarray, "formulas energies"]
     above_hull: Float[np.ndarray, "formulas energies"] | None
     notes: list[str]
+
+    def columns(
+        self, wanted: Bool[np.ndarray, "formulas groups"], num_samples: int
+    ) -> dict[str, np.ndarray]:
+        """Of each sample, in the order of `conditions.combination_indices`."""
+        if self.above_hull is None:
+            return {}
+        # One row per combination of formula and space group; energies vary fastest.
+        above = self.above_hull[wanted.nonzero()[0]].ravel()
+        return {"requested_energy_above_hull": above.repeat(num_samples)}
 
 
 def resolve_energies(
