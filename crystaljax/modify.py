@@ -32,7 +32,9 @@ from crystaljax.models import build, scaling, wyckoff_files
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import (
     conditions,
+    decorations,
     orbit_conditions,
+    polymorph_sources,
     polymorphs,
     requested_energies,
     requests,
@@ -260,15 +262,15 @@ def _request_orbits(
         seed=options.seed,
         follow_known=config.sampler.follow_known,
     )
-    decorations = polymorphs.parse_decorations(options.decorate) or [{}]
+    replacements = decorations.parse(options.decorate) or [{}]
     found, problems = inputs.read_inputs(options.input)
     usable: list[inputs.Input] = []
-    sources: list[polymorphs.Source] = []
+    sources: list[polymorph_sources.Source] = []
     notes: list[str] = []
     for each in found:
         try:
-            source, note = polymorphs.standardise(each, scale)
-            made = [polymorphs.decorate(source, new) for new in decorations]
+            source, note = polymorph_sources.standardise(each, scale)
+            made = [decorations.decorate(source, new) for new in replacements]
             for decorated in made:
                 _check(options, source, decorated, vocabulary)
         except ValueError as error:
@@ -308,8 +310,8 @@ def _request_orbits(
 
 def _check(
     options: ModifyOptions,
-    source: polymorphs.Source,
-    made: polymorphs.Source,
+    source: polymorph_sources.Source,
+    made: polymorph_sources.Source,
     vocabulary: dict[str, Any],
 ) -> None:
     """Raises UserError for what the model cannot be asked about."""

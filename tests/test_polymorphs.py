@@ -8,7 +8,7 @@ from pymatgen.core import Lattice
 
 from crystaljax import modify
 from crystaljax.crystals import structure_files, symmetry_search
-from crystaljax.sampling import polymorphs
+from crystaljax.sampling import decorations
 from crystaljax.system import errors
 
 
@@ -112,6 +112,6 @@ def test_a_source_larger_than_the_model_holds_is_named(tmp_path):
 
 
 def test_decorations_are_read():
-    found = polymorphs.parse_decorations("Ta:Nb, B:C;Ta:V")
+    found = decorations.parse("Ta:Nb, B:C;Ta:V")
     assert found == [{"Ta": "Nb", "B": "C"}, {"Ta": "V"}]
-    assert polymorphs.parse_decorations("") == []
+    assert decorations.parse("") == []

@@ -2,7 +2,7 @@
 
 Such a model makes crystals of a formula; here it is asked for that of a source, at an
 energy below the source's own by the model's estimator, or the lowest that the formula
-is likely to have. `arrange` then says which candidates are the source again.
+is likely to have. `Arrangement` then says which candidates are the source again.
 """
 
 import dataclasses
@@ -11,30 +11,17 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from crystaljax.crystals import (
-    elements,
-    inputs,
-    kept_groups,
-    orbits,
-    standard_choice,
-    standard_groups,
-    standard_setting,
-    structure,
-)
+from crystaljax.crystals import elements, structure
 from crystaljax.matching import matcher
-from crystaljax.models import (
-    orbit_estimator,
-    prototype_library,
-    prototype_structures,
-    scaling,
-    wyckoff_model,
-)
+from crystaljax.models import orbit_estimator, scaling, wyckoff_model
 from crystaljax.sampling import conditions as conditions_lib
 from crystaljax.sampling import (
+    decorations,
     estimation,
     likely_orbits,
     orbit_conditions,
     orbit_generation,
+    polymorph_sources,
     requested_energies,
     samples,
 )
@@ -46,154 +33,6 @@ TOLERANCE = matcher.TOLERANCES["paper"]
 # Different candidates are wanted, improbable ones before the same again: see
 # `likely_orbits.choose_orbits`.
 _LEAST = 1e-4
-_SYMPRECS = (kept_groups.SYMPREC, *standard_setting.SYMPRECS)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Source:
-    """A crystal that candidates are made for.
-
-    Attributes:
-        name: of it, and of what replaces its elements, such as "a" or "a, Ta:Nb".
-        crystal: its primitive cell, in the description of `standard_choice.choose`.
-        size_strain: the first strain of a cell that the atoms of ``original`` would
-            fill.
-        original: as it was brought, before elements were replaced.
-        is_decorated: whether elements were replaced.
-    """
-
-    name: str
-    crystal: orbits.OrbitCrystal
-    size_strain: float
-    original: orbits.OrbitCrystal
-    is_decorated: bool = False
-
-    @property
-    def cell(self) -> structure.Crystal:
-        """All sites of the primitive cell."""
-        return orbits.expand(self.crystal)
-
-    @property
-    def formula(self) -> str:
-        """Of the primitive cell."""
-        return elements.cell_formula(self.cell.atomic_numbers)
-
-
-def standardise(
-    brought: inputs.Input, scale: scaling.Scaling
-) -> tuple[Source, str | None]:
-    """A crystal's primitive cell, and a note where it was brought as several.
-
-    Raises:
-        ValueError: it has no standard setting.
-    """
-    found = standard_setting.standardise(brought.crystal, symprecs=_SYMPRECS)
-    chosen = standard_choice.choose(found.crystal)
-    note = None
-    if found.num_cells > 1:
-        note = (
-            f"{brought.name}: its cell of {brought.crystal.num_sites} sites is "
-            f"{found.num_cells} primitive ones, one of "
-            f"{chosen.num_sites} sites is taken"
-        )
-    return Source(brought.name, chosen, _size_strain(chosen, scale), chosen), note
-
-
-def _size_strain(crystal: orbits.OrbitCrystal, scale: scaling.Scaling) -> float:
-    return prototype_structures.size_strain(
-        np.asarray(scale.atomic_volumes, float),
-        standard_groups.load_group(crystal.space_group),
-        crystal.atomic_numbers,
-        crystal.positions.tolist(),
-    )
-
-
-# --------------------------------------------------------------------------- decoration
-def parse_decorations(text: str) -> list[dict[str, str]]:
-    """``Ta:Nb,B:C;Ta:V`` → [{Ta: Nb, B: C}, {Ta: V}].
-
-    Raises:
-        UserError: unreadable, an element that is none, or one replaced twice.
-    """
-    decorations = []
-    for part in text.split(";") if text.strip() else ():
-        replaced: dict[str, str] = {}
-        for pair in part.split(","):
-            old, colon, new = (each.strip() for each in pair.partition(":"))
-            known = old in elements.SYMBOLS and new in elements.SYMBOLS
-            if not (colon and known) or old in replaced or old == new:
-                raise errors.UserError(
-                    f"decorate: cannot read {pair.strip()!r} in {text!r}; expected "
-                    "each element once with what takes its place, such as Ta:Nb or "
-                    "Ta:Nb,B:C, and ; between several crystals"
-                )
-            replaced[old] = new
-        decorations.append(replaced)
-    return decorations
-
-
-def decorate(source: Source, replaced: Mapping[str, str]) -> Source:
-    """The same prototype with other elements; the source where there are none.
-
-    Raises:
-        UserError: an element is not in it, or two species become one.
-    """
-    if not replaced:
-        return source
-    species = np.unique(source.crystal.atomic_numbers).tolist()
-    has = [elements.symbol(each) for each in species]
-    missing = [each for each in replaced if each not in has]
-    text = ",".join(f"{old}:{new}" for old, new in replaced.items())
-    if missing:
-        raise errors.UserError(
-            f"decorate={text}: {source.formula} has no {', '.join(missing)}; expected "
-            f"elements among {', '.join(has)}"
-        )
-    after = [replaced.get(each, each) for each in has]
-    if len(set(after)) < len(after):
-        raise errors.UserError(
-            f"decorate={text} makes one element of two in {source.formula}, which is "
-            "another prototype; expected different elements for different species"
-        )
-    numbers = {
-        elements.atomic_number(old): elements.atomic_number(new)
-        for old, new in zip(has, after, strict=True)
-    }
-    changed = dataclasses.replace(
-        source.crystal,
-        atomic_numbers=np.array([numbers[n] for n in source.crystal.atomic_numbers]),
-    )
-    return dataclasses.replace(
-        source,
-        name=f"{source.name}, {text}",
-        crystal=standard_choice.choose(changed),
-        is_decorated=True,
-    )
-
-
-def _decorated_request(
-    source: Source, energy: float, scale: scaling.Scaling
-) -> likely_orbits.Request:
-    """The prototype of a source with its new elements, in a cell as large as they are.
-
-    The elements' own known structures of the prototype, where there are any, and the
-    source's are followed; the volume is between theirs and the network's.
-    """
-    crystal = source.crystal
-    question = prototype_library.question_of(
-        source.cell.atomic_numbers, energy, crystal.space_group
-    )
-    strain = crystal.strain.copy()
-    strain[0] -= source.size_strain
-    mendeleev = elements.mendeleev_number()
-    before = np.sort(mendeleev[np.unique(source.original.atomic_numbers)])
-    after = np.sort(mendeleev[np.unique(crystal.atomic_numbers)])
-    distance = float(np.sqrt(np.mean(((before - after) / 10.0) ** 2)))
-    return likely_orbits.Request(
-        question,
-        wyckoff_model.assignment_of(crystal),
-        prototype=likely_orbits.Prototype(crystal.parameters, strain, distance),
-    )
 
 
 # ------------------------------------------------------------------------ what is asked
@@ -233,14 +72,14 @@ class Asked:
     requests: list[likely_orbits.Request]
     columns: dict[str, np.ndarray]
     notes: list[str]
-    sources: list[Source]
+    sources: list[polymorph_sources.Source]
     energies: np.ndarray
 
 
 def ask(
     model: wyckoff_model.WyckoffModel,
     scale: scaling.Scaling,
-    sources: Sequence[Source],
+    sources: Sequence[polymorph_sources.Source],
     wanted: Wanted,
     shape: tuple[int, int],
 ) -> Asked:
@@ -328,7 +167,7 @@ def estimate(
 def _ask_one(
     model: wyckoff_model.WyckoffModel,
     scale: scaling.Scaling,
-    source: Source,
+    source: polymorph_sources.Source,
     estimated: float,
     wanted: Wanted,
     shape: tuple[int, int],
@@ -378,7 +217,7 @@ def _ask_one(
         return asked
     energy = float(energies[0, 0])
     scaled = (energy - float(scale.energy_mean)) / float(scale.energy_scale)
-    request = _decorated_request(source, scaled, scale)
+    request = decorations.request(source, scaled, scale)
     orbit_generation.require_fits(request, shape)
     first = jax.tree.map(lambda array: array[:1], asked.conditions)
     first = dataclasses.replace(
