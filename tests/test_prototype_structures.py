@@ -17,7 +17,7 @@ from crystaljax.models import (
     wyckoff_model,
 )
 from crystaljax.models.networks import orbit_transformer
-from crystaljax.sampling import likely_orbits, orbit_generation
+from crystaljax.sampling import followed_structures, likely_orbits
 
 VOLUMES = np.linspace(5.0, 30.0, 104)
 GROUP = standard_groups.load_group(136)
@@ -142,7 +142,7 @@ def test_samples_follow_each_known_structure_once():
     assert sorted(anion_of(each) for each in made[:2]) == pytest.approx(
         [0.10, 0.5 - 0.31], abs=1e-4
     )
-    follows = [orbit_generation.follows_known(model, each) for each in requests]
+    follows = [followed_structures.follows_known(model, each) for each in requests]
     assert follows == [True, True, False]
     network = generator().generate(requests, key)
     ignoring = dataclasses.replace(own, follow_known=False).generate(requests, key)

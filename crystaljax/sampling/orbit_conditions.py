@@ -12,7 +12,7 @@ import numpy as np
 from crystaljax.crystals import elements, wyckoff, wyckoff_assignments
 from crystaljax.models import prototype_library, scaling, wyckoff_model
 from crystaljax.sampling import conditions as conditions_lib
-from crystaljax.sampling import likely_orbits, orbit_generation
+from crystaljax.sampling import followed_structures, likely_orbits, orbit_generation
 from crystaljax.system import errors
 
 LIKELY, LOW = "likely", "low"
@@ -213,7 +213,7 @@ def assemble(
         requests,
         [
             wanted.follow_known
-            and orbit_generation.follows_known(model, request, scale)
+            and followed_structures.follows_known(model, request, scale)
             for request in requests
         ],
         _above_hull(wanted, rows),

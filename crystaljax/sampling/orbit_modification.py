@@ -26,6 +26,7 @@ from crystaljax.models import prototype_library, wyckoff_model
 from crystaljax.models.networks import orbit_transformer
 from crystaljax.sampling import (
     estimation,
+    followed_structures,
     generation,
     kept_parts,
     likely_orbits,
@@ -263,7 +264,7 @@ class OrbitModifier:
         rows += [rows[-1]] * (batch.size - len(rows))
         requests = [each for _, each in rows]
         model = base.positions if base.follow_known else None
-        shown = orbit_generation.show_known(model, requests, shape[0], base.scale)
+        shown = followed_structures.show(model, requests, shape[0], base.scale)
         follows = np.isfinite(shown.costs).sum(axis=1) > shown.rank
         # As in generation: draws that follow known structures ask the network once.
         indices, first = [], {}
