@@ -9,7 +9,6 @@ the steps under way and ends with status 75.
 """
 
 import contextlib
-import dataclasses
 import pathlib
 import sys
 import time
@@ -24,7 +23,7 @@ from crystaljax import command_line
 from crystaljax.crystals import structure
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pipeline
-from crystaljax.models import build, scaling, wyckoff_files, wyckoff_model
+from crystaljax.models import build, scaling
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import estimation, generation, validation
 from crystaljax.system import (
@@ -40,13 +39,12 @@ from crystaljax.training import batches as batches_lib
 from crystaljax.training import build as build_training
 from crystaljax.training import (
     checkpoints,
-    estimator_training,
     fine_tuning,
     orbit_batches,
     orbit_training,
+    run_positions,
     runs,
     train_step,
-    wyckoff_training,
 )
 from crystaljax.training import metrics as metrics_lib
 
@@ -140,7 +138,9 @@ def _train(
             model,
             scale,
             sampling_mesh,
-            _positions(config, dataset, scale, workdir, start, show_progress),
+            run_positions.load_or_train(
+                config, dataset, scale, workdir, start, show_progress
+            ),
         )
     else:
         generator = build_sampling.build_generator(
@@ -257,74 +257,6 @@ def _train(
                 save()
         manager.wait_until_finished()
     return state
-
-
-def _positions(
-    config: Any,
-    dataset: datasets.Dataset,
-    scale: Any,
-    workdir: pathlib.Path,
-    start: fine_tuning.Start | None,
-    show_progress: bool,
-) -> wyckoff_model.WyckoffModel:
-    """The models of energies, groups and positions, trained the first time."""
-    path = workdir / runs.POSITIONS
-    known = None if start is None else start.positions
-    if config.model.position_epochs == 0 and not path.exists():
-        if known is None:
-            raise errors.UserError(
-                "model.position_epochs is 0, which keeps the models of groups and "
-                "positions of --init; give --init=mp or a run of this kind, or a "
-                "positive number"
-            )
-        if sharding.is_first_process():
-            wyckoff_files.save(known, path)
-    if sharding.is_first_process() and not path.exists():
-        model = wyckoff_training.train_on(
-            dataset,
-            scale,
-            wyckoff_training.Settings(
-                num_epochs=config.model.position_epochs,
-                num_networks=config.model.position_networks,
-                width=config.model.position_width,
-                seed=config.train.seed,
-            ),
-            start=None if start is None else start.positions,
-            show_progress=show_progress,
-        )
-        wyckoff_files.save(model, path)
-    if sharding.is_first_process() and config.model.estimator_depth:
-        _add_estimator(config, dataset, scale, path, start, show_progress)
-    sharding.wait_for_all("positions")
-    return wyckoff_files.load(path, runs.REMEDY)
-
-
-def _add_estimator(
-    config: Any,
-    dataset: datasets.Dataset,
-    scale: scaling.Scaling,
-    path: pathlib.Path,
-    start: fine_tuning.Start | None,
-    show_progress: bool,
-) -> None:
-    """Trains the estimator of a model of orbits where the file has none yet."""
-    model = wyckoff_files.load(path, runs.REMEDY)
-    if model.estimator is not None:
-        return
-    known = start and start.positions and start.positions.estimator
-    estimator = estimator_training.train_on(
-        dataset,
-        scale,
-        estimator_training.Settings(
-            depth=config.model.estimator_depth,
-            num_epochs=config.model.estimator_epochs,
-            max_sites=max(sites for _, sites in build.orbit_shapes(config)),
-            seed=config.train.seed,
-        ),
-        start=known or None,
-        show_progress=show_progress,
-    )
-    wyckoff_files.save(dataclasses.replace(model, estimator=estimator), path)
 
 
 def _require_new_or_resumed(workdir: pathlib.Path, config: Any, resume: bool) -> None:
