@@ -6,7 +6,6 @@ Imports nothing that takes long, so that --help can be quick.
 import dataclasses
 import itertools
 import os
-import pathlib
 import re
 import sys
 import textwrap
@@ -17,7 +16,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from crystaljax.system import errors, interruption, options
+from crystaljax.system import config_files, errors, interruption, options
 
 # What the package raises for bad input; anything else is a bug and keeps its traceback.
 USER_ERRORS = (
@@ -27,13 +26,6 @@ USER_ERRORS = (
     FileNotFoundError,
     FloatingPointError,
 )
-
-# In a wheel they are part of the package; a checkout has them at its top level.
-_CONFIGS = (
-    pathlib.Path(__file__).parent / "configs",
-    pathlib.Path(__file__).parents[1] / "configs",
-)
-
 
 # Characters of a flag's name: no flag is nearly as long.
 _LONGEST_FLAG = 100
@@ -337,7 +329,7 @@ def _take_config(name: str, arguments: Sequence[str]) -> tuple[Any, list[str]]:
             left.append(argument)
         else:
             spec = match.group(1)[1:] if match.group(1) else next(rest, "")
-    return None if spec is None else load_config(spec), left
+    return None if spec is None else config_files.load(spec), left
 
 
 def _define_config(
@@ -349,49 +341,6 @@ def _define_config(
     config_flags.DEFINE_config_dict(
         name, config, flag_values=values, sys_argv=["", *arguments]
     )
-
-
-def load_config(spec: str) -> Any:
-    """The config that a --config names.
-
-    Args:
-        spec: name of a config of the package, or a Python file with ``get_config``;
-            then optionally a colon and a variant: best:smoke, configs/ddim.py.
-
-    Raises:
-        FileNotFoundError: there is none.
-        UserError: it has no such variant, or the file holds no config.
-    """
-    # Takes a while to import, and most commands do without.
-    from crystaljax import defaults
-
-    name, _, variant = spec.partition(":")
-    return defaults.load_config_file(find_config(name), variant)
-
-
-def find_config(name: str) -> pathlib.Path:
-    """File of a config; see `load_config`."""
-    packaged = {path.stem: path for path in _packaged_configs()}
-    if os.sep not in name and not name.endswith(".py"):
-        if name in packaged:
-            return packaged[name]
-        raise FileNotFoundError(
-            f"no config {name!r}; expected one of {', '.join(packaged)}, or a file "
-            "such as configs/ddim.py"
-        )
-    path = pathlib.Path(name)
-    if path.is_file():
-        return path
-    stem = path.stem
-    hint = f"; the package has its own: `config={stem}`" if stem in packaged else ""
-    raise FileNotFoundError(f"no config file {name}{hint}")
-
-
-def _packaged_configs() -> list[pathlib.Path]:
-    for folder in _CONFIGS:
-        if folder.is_dir():
-            return sorted(folder.glob("[a-z]*.py"))
-    return []
 
 
 # --------------------------------------------------------------------------------- text

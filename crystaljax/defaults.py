@@ -4,9 +4,6 @@ A config file says which of them its variants change, and `build_config` changes
 Type checkers do not know what a ConfigDict holds, so it is annotated as Any.
 """
 
-import importlib.util
-import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -409,22 +406,3 @@ def build_config(
             raise KeyError(f"configs/{name}.py sets {path}, which no config has")
         config[section][key] = value
     return config
-
-
-def load_config_file(path: str | os.PathLike[str], variant: str = "") -> Any:
-    """What ``--config=path:variant`` gives, for scripts.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it has no such variant, or the file holds no config.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no config at {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise errors.UserError(f"{path} has no function get_config; expected a config")
-    return module.get_config(variant) if variant else module.get_config()

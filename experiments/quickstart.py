@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from absl import logging
 
-from crystaljax import defaults, evaluate, prepare, sample, screen, train
+from crystaljax import evaluate, prepare, sample, screen, train
 from crystaljax.crystals import elements
 from crystaljax.data import dataset as datasets
 from crystaljax.data import report as reports
@@ -29,6 +29,7 @@ from crystaljax.hull import convex_hull
 from crystaljax.hull import figures as hull_figures
 from crystaljax.sampling import samples as samples_lib
 from crystaljax.screening import result as screening_result
+from crystaljax.system import config_files
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What the model of the package is asked for.
@@ -71,7 +72,7 @@ def main() -> None:
     )
 
     print("3/6  train: configs/symmetric.py:alloys")
-    config = defaults.load_config_file(ROOT / "configs" / "symmetric.py", "alloys")
+    config = config_files.load_file(ROOT / "configs" / "symmetric.py", "alloys")
     config.data.path = str(options.output / "dataset")
     # Measured right after, on the test split.
     config.evaluation.num_structures = 0

@@ -13,11 +13,11 @@ import tiny
 import torch
 from torch.utils import flop_counter
 
-from crystaljax import defaults
 from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models import samplers
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import options as sampling_options
+from crystaljax.system import config_files
 from crystaljax.training import train_step
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -168,7 +168,7 @@ def test_peer_is_the_paper_s_network_only():
 )
 def test_peer_samples_like_ours(config_file, sampler):
     """The loops, from the same start with the same answers."""
-    config = defaults.load_config_file(ROOT / "configs" / f"{config_file}.py", "smoke")
+    config = config_files.load_file(ROOT / "configs" / f"{config_file}.py", "smoke")
     num_steps = 1 if sampler == "regression" else 5
     settings = sampling_options.SamplerSettings(num_steps=num_steps, sampler=sampler)
     config = build_sampling.override_sampler(config, settings)
@@ -281,7 +281,7 @@ def test_peer_makes_the_same_crystals_in_more_rows_with_more_evaluations(
 
 
 def test_wider_workload_has_the_same_crystals():
-    config = defaults.load_config_file(ROOT / "configs" / "ddim.py", "smoke")
+    config = config_files.load_file(ROOT / "configs" / "ddim.py", "smoke")
     config.train.batch_size, config.model.element_rows = 4, 64
     workload = ours.build_workload(config)
     wider = ours.widen(workload, rows=config.data.rows + 8)

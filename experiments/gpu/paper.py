@@ -11,9 +11,8 @@ from gpu import kernels
 from gpu.measurement import Measurement, describe_error
 from throughput import ours, report, timing
 
-from crystaljax import defaults
 from crystaljax.sampling import generation
-from crystaljax.system import device_memory, sharding
+from crystaljax.system import config_files, device_memory, sharding
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 # Ways to compute the same, beside that of the config, in the order of worth: "steps",
@@ -34,7 +33,7 @@ def build_workload(
 ) -> ours.Workload:
     """The paper's network and random crystals; ``model`` are values of its config."""
     size = measurement.size
-    config = defaults.load_config_file(CONFIGS / "ddim.py", size.paper)
+    config = config_files.load_file(CONFIGS / "ddim.py", size.paper)
     config.update_from_flattened_dict(dict(size.paper_values))
     config.model.update(model)
     config.sampler.num_steps = size.evaluations

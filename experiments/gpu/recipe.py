@@ -10,7 +10,6 @@ from gpu import paper
 from gpu.measurement import Measurement
 from throughput import ours, report, timing
 
-from crystaljax import defaults
 from crystaljax.crystals import canonical, elements, structure
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
@@ -18,7 +17,7 @@ from crystaljax.data.sources import emt
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import conditions as conditions_lib
 from crystaljax.sampling import estimation, generation
-from crystaljax.system import sharding
+from crystaljax.system import config_files, sharding
 from crystaljax.training import build as build_training
 from crystaljax.training import train_step
 
@@ -85,7 +84,7 @@ def build_workload(
 ) -> ours.Workload:
     """The config's network, and training structures."""
     size = measurement.size
-    config = defaults.load_config_file(paper.CONFIGS / "best.py", variant)
+    config = config_files.load_file(paper.CONFIGS / "best.py", variant)
     config.update_from_flattened_dict(dict(size.best_values))
     config = ours.adjust_config(
         config, batch_size=batch_size, rows=size.best_rows, dtype=size.dtype

@@ -18,8 +18,8 @@ import time
 import jax
 from absl import logging
 
-from crystaljax import defaults, train
-from crystaljax.system import atomic_files
+from crystaljax import train
+from crystaljax.system import atomic_files, config_files
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"
@@ -76,7 +76,7 @@ def main() -> None:
 
 def measure(name: str, dtype: str, options: argparse.Namespace) -> dict:
     """Trains one config in one arithmetic."""
-    config = defaults.load_config_file(CONFIGS / f"{name}.py", "smoke")
+    config = config_files.load_file(CONFIGS / f"{name}.py", "smoke")
     config.train.dtype = dtype
     config.train.seed = options.seed
     config.train.num_steps = options.num_steps

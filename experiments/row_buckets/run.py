@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from crystaljax import defaults, train
-from crystaljax.system import atomic_files, environment
+from crystaljax.system import atomic_files, config_files, environment
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -59,7 +59,7 @@ def measure(
     args: argparse.Namespace,
 ) -> dict[str, Any]:
     """Trains one network and evaluates it."""
-    config = defaults.load_config_file(args.config, "smoke")
+    config = config_files.load_file(args.config, "smoke")
     config.data.rows = config.model.element_rows = 64
     config.data.row_buckets = row_buckets
     config.train.num_steps = args.num_steps

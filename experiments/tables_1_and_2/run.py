@@ -27,10 +27,10 @@ import jax
 import numpy as np
 from absl import logging
 
-from crystaljax import defaults, evaluate, prepare, train
+from crystaljax import evaluate, prepare, train
 from crystaljax.data import dataset as datasets
 from crystaljax.matching import matcher
-from crystaljax.system import atomic_files, environment
+from crystaljax.system import atomic_files, config_files, environment
 from crystaljax.training import checkpoints, runs
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -122,7 +122,7 @@ def open_dataset(options: argparse.Namespace) -> datasets.Dataset:
 
 def build_config(name: str, options: argparse.Namespace, dataset: datasets.Dataset):
     """A config of the repository with the flags' values."""
-    config = defaults.load_config_file(CONFIGS / f"{name}.py", options.variant)
+    config = config_files.load_file(CONFIGS / f"{name}.py", options.variant)
     config.data.path = str(dataset.path)
     config.train.seed = options.seed
     # Measured once, at the end.
