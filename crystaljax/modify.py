@@ -26,17 +26,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from crystaljax import command_line
-from crystaljax.crystals import elements, inputs, structure, structure_files
-from crystaljax.data import reading
-from crystaljax.models import build, scaling, wyckoff_files
+from crystaljax.crystals import inputs, structure, structure_files
+from crystaljax.models import build
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import (
     conditions,
-    decorations,
     orbit_conditions,
-    polymorph_sources,
+    polymorph_requests,
     polymorphs,
-    requested_energies,
     requests,
 )
 from crystaljax.sampling import options as sampling_options
@@ -44,10 +41,6 @@ from crystaljax.sampling import samples as samples_lib
 from crystaljax.system import errors, sharding
 from crystaljax.system import options as options_lib
 from crystaljax.training import model_files, runs
-
-# Samples of a model of modification that are compared with their sources, which takes
-# milliseconds each.
-_MAX_COMPARED = 10_000
 
 
 @options_lib.frozen
@@ -151,7 +144,10 @@ def build_request(
     config = build_sampling.override_sampler(runs.load_config(workdir), options)
     if not build.is_modification(config):
         if build.is_of_orbits(config):
-            return _request_orbits(options, workdir, config)
+            groups = options.space_groups
+            groups = orbit_conditions.LIKELY if groups is None else groups
+            wanted = _wanted(options, polymorphs.LOWEST, groups, 8)
+            return polymorph_requests.of_generator(wanted, workdir, config)
         raise errors.UserError(
             f"{workdir} holds a model that generates crystals from conditions alone; "
             "use it with `crystaljax sample`, or train one of "
@@ -162,218 +158,33 @@ def build_request(
             "`decorate=` and --space_groups=likely can be asked of a model of orbits, "
             "such as that of the package, and this is another; leave them out"
         )
-    options = dataclasses.replace(
-        options,
-        energy_difference=options.energy_difference or "-0.05",
-        space_groups=options.space_groups or "seen",
-        num_samples=options.num_samples or 1,
-    )
-    assert options.energy_difference and options.space_groups and options.num_samples
-    vocabulary = runs.load_vocabulary(workdir)
-    sites = structure.max_sites(config.data.rows)
-    space_groups = conditions.parse_space_groups(options.space_groups, vocabulary)
-    differences = _differences(options.energy_difference, vocabulary)
+    wanted = _wanted(options, "-0.05", options.space_groups or "seen", 1)
+    return polymorph_requests.of_modifier(wanted, workdir, config)
 
-    usable, sources, problems = _prepare(options, vocabulary, sites)
-    if not usable:
-        raise _nothing_left(problems)
-    num_samples = options.num_samples
-    notes = [f"left out {each.name}: {each.reason}" for each in problems]
-    if num_samples > 1 and build_sampling.is_deterministic(config):
-        notes.append(
-            f"this method has one answer to each condition, so that one sample is made "
-            f"instead of {num_samples}; ask for more space groups or energy "
-            "differences, or use a model of configs/modify_diffusion.py"
-        )
-        num_samples = 1
-    if build.is_of_orbits(config):
-        # It brings the search for symmetry.
-        from crystaljax.sampling import orbit_modification
 
-        model = wyckoff_files.load(workdir / runs.POSITIONS, runs.REMEDY)
-        feasibility = orbit_modification.judge_feasibility(
-            sources, space_groups, model, build.orbit_shapes(config)[-1]
-        )
-    else:
-        feasibility = conditions.judge_feasibility(
-            [elements.cell_formula(source.atomic_numbers) for source in sources],
-            space_groups,
-            options.infeasible,
-        )
-    asked, subject = conditions.combine_sources(
-        [(each.name, made) for each, made in zip(usable, sources, strict=True)],
-        space_groups,
-        differences,
-        num_samples,
-        sites,
-        wanted=feasibility.wanted,
-    )
-    notes += feasibility.notes
-    notes += conditions.outside_training(asked, vocabulary)
-    request = requests.Request(
-        workdir=workdir,
-        config=config,
-        conditions=asked,
-        wording={
-            "input": options.input,
-            "crystals": [each.name for each in usable],
-            "energy_difference": options.energy_difference,
-            "space_groups": options.space_groups,
-            "formula": options.formula,
-            "num_samples": options.num_samples,
-            "infeasible": options.infeasible,
-        },
-        notes=notes,
+def _wanted(
+    options: ModifyOptions, energy_difference: str, space_groups: str, num_samples: int
+) -> polymorph_requests.Wanted:
+    """What is asked of any model.
+
+    Args:
+        options: of the command.
+        energy_difference: where the options leave it open.
+        space_groups: in place of those of the options.
+        num_samples: where the options leave it open.
+    """
+    return polymorph_requests.Wanted(
+        input=options.input,
+        energy_difference=options.energy_difference or energy_difference,
+        decorate=options.decorate,
+        space_groups=space_groups,
+        formula=options.formula,
+        num_samples=options.num_samples or num_samples,
+        infeasible=options.infeasible,
         seed=options.seed,
         batch_size=options.batch_size,
         checkpoint=options.checkpoint,
-        inputs=[usable[i].name for i in subject],
-        columns=feasibility.columns(len(differences), num_samples),
     )
-    if len(asked) <= _MAX_COMPARED:
-        known = {each.name: made for each, made in zip(usable, sources, strict=True)}
-        request = dataclasses.replace(request, arrange=polymorphs.Arrangement(known))
-    return request, usable, sources
-
-
-def _differences(text: str, vocabulary: dict[str, Any]) -> list[float]:
-    """Energy differences; the lowest are those of the training pairs."""
-    if text != polymorphs.LOWEST:
-        return requested_energies.parse_differences(text)
-    low = min(float(vocabulary["energy_difference"][0]), 0.0)
-    return sorted({round(low / 4, 3), round(low / 2, 3), round(low, 3)})
-
-
-def _request_orbits(
-    options: ModifyOptions, workdir: pathlib.Path, config: Any
-) -> tuple[requests.Request, list[inputs.Input], list[structure.Crystal]]:
-    """The request to a model of orbits."""
-    vocabulary = runs.load_vocabulary(workdir)
-    shape = build.orbit_shapes(config)[-1]
-    model = wyckoff_files.load(workdir / runs.POSITIONS, runs.REMEDY)
-    scale = scaling.load_scaling(workdir / "scaling.json")
-    groups = None
-    if options.space_groups not in (None, orbit_conditions.LIKELY):
-        groups = conditions.parse_space_groups(str(options.space_groups), vocabulary)
-    wanted = polymorphs.Wanted(
-        energy_difference=options.energy_difference or polymorphs.LOWEST,
-        space_groups=groups,
-        num_samples=options.num_samples or 8,
-        seed=options.seed,
-        follow_known=config.sampler.follow_known,
-    )
-    replacements = decorations.parse(options.decorate) or [{}]
-    found, problems = inputs.read_inputs(options.input)
-    usable: list[inputs.Input] = []
-    sources: list[polymorph_sources.Source] = []
-    notes: list[str] = []
-    for each in found:
-        try:
-            source, note = polymorph_sources.standardise(each, scale)
-            made = [decorations.decorate(source, new) for new in replacements]
-            for decorated in made:
-                _check(options, source, decorated, vocabulary)
-        except ValueError as error:
-            problems.append(inputs.Unreadable(each.name, str(error)))
-            continue
-        notes += [note] if note else []
-        usable.append(each)
-        sources += made
-    if not usable:
-        raise _nothing_left(problems)
-    asked = polymorphs.ask(model, scale, sources, wanted, shape)
-    notes += [f"left out {each.name}: {each.reason}" for each in problems]
-    notes += asked.notes
-    request = requests.Request(
-        workdir=workdir,
-        config=config,
-        conditions=asked.conditions,
-        wording={
-            "input": options.input,
-            "crystals": [each.name for each in usable],
-            "energy_difference": wanted.energy_difference,
-            "space_groups": options.space_groups or orbit_conditions.LIKELY,
-            "formula": options.formula,
-            "num_samples": wanted.num_samples,
-            "decorate": options.decorate,
-        },
-        notes=notes + conditions.outside_training(asked.conditions, vocabulary),
-        seed=options.seed,
-        batch_size=options.batch_size,
-        checkpoint=options.checkpoint,
-        columns=asked.columns,
-        orbits=asked.requests,
-        arrange=polymorphs.arrangement_of(asked),
-    )
-    return request, usable, [each.cell for each in sources]
-
-
-def _check(
-    options: ModifyOptions,
-    source: polymorph_sources.Source,
-    made: polymorph_sources.Source,
-    vocabulary: dict[str, Any],
-) -> None:
-    """Raises UserError for what the model cannot be asked about."""
-    if options.formula is not None:
-        counts = elements.parse_formula(options.formula)
-        wanted = elements.format_formula(counts)
-        if wanted != source.formula:
-            raise errors.UserError(
-                f"its primitive cell is {source.formula}, but {wanted} was requested; "
-                "give a crystal of that formula, or leave --formula out"
-            )
-    numbers = made.cell.atomic_numbers
-    problem = conditions.find_formula_problem(
-        elements.parse_formula(made.formula), vocabulary, len(numbers)
-    )
-    if problem:
-        raise errors.UserError(f"{made.formula} has {problem}")
-
-
-def _nothing_left(problems: Sequence[inputs.Unreadable]) -> errors.UserError:
-    return errors.UserError(
-        "no crystal can be modified:\n  "
-        + "\n  ".join(f"{each.name}: {each.reason}" for each in problems)
-    )
-
-
-def _prepare(
-    options: ModifyOptions, vocabulary: dict[str, Any], sites: int
-) -> tuple[list[inputs.Input], list[structure.Crystal], list[inputs.Unreadable]]:
-    """Inputs that can be used, the same in the model's form, and all others."""
-    wanted = None
-    if options.formula is not None:
-        wanted = elements.format_formula(elements.parse_formula(options.formula))
-    form = reading.CanonicalForm(
-        vocabulary.get("canonical", "site"), vocabulary.get("primitive", False)
-    )
-    found, problems = inputs.read_inputs(options.input)
-    usable: list[inputs.Input] = []
-    sources: list[structure.Crystal] = []
-    for each in found:
-        try:
-            source = reading.canonical_form(each.crystal, form)
-        except ValueError as error:
-            problems.append(inputs.Unreadable(each.name, str(error)))
-            continue
-        formula = elements.cell_formula(source.atomic_numbers)
-        problem = conditions.find_formula_problem(
-            elements.parse_formula(formula), vocabulary, sites
-        )
-        if wanted is not None and formula != wanted:
-            reason = (
-                f"its cell is {formula}, but {wanted} was requested; modification "
-                "keeps the composition: give a crystal of that formula, or leave "
-                "--formula out"
-            )
-            problems.append(inputs.Unreadable(each.name, reason))
-        elif problem:
-            problems.append(inputs.Unreadable(each.name, f"{formula} has {problem}"))
-        else:
-            usable.append(each)
-            sources.append(source)
-    return usable, sources, problems
 
 
 def write_inputs(
