@@ -101,7 +101,7 @@ def test_alternatives_that_leave_the_part_alone_are_one_crystal():
     found = kept_settings.describe_anew(setting)
     sulphur = int(setting.kept.positions[0])
     free = [each for each in range(4) if each != sulphur]
-    keys = {found.key(0, ((each,), (sulphur,))) for each in free}
+    keys = {found.key(found.targets[0], ((each,), (sulphur,))) for each in free}
     # Octahedra, and either tetrahedra.
     assert len(keys) == 2
 

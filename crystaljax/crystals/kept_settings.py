@@ -93,19 +93,27 @@ class Alternatives:
             parameters as plain as can be. Along polar directions the origin is where
             the kept orbit is that settles it (`anchor_of_kept`).
         targets: of each, which position those of the first setting become.
+        variants: of each, all descriptions in which the kept orbits have these
+            positions, itself among them, with their targets.
         symmetries: maps of positions that leave the kept part as it is, the identity
             among them: what they relate are the same crystals.
     """
 
     settings: list[Setting]
     targets: list[tuple[int, ...]]
+    variants: list[list[tuple[Setting, tuple[int, ...]]]]
     symmetries: list[tuple[int, ...]]
 
     def key(
-        self, index: int, assignment: Sequence[tuple[int, ...]]
+        self, targets: Sequence[int], assignment: Sequence[tuple[int, ...]]
     ) -> tuple[tuple[int, ...], ...]:
-        """What all descriptions of positions in a setting have in common."""
-        back = np.argsort(self.targets[index])
+        """What all descriptions of positions have in common.
+
+        Args:
+            targets: of the setting in which they are described.
+            assignment: the positions.
+        """
+        back = np.argsort(targets)
         return min(
             tuple(
                 tuple(sorted(symmetry[back[each]] for each in filled))
@@ -119,7 +127,7 @@ def describe_anew(setting: Setting) -> Alternatives:
     """All choices of axes and origin, as far as they differ for the kept part."""
     kept = setting.kept
     group = standard_groups.load_group(kept.space_group)
-    made: dict[object, tuple[Setting, tuple[int, ...]]] = {}
+    made: dict[object, dict[object, tuple[Setting, tuple[int, ...]]]] = {}
     symmetries: dict[tuple[int, ...], None] = {}
     reference = _parameters_key(_at_origin(group, setting))
     for change, shift in dict.fromkeys([(0, 0), *standard_choice.list_short(kept)]):
@@ -135,21 +143,23 @@ def describe_anew(setting: Setting) -> Alternatives:
                 standard_choice.transform(kept, change, shift),
             ),
         )
-        made.setdefault(kind(other), (other, targets))
-        if _parameters_key(other) == reference:
+        key = _parameters_key(other)
+        made.setdefault(kind(other), {}).setdefault((key, targets), (other, targets))
+        if key == reference:
             symmetries[targets] = None
-    settings, targets = zip(*made.values(), strict=True)
-    return Alternatives(list(settings), list(targets), list(symmetries))
+    variants = [list(each.values()) for each in made.values()]
+    settings, targets = zip(*(each[0] for each in variants), strict=True)
+    return Alternatives(list(settings), list(targets), variants, list(symmetries))
 
 
-def _parameters_key(setting: Setting) -> object:
+def _parameters_key(setting: Setting) -> tuple[object, ...]:
     kept = setting.kept
     strain = np.rint(kept.strain / 0.02).astype(int).tolist()
     parameters = (np.rint(kept.parameters * 200).astype(int) % 200).tolist()
     kinds = zip(
         kept.atomic_numbers.tolist(), kept.positions.tolist(), parameters, strict=True
     )
-    return strain, sorted(kinds)
+    return tuple(strain), tuple((a, b, tuple(c)) for a, b, c in sorted(kinds))
 
 
 def anchor_of_kept(kept: orbits.OrbitCrystal) -> int:

@@ -134,6 +134,14 @@ def plainest(
     return _plainest(group, positions, parameters[None], anchor)[1][0]
 
 
+def equivalents(
+    position: standard_groups.Position, parameters: Float[np.ndarray, "alternatives 3"]
+) -> Float[np.ndarray, "alternatives equivalents 3"]:
+    """All parameters that describe the same sites."""
+    moved = np.einsum("eij,aj->aei", position.equivalent_matrices, parameters)
+    return moved + position.equivalent_vectors
+
+
 def choose(
     crystal: orbits.OrbitCrystal, mirror_images: bool = False
 ) -> orbits.OrbitCrystal:
@@ -283,7 +291,7 @@ def _fix_origin(
     polar = group.num_polar
     found = []
     for column in np.flatnonzero(kinds == kinds[anchor]).tolist():
-        ways = _equivalents(position, parameters[:, column])
+        ways = equivalents(position, parameters[:, column])
         shifted = np.repeat(parameters[:, None], ways.shape[1], axis=1)
         shifted[:, :, [anchor, column]] = shifted[:, :, [column, anchor]]
         shifted[:, :, anchor] = ways
@@ -292,14 +300,6 @@ def _fix_origin(
     stacked = np.stack(found, axis=1)
     rows = np.repeat(np.arange(len(parameters)), stacked.shape[1] * stacked.shape[2])
     return stacked.reshape(-1, *parameters.shape[1:]), rows
-
-
-def _equivalents(
-    position: standard_groups.Position, parameters: Float[np.ndarray, "alternatives 3"]
-) -> Float[np.ndarray, "alternatives equivalents 3"]:
-    """All parameters that describe the same sites."""
-    moved = np.einsum("eij,aj->aei", position.equivalent_matrices, parameters)
-    return moved + position.equivalent_vectors
 
 
 def _plainest(
@@ -320,7 +320,7 @@ def _plainest(
         position = group.positions[index]
         if column == anchor or not position.freedom:
             continue
-        ways = _equivalents(position, parameters[:, column])
+        ways = equivalents(position, parameters[:, column])
         way_codes = _codes(ways)
         best = way_codes.argmin(axis=1)[:, None]
         codes[:, column] = np.take_along_axis(way_codes, best, axis=1)[:, 0]

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from crystaljax.crystals import (
     kept_settings,
+    standard_choice,
     standard_groups,
     structure,
     wyckoff_assignments,
@@ -111,19 +112,69 @@ class KeptPart:
         apart[0] -= size_strain
         if np.abs(apart[self.keeps_strain]).max(initial=0) > _NEAR_STRAIN:
             return None
+        kept = self.setting.kept
         numbers, positions = wyckoff_model.orbits_of(question, assignment)
-        order = np.arange(len(known))
-        rows = self.rows_of(question, assignment)
-        for row, wanted in zip(rows, self.setting.kept.parameters, strict=True):
-            same = (numbers == numbers[row]) & (positions == positions[row])
-            left = np.flatnonzero(same & (np.arange(len(known)) >= row))
-            gaps = known[order[left]] - wanted
-            gaps = np.abs(gaps - np.round(gaps)).max(axis=1)
-            nearest = left[int(gaps.argmin())]
-            if gaps.min() > _NEAR_PARAMETERS:
+        starts: Sequence[int | None] = [None]
+        polar = standard_groups.load_group(question.space_group).num_polar
+        if polar and len(kept.positions):
+            # Where the origin lies along polar directions is a matter of choice.
+            anchor = kept_settings.anchor_of_kept(kept)
+            same = numbers == kept.atomic_numbers[anchor]
+            same &= positions == kept.positions[anchor]
+            starts = np.flatnonzero(same).tolist()
+        for start in starts:
+            moved = known.copy()
+            if start is not None:
+                moved[:, :polar] -= moved[start, :polar]
+            order = self._bring(moved, question, assignment, start)
+            if order is not None:
+                return moved[order]
+        return None
+
+    def _bring(
+        self,
+        known: Float[np.ndarray, "orbits 3"],
+        question: prototype_library.Question,
+        assignment: wyckoff_assignments.Assignment,
+        start: int | None,
+    ) -> Int[np.ndarray, " orbits"] | None:
+        """The order in which known orbits are where the kept ones are.
+
+        Parameters of known orbits become those of the same sites that are nearest.
+        None where they are not near; ``start`` is the one at the anchor.
+        """
+        kept = self.setting.kept
+        group = standard_groups.load_group(question.space_group)
+        numbers, positions = wyckoff_model.orbits_of(question, assignment)
+        rows = self.rows_of(question, assignment).tolist()
+        anchor = None if start is None else kept_settings.anchor_of_kept(kept)
+        of_row: dict[int, int] = {}
+        # The anchor first: it has no choice.
+        for index in sorted(range(len(rows)), key=lambda each: each != anchor):
+            position = group.positions[int(kept.positions[index])]
+            same = (numbers == numbers[rows[index]]) & (
+                positions == positions[rows[index]]
+            )
+            left = np.setdiff1d(np.flatnonzero(same), list(of_row.values()))
+            if index == anchor:
+                left = np.array([start])
+            ways = known[left][:, None]
+            if index != anchor and position.freedom:
+                ways = standard_choice.equivalents(position, known[left])
+            gaps = ways - kept.parameters[index]
+            gaps = np.abs(gaps - np.round(gaps)).max(axis=2)
+            which, way = np.unravel_index(gaps.argmin(), gaps.shape)
+            if gaps[which, way] > _NEAR_PARAMETERS:
                 return None
-            order[[row, nearest]] = order[[nearest, row]]
-        return known[order]
+            of_row[rows[index]] = int(left[which])
+            known[left[which]] = ways[which, way]
+        order = np.arange(len(known))
+        for row in order.tolist():
+            if row not in of_row:
+                same = (numbers == numbers[row]) & (positions == positions[row])
+                left = np.setdiff1d(np.flatnonzero(same), list(of_row.values()))
+                of_row[row] = int(left[0])
+        return np.array([of_row[row] for row in order.tolist()])
 
     def finish(
         self,
