@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import test_kept_groups as crystals_of
 import test_orbit_generation as tiny_orbits
+from pymatgen.core import Lattice
 
 from crystaljax import sample
 from crystaljax.crystals import (
@@ -233,6 +234,53 @@ def test_a_species_that_was_removed_is_put_back(cif, tmp_path, capsys):
     # Another answer, not the same one again.
     other = made.crystals[1].frac_coords[9:, None] - lithium
     assert np.abs(other - np.round(other)).max(axis=-1).min() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("group", "lattice", "sites", "removed"),
+    [
+        (
+            "P4/nmm",
+            Lattice.tetragonal(4.39, 7.23),
+            {
+                "Ba": [0, 0.5, 0.205],
+                "F": [0, 0, 0],
+                "Cl": [0, 0.5, 0.645],
+            },
+            "Cl",
+        ),
+        (
+            "P6_3/mmc",
+            Lattice.hexagonal(5.29, 4.24),
+            {"Ni": [0.839, 0.678, 0.25], "Sn": [1 / 3, 2 / 3, 0.25]},
+            "Sn",
+        ),
+    ],
+)
+def test_a_known_structure_is_found_in_whatever_description(
+    group, lattice, sites, removed, tmp_path
+):
+    """Axes and origin of a template are not those that the model chose."""
+    crystal = crystals_of.build(group, lattice, list(sites), list(sites.values()))
+    turn = np.diag([1, -1, -1])
+    crystal = dataclasses.replace(
+        crystal,
+        frac_coords=(crystal.frac_coords @ turn + [0.1, 0.2, 0.37]) % 1,
+        lattice=turn @ crystal.lattice,
+    )
+    structure_files.write_cifs(tmp_path / "cifs", [crystal], ["whole"])
+    keep = ",".join(symbol for symbol in sites if symbol != removed)
+    made = sample.sample(
+        sample.SampleOptions(template=str(tmp_path / "cifs" / "whole.cif"), keep=keep)
+    )
+    answer = made.crystals[0]
+    is_new = answer.atomic_numbers == elements.atomic_number(removed)
+    template = kept_sites.read_template(tmp_path / "cifs" / "whole.cif", keep)
+    there = template.crystal.frac_coords[~template.is_kept]
+    apart = answer.frac_coords[is_new][:, None] - there
+    distances = np.linalg.norm((apart - np.round(apart)) @ answer.lattice, axis=-1)
+    # Å, of sites that the nearest of the other places is 1.5 Å away from.
+    assert distances.min(axis=1).max() < 0.3
 
 
 @pytest.mark.parametrize(

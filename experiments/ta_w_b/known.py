@@ -3,8 +3,8 @@
     python experiments/ta_w_b/known.py runs/ta_w_b/known.extxyz
 
 Prototypes with parameters as published, sources beside them; they are where relaxations
-start. Left out: Ta5B6, of which no full set of coordinates was at hand, and the
-boron-rich W(1-x)B3, whose sites are partly occupied.
+start. Ta5B6 is put together from the slabs of TaB and Ta3B4 that it consists of. Left
+out: the boron-rich W(1-x)B3, whose sites are partly occupied.
 """
 
 import pathlib
@@ -46,6 +46,21 @@ COMPOUNDS = {
         [(0.5, 0.5, 0), (0, 0.180, 0), (0, 0.375, 0), (0, 0.444, 0.5)],
         (71, 1),
         (3.29, 14.0, 3.13, 90, 90, 90),
+    ),
+    "Ta5B6 V5B6-type": (
+        "slabs of TaB and Ta3B4 in turns, as in V5B6",
+        ("Ta", "Ta", "Ta", "B", "B", "B"),
+        [
+            (0, 0, 0.5),
+            (0.5, 0.1116, 0.5),
+            (0, 0.194, 0),
+            (0, 0.0775, 0),
+            (0.5, 0.0347, 0),
+            (0.5, 0.227, 0.5),
+        ],
+        (65, 1),
+        # Both together are 8.669 + 14.0 Å high.
+        (3.14, 22.67, 3.28, 90, 90, 90),
     ),
     "Ta2B CuAl2-type": (
         KIESSLING_TA,
