@@ -1,8 +1,7 @@
 """What is asked of a model of orbits where a part of a crystal is kept.
 
 The rest of the formula fills Wyckoff positions that the kept part leaves, in a space
-group that it allows (`kept_groups`). The model of positions says how probable each way
-is, kept orbits included.
+group that it allows (`kept_groups`), in one of the ways of `kept_ways`.
 """
 
 import collections
@@ -17,49 +16,24 @@ from crystaljax.crystals import (
     kept_groups,
     kept_settings,
     kept_sites,
-    standard_groups,
-    structure,
     wyckoff_assignments,
 )
 from crystaljax.models import (
     prototype_library,
-    prototype_structures,
     scaling,
     wyckoff_model,
 )
-from crystaljax.sampling import kept_parts, likely_orbits, orbit_conditions
+from crystaljax.sampling import (
+    kept_parts,
+    kept_ways,
+    likely_orbits,
+    orbit_conditions,
+)
 from crystaljax.system import errors
 
-# Groups whose positions are looked at, of all that the kept part allows, the likeliest
-# of the formula first; and ways to fill them.
-_NUM_SETTINGS = 10
-_NUM_ASSIGNMENTS = 16
-_WIDTH = 24
 # Each way at least this probable, relative to the likeliest, is taken once before any
 # is taken again.
 _LEAST = 0.001
-# A way that a known structure has, with the kept part in its place, is as much more
-# probable (logarithm) than without it; chosen on the validation structures of `mp`,
-# where 2 to 50 do equally well.
-_OF_KNOWN = 3.0
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Way:
-    """A way to fill the rest, with the logarithm of its probability."""
-
-    logarithm: float
-    question: prototype_library.Question
-    assignment: wyckoff_assignments.Assignment
-    kept: kept_parts.KeptPart
-
-    @property
-    def num_orbits(self) -> int:
-        return sum(map(len, self.assignment))
-
-    @property
-    def is_settled(self) -> bool:
-        return self.kept.is_settled(self.question, self.assignment)
 
 
 def cell_of(template: kept_sites.Template, formula: str | None) -> str:
@@ -136,7 +110,7 @@ def ask(
         usable = _usable(settings, numbers, wanted.space_groups, shape)
         for column, energy in enumerate(wanted.energies[row].tolist()):
             scaled = (energy - float(scale.energy_mean)) / float(scale.energy_scale)
-            found = _find_ways(
+            found = kept_ways.find_ways(
                 model, scale, template.part, lattice, usable, numbers, scaled
             )
             ways = [way for way in found if way.num_orbits <= shape[0]]
@@ -148,7 +122,8 @@ def ask(
                 )
             rng = np.random.default_rng((wanted.seed, len(rows)))
             chosen = _order(ways, wanted.num_samples, rng)
-            requests += [_request(ways[each], _total(ways)) for each in chosen]
+            total = kept_ways.total_of(ways)
+            requests += [_request(ways[each], total) for each in chosen]
             rows += [(row, column)] * len(chosen)
             if len(chosen) < wanted.num_samples:
                 notes.append(
@@ -183,7 +158,7 @@ def allowed_groups(
     return list(space_groups)
 
 
-def _request(way: _Way, total: float) -> likely_orbits.Request:
+def _request(way: kept_ways.Way, total: float) -> likely_orbits.Request:
     return likely_orbits.Request(
         way.question,
         way.assignment,
@@ -193,11 +168,9 @@ def _request(way: _Way, total: float) -> likely_orbits.Request:
     )
 
 
-def _total(ways: Sequence[_Way]) -> float:
-    return float(np.logaddexp.reduce([way.logarithm for way in ways]))
-
-
-def _order(ways: Sequence[_Way], count: int, rng: np.random.Generator) -> list[int]:
+def _order(
+    ways: Sequence[kept_ways.Way], count: int, rng: np.random.Generator
+) -> list[int]:
     """Ways once each, the likeliest first, then again those that leave a choice."""
     logarithms = np.array([way.logarithm for way in ways])
     probable = logarithms >= logarithms[0] + math.log(_LEAST)
@@ -319,147 +292,3 @@ def _can_hold(setting: kept_settings.Setting, numbers: np.ndarray) -> bool:
         setting.space_group, question.counts, kept
     )
     return held > 0
-
-
-def _find_ways(
-    model: wyckoff_model.WyckoffModel,
-    scale: scaling.Scaling,
-    part: structure.Crystal,
-    lattice: str,
-    usable: Sequence[kept_settings.Setting],
-    numbers: np.ndarray,
-    energy: float,
-) -> list[_Way]:
-    """Ways to fill the rest, the likeliest first, the same crystals once."""
-    of_cells = {
-        cells: prototype_library.question_of(numbers, energy, 0, cells)
-        for cells in dict.fromkeys(each.num_cells for each in usable)
-    }
-    rows = model.group_probabilities(list(of_cells.values()))
-    of_group = dict(zip(of_cells, rows, strict=True))
-    ranked = sorted(
-        range(len(usable)),
-        # The most symmetric of all stays, however improbable.
-        key=lambda i: (
-            i > 0,
-            -of_group[usable[i].num_cells][usable[i].space_group],
-        ),
-    )
-    questions, parts, owners = [], [], []
-    alternatives = {}
-    for number in ranked[:_NUM_SETTINGS]:
-        setting = usable[number]
-        alternatives[number] = kept_settings.describe_anew(setting)
-        question = dataclasses.replace(
-            of_cells[setting.num_cells], space_group=setting.space_group
-        )
-        for index, each in enumerate(alternatives[number].settings):
-            questions.append(question)
-            parts.append(kept_parts.KeptPart(each, part, lattice))
-            owners.append((number, index))
-    found = model.likely_assignments(
-        questions,
-        _NUM_ASSIGNMENTS,
-        _WIDTH,
-        kept=[
-            kept_parts.positions_of(each.setting, question.species)
-            for each, question in zip(parts, questions, strict=True)
-        ],
-    )
-    # The same positions in several descriptions: the likeliest stands for all, or the
-    # first in which a known structure has them.
-    same: dict[object, list[_Way]] = collections.defaultdict(list)
-    known: dict[object, _Way] = {}
-    structures = _KnownStructures(model, scale)
-    for question, each, (number, index), some in zip(
-        questions, parts, owners, found, strict=True
-    ):
-        first = float(of_group[usable[number].num_cells][usable[number].space_group])
-        described = alternatives[number]
-        variants = described.variants[index]
-        # Which of them the model means, the kept part alone does not say.
-        first -= math.log(len(variants))
-        for logarithm, assignment in some:
-            for setting, targets in variants:
-                key = number, described.key(targets, assignment)
-                there = dataclasses.replace(each, setting=setting)
-                way = _Way(first + logarithm, question, assignment, there)
-                same[key].append(way)
-                if key not in known and structures.have(way):
-                    known[key] = way
-    ways = []
-    for key, some in same.items():
-        best = known.get(key) or max(some, key=lambda way: way.logarithm)
-        total = _total(some) + _OF_KNOWN * (key in known)
-        ways.append(dataclasses.replace(best, logarithm=total))
-    ways = _merge_places(ways, usable, part)
-    return sorted(ways, key=lambda way: -way.logarithm)
-
-
-class _KnownStructures:
-    """Known structures of a model, beside parts that are kept."""
-
-    def __init__(self, model: wyckoff_model.WyckoffModel, scale: scaling.Scaling):
-        self._library, self._structures = model.library, model.structures
-        self._volumes = np.asarray(scale.atomic_volumes, float)
-
-    def have(self, way: _Way) -> bool:
-        """Whether one has the positions of a way, and the kept part in its place."""
-        known = self._structures
-        if known is None:
-            return False
-        question, assignment = way.question, way.assignment
-        found = known.find(self._library, question, assignment)
-        if not found:
-            return False
-        size = prototype_structures.size_strain(
-            self._volumes,
-            standard_groups.load_group(question.space_group),
-            *wyckoff_model.orbits_of(question, assignment),
-        )
-        return any(
-            way.kept.arrange(
-                question, assignment, known.parameters[row], known.strains[row], size
-            )
-            is not None
-            for row, _ in found
-        )
-
-
-def _merge_places(
-    ways: Sequence[_Way],
-    usable: Sequence[kept_settings.Setting],
-    part: structure.Crystal,
-) -> list[_Way]:
-    """Ways that put the rest in the same places, in whatever group, as one.
-
-    Places that an operation of the kept part relates are the same. The most symmetric
-    description stands for all, with the sum of their probabilities.
-    """
-    largest = max(usable, key=lambda each: _order_of(each.space_group))
-    operations = kept_settings.operations_in_cell(largest)
-    kept: list[_Way] = []
-    places: list[tuple[np.ndarray, np.ndarray]] = []
-    for way in sorted(
-        ways, key=lambda each: (-_order_of(each.question.space_group), -each.logarithm)
-    ):
-        place = way.kept.fixed_places(way.question, way.assignment)
-        if place is None:
-            kept.append(way)
-            places.append((np.zeros(0, int), np.zeros((0, 3))))
-            continue
-        for index, other in enumerate(places):
-            if kept_settings.are_equivalent(
-                (place[0], other[0]), (place[1], other[1]), part.lattice, operations
-            ):
-                total = np.logaddexp(kept[index].logarithm, way.logarithm)
-                kept[index] = dataclasses.replace(kept[index], logarithm=float(total))
-                break
-        else:
-            kept.append(way)
-            places.append(place)
-    return kept
-
-
-def _order_of(space_group: int) -> int:
-    return len(standard_groups.load_group(space_group).rotations)
