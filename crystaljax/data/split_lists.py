@@ -119,12 +119,7 @@ def _read_entry(side: str, path: str) -> Iterator[tuple[str, str]]:
 
 def _read_csv(side: str, path: str) -> Iterator[tuple[str, str]]:
     header = csv_rows.read_header(path)
-    column = next((name for name in _ID_COLUMNS if name in header), None)
-    if column is None:
-        raise errors.UserError(
-            f"{path} has no column of ids; expected {', '.join(_ID_COLUMNS)} among: "
-            f"{', '.join(header)}"
-        )
+    column = csv_rows.choose_column(path, header, _ID_COLUMNS, "ids")
     columns = [column]
     if not side:
         if _SPLIT_COLUMN not in header:

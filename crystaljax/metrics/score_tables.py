@@ -9,17 +9,17 @@ import numpy as np
 from crystaljax.metrics import match_rates, scoring
 
 
+def _problems(read: Sequence[str], compared: Sequence[str]) -> list[str]:
+    """Why each crystal cannot be read, or else compared; "" for neither."""
+    return [first or other for first, other in zip(read, compared, strict=True)]
+
+
 def generated_table(score: scoring.Score) -> dict[str, list[Any]]:
     """One row per generated crystal."""
     table: dict[str, list[Any]] = {
         "name": list(score.generated.names),
         "reduced_formula": score.formulas,
-        "problem": [
-            read or other
-            for read, other in zip(
-                score.generated.problems, score.pairs.generated_problems, strict=True
-            )
-        ],
+        "problem": _problems(score.generated.problems, score.pairs.generated_problems),
         "valid_distances": score.checks.valid.tolist(),
         "invalid_because": list(score.checks.reasons),
     }
@@ -60,14 +60,7 @@ def reference_table(score: scoring.Score) -> dict[str, list[Any]]:
     table: dict[str, list[Any]] = {
         "name": list(score.references.names),
         "reduced_formula": score.reference_formulas,
-        "problem": [
-            read or other
-            for read, other in zip(
-                score.references.problems,
-                score.pairs.reference_problems,
-                strict=True,
-            )
-        ],
+        "problem": _problems(score.references.problems, score.pairs.reference_problems),
         "valid": score.valid_references.tolist(),
         "num_generated_of_formula": [
             of_formula[each] if each else 0 for each in score.reference_formulas

@@ -2,8 +2,8 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from crystaljax.crystals import elements, inputs, structure
 from crystaljax.data import reading
@@ -55,6 +55,7 @@ class Wanted:
     checkpoint: int | None
 
 
+Made = TypeVar("Made")
 # The request, the crystals that can be used, as their files have them, and the same in
 # the form that the network is given.
 Built = tuple[requests.Request, list[inputs.Input], list[structure.Crystal]]
@@ -78,9 +79,10 @@ def of_modifier(wanted: Wanted, workdir: pathlib.Path, config: Any) -> Built:
     space_groups = conditions.parse_space_groups(wanted.space_groups, vocabulary)
     differences = _differences(wanted.energy_difference, vocabulary)
 
-    usable, sources, problems = _prepare(wanted, vocabulary, sites)
-    if not usable:
-        raise _nothing_left(problems)
+    formula = _normal(wanted.formula)
+    usable, sources, problems = _read_usable(
+        wanted.input, lambda each: _in_form(each.crystal, formula, vocabulary, sites)
+    )
     num_samples = wanted.num_samples
     notes = [f"left out {each.name}: {each.reason}" for each in problems]
     if num_samples > 1 and build_sampling.is_deterministic(config):
@@ -148,42 +150,35 @@ def _differences(text: str, vocabulary: dict[str, Any]) -> list[float]:
     return sorted({round(low / 4, 3), round(low / 2, 3), round(low, 3)})
 
 
-def _prepare(
-    asked: Wanted, vocabulary: dict[str, Any], sites: int
-) -> tuple[list[inputs.Input], list[structure.Crystal], list[inputs.Unreadable]]:
-    """Inputs that can be used, the same in the model's form, and all others."""
-    wanted = None
-    if asked.formula is not None:
-        wanted = elements.format_formula(elements.parse_formula(asked.formula))
+def _in_form(
+    crystal: structure.Crystal,
+    wanted: str | None,
+    vocabulary: dict[str, Any],
+    sites: int,
+) -> structure.Crystal:
+    """A crystal in the form that the model was trained on.
+
+    Args:
+        crystal: as its file has it.
+        wanted: formula that it must have; None for any.
+        vocabulary: of the run.
+        sites: that the model's rows hold.
+
+    Raises:
+        ValueError: it has no such form, or the model cannot be asked about it.
+    """
     form = reading.CanonicalForm(
         vocabulary.get("canonical", "site"), vocabulary.get("primitive", False)
     )
-    found, problems = inputs.read_inputs(asked.input)
-    usable: list[inputs.Input] = []
-    sources: list[structure.Crystal] = []
-    for each in found:
-        try:
-            source = reading.canonical_form(each.crystal, form)
-        except ValueError as error:
-            problems.append(inputs.Unreadable(each.name, str(error)))
-            continue
-        formula = elements.cell_formula(source.atomic_numbers)
-        problem = conditions.find_formula_problem(
-            elements.parse_formula(formula), vocabulary, sites
+    source = reading.canonical_form(crystal, form)
+    formula = elements.cell_formula(source.atomic_numbers)
+    if wanted is not None and formula != wanted:
+        raise errors.UserError(
+            f"its cell is {formula}, but {wanted} was requested; modification keeps "
+            "the composition: give a crystal of that formula, or leave --formula out"
         )
-        if wanted is not None and formula != wanted:
-            reason = (
-                f"its cell is {formula}, but {wanted} was requested; modification "
-                "keeps the composition: give a crystal of that formula, or leave "
-                "--formula out"
-            )
-            problems.append(inputs.Unreadable(each.name, reason))
-        elif problem:
-            problems.append(inputs.Unreadable(each.name, f"{formula} has {problem}"))
-        else:
-            usable.append(each)
-            sources.append(source)
-    return usable, sources, problems
+    _require_known(formula, vocabulary, sites)
+    return source
 
 
 # ---------------------------------------------------- a model of orbits that generates
@@ -207,24 +202,17 @@ def of_generator(wanted: Wanted, workdir: pathlib.Path, config: Any) -> Built:
     if wanted.space_groups != orbit_conditions.LIKELY:
         groups = conditions.parse_space_groups(wanted.space_groups, vocabulary)
     replacements = decorations.parse(wanted.decorate) or [{}]
-    found, problems = inputs.read_inputs(wanted.input)
-    usable: list[inputs.Input] = []
-    sources: list[polymorph_sources.Source] = []
-    notes: list[str] = []
-    for each in found:
-        try:
-            source, note = polymorph_sources.standardise(each, scale)
-            made = [decorations.decorate(source, new) for new in replacements]
-            for decorated in made:
-                _check(wanted, source, decorated, vocabulary)
-        except ValueError as error:
-            problems.append(inputs.Unreadable(each.name, str(error)))
-            continue
-        notes += [note] if note else []
-        usable.append(each)
-        sources += made
-    if not usable:
-        raise _nothing_left(problems)
+
+    def make(each: inputs.Input) -> tuple[list[polymorph_sources.Source], str | None]:
+        source, note = polymorph_sources.standardise(each, scale)
+        made = [decorations.decorate(source, new) for new in replacements]
+        for decorated in made:
+            _check(wanted, source, decorated, vocabulary)
+        return made, note
+
+    usable, found, problems = _read_usable(wanted.input, make)
+    sources = [source for made, _ in found for source in made]
+    notes = [note for _, note in found if note]
     of_each = polymorphs.Wanted(
         energy_difference=wanted.energy_difference,
         space_groups=groups,
@@ -266,24 +254,57 @@ def _check(
     vocabulary: dict[str, Any],
 ) -> None:
     """Raises UserError for what the model cannot be asked about."""
-    if asked.formula is not None:
-        counts = elements.parse_formula(asked.formula)
-        wanted = elements.format_formula(counts)
-        if wanted != source.formula:
-            raise errors.UserError(
-                f"its primitive cell is {source.formula}, but {wanted} was requested; "
-                "give a crystal of that formula, or leave --formula out"
-            )
-    numbers = made.cell.atomic_numbers
+    wanted = _normal(asked.formula)
+    if wanted is not None and wanted != source.formula:
+        raise errors.UserError(
+            f"its primitive cell is {source.formula}, but {wanted} was requested; "
+            "give a crystal of that formula, or leave --formula out"
+        )
+    _require_known(made.formula, vocabulary, len(made.cell.atomic_numbers))
+
+
+# ------------------------------------------------------------------------------- either
+def _read_usable(
+    path: str, make_fn: Callable[[inputs.Input], Made]
+) -> tuple[list[inputs.Input], list[Made], list[inputs.Unreadable]]:
+    """Inputs that can be used, what is made of each of them, and all others.
+
+    Args:
+        path: file or folder.
+        make_fn: raises ValueError for a crystal that cannot be used.
+
+    Raises:
+        UserError: none of them can be used.
+    """
+    found, problems = inputs.read_inputs(path)
+    usable: list[inputs.Input] = []
+    made: list[Made] = []
+    for each in found:
+        try:
+            made.append(make_fn(each))
+        except ValueError as error:
+            problems.append(inputs.Unreadable(each.name, str(error)))
+            continue
+        usable.append(each)
+    if not usable:
+        raise errors.UserError(
+            "no crystal can be modified:\n  "
+            + "\n  ".join(f"{each.name}: {each.reason}" for each in problems)
+        )
+    return usable, made, problems
+
+
+def _normal(formula: str | None) -> str | None:
+    """A formula as that of a crystal is written."""
+    if formula is None:
+        return None
+    return elements.format_formula(elements.parse_formula(formula))
+
+
+def _require_known(formula: str, vocabulary: dict[str, Any], max_sites: int) -> None:
+    """Raises UserError if the model cannot make a formula."""
     problem = conditions.find_formula_problem(
-        elements.parse_formula(made.formula), vocabulary, len(numbers)
+        elements.parse_formula(formula), vocabulary, max_sites
     )
     if problem:
-        raise errors.UserError(f"{made.formula} has {problem}")
-
-
-def _nothing_left(problems: Sequence[inputs.Unreadable]) -> errors.UserError:
-    return errors.UserError(
-        "no crystal can be modified:\n  "
-        + "\n  ".join(f"{each.name}: {each.reason}" for each in problems)
-    )
+        raise errors.UserError(f"{formula} has {problem}")

@@ -57,12 +57,7 @@ def read_table(path: str | os.PathLike[str]) -> Iterator[Row]:
         ValueError: it is no CSV, or has no column of crystals.
     """
     header = csv_rows.read_header(path)
-    column = next((name for name in CRYSTAL_COLUMNS if name in header), None)
-    if column is None:
-        raise errors.UserError(
-            f"{path} has no column of crystals; expected {', '.join(CRYSTAL_COLUMNS)} "
-            f"among: {', '.join(header)}"
-        )
+    column = csv_rows.choose_column(path, header, CRYSTAL_COLUMNS, "crystals")
     rows = record.until_damaged(csv_rows.read_rows(path, header), path)
     for number, cells in enumerate(rows):
         if isinstance(cells, record.Failure):

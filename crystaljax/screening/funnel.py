@@ -295,7 +295,9 @@ def screen(
     if options.check_saddles:
         with _timed(seconds, "saddles"):
             kept = {i: relaxations[i][0] for i in alive()}
-            released = _release(work, kept, calculator, options)
+            still = {i: each.crystal for i, each in kept.items()}
+            free = _relax(work, still, calculator, options, is_release=True)
+            released = {i: saddles.judge(each, free[i][0]) for i, each in kept.items()}
 
     none = (None, "")
     return screening_result.Screening(
@@ -353,41 +355,29 @@ def _relax(
     crystals: Mapping[int, structure.Crystal],
     calculator: str,
     options: ScreeningOptions,
+    *,
+    is_release: bool = False,
 ) -> dict[int, tuple[ase_relaxation.Relaxation, str]]:
-    """Relaxation and method by number: what is done already, and the rest."""
-    done = screening_work.read_relaxations(work)
+    """Relaxation and method by number: what is done already, and the rest.
+
+    Where it is a release, relaxed crystals go on without their symmetry.
+    """
+    name, label, relax_fn = screening_work.RELAXATIONS, "relax", stages.relax
+    if is_release:
+        name, label = screening_work.RELEASED, "relax without symmetry"
+        relax_fn = saddles.release
+    done = screening_work.read_relaxations(work, name)
     waiting = {i: crystal for i, crystal in crystals.items() if i not in done}
-    for i, relaxed, how in stages.relax(
+    for i, relaxed, how in relax_fn(
         waiting,
         calculator,
         options.settings,
         _choose_method(calculator, len(crystals), options),
-        options.workers("relax"),
+        options.workers(label),
     ):
-        screening_work.append_relaxation(work, i, relaxed, how)
+        screening_work.append_relaxation(work, i, relaxed, how, name)
         done[i] = relaxed, how
     return done
-
-
-def _release(
-    work: pathlib.Path | None,
-    kept: Mapping[int, ase_relaxation.Relaxation],
-    calculator: str,
-    options: ScreeningOptions,
-) -> dict[int, saddles.Finding]:
-    """What becomes of relaxed crystals without their symmetry."""
-    done = screening_work.read_relaxations(work, screening_work.RELEASED)
-    waiting = {i: each.crystal for i, each in kept.items() if i not in done}
-    for i, relaxed, how in saddles.release(
-        waiting,
-        calculator,
-        options.settings,
-        _choose_method(calculator, len(kept), options),
-        options.workers("relax without symmetry"),
-    ):
-        screening_work.append_relaxation(work, i, relaxed, how, screening_work.RELEASED)
-        done[i] = relaxed, how
-    return {i: saddles.judge(each, done[i][0]) for i, each in kept.items()}
 
 
 def _choose_method(

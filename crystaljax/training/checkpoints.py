@@ -301,19 +301,28 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
                 "leave `checkpoint=` out"
             )
         model = build.build_model(config)
-        params = model_files.load_params(
+        whole = model_files.load_params(
             workdir, initial.param_shapes(model, config.data.rows)
         )
-        return Run(
-            workdir=workdir,
-            step=card["step"],
-            config=config,
-            model=model,
-            params=sharding.replicate(params, mesh),
-            scale=scale,
-            vocabulary=vocabulary,
-            energy_error=energy_error,
-        )
+        loaded, params = card["step"], sharding.replicate(whole, mesh)
+    else:
+        model, loaded, params = _load_checkpoint(workdir, config, mesh, step)
+    return Run(
+        workdir=workdir,
+        step=loaded,
+        config=config,
+        model=model,
+        params=params,
+        scale=scale,
+        vocabulary=vocabulary,
+        energy_error=energy_error,
+    )
+
+
+def _load_checkpoint(
+    workdir: pathlib.Path, config: Any, mesh: Mesh, step: int | None
+) -> tuple[Any, int, Any]:
+    """Network, step and parameters of a checkpoint; the newest whole one if None."""
     with open_manager(workdir) as manager:
         steps = sorted(manager.all_steps(), reverse=True)
         if not steps or (step is not None and step not in steps):
@@ -335,16 +344,7 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
         step, params = _first_whole(
             steps if step is None else [step], restore, workdir / "checkpoints"
         )
-    return Run(
-        workdir=workdir,
-        step=step,
-        config=config,
-        model=model,
-        params=sharding.localize(params, mesh),
-        scale=scale,
-        vocabulary=vocabulary,
-        energy_error=energy_error,
-    )
+    return model, step, sharding.localize(params, mesh)
 
 
 def _require_same_shapes(saved: Any, expected: Any, workdir: pathlib.Path) -> None:

@@ -39,6 +39,29 @@ def require_columns(path: str | os.PathLike, columns: Sequence[str]) -> None:
         )
 
 
+def choose_column(
+    path: str | os.PathLike, header: Sequence[str], names: Sequence[str], content: str
+) -> str:
+    """The first of some names that a header has.
+
+    Args:
+        path: of the file, for the message.
+        header: its columns.
+        names: that the column may have.
+        content: what it holds, for the message.
+
+    Raises:
+        UserError: it has none of them; the message lists those present.
+    """
+    column = next((name for name in names if name in header), None)
+    if column is None:
+        raise errors.UserError(
+            f"{path} has no column of {content}; expected {', '.join(names)} among: "
+            f"{', '.join(header)}"
+        )
+    return column
+
+
 def read_header(path: str | os.PathLike) -> list[str]:
     """Column names.
 

@@ -86,17 +86,10 @@ class EntriesJson:
 
     def read_rows(self) -> Iterator[EntryRow | record.Failure]:
         """Yields entries as text, with labels; see `record.Source`."""
-        table = None
-        if self.labels is not None:
-            failures: list[record.Failure] = []
-            table = labels.read_labels(
-                self.labels,
-                self.id_column,
-                self.energy_column,
-                self.space_group_column,
-                failures,
-            )
-            yield from labels.as_failures(self.labels, failures)
+        table, failures = labels.read_beside(
+            self.labels, self.id_column, self.energy_column, self.space_group_column
+        )
+        yield from failures
         number = 0
         paths = _find_files(self.path)
         for path in paths:

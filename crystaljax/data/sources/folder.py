@@ -44,17 +44,10 @@ class Folder:
 
     def read_rows(self) -> Iterator[FileRow | record.Failure]:
         """Yields names, texts and labels; see `record.Source`."""
-        table = None
-        if self.labels is not None:
-            failures: list[record.Failure] = []
-            table = labels.read_labels(
-                self.labels,
-                self.id_column,
-                self.energy_column,
-                self.space_group_column,
-                failures,
-            )
-            yield from labels.as_failures(self.labels, failures)
+        table, failures = labels.read_beside(
+            self.labels, self.id_column, self.energy_column, self.space_group_column
+        )
+        yield from failures
         used: set[str] = set()
         num_files = 0
         for name, text in archives.read_texts(self.path, _is_crystal):

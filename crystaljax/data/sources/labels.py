@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from crystaljax.data.readers import csv_rows
@@ -76,13 +76,25 @@ def read_labels(
     return found
 
 
-def as_failures(
-    path: str | os.PathLike[str], failures: Iterable[record.Failure]
-) -> Iterator[record.Failure]:
-    """Rows of a table of labels that cannot be used, as rows of what it belongs to."""
-    for each in failures:
-        name = f"{pathlib.Path(path).name}, {each.id}"
-        yield record.Failure(name, f"labels: {each.reason}", each.detail)
+def read_beside(
+    path: str | None,
+    id_column: str,
+    energy_column: str,
+    space_group_column: str | None,
+) -> tuple[dict[str, Label] | None, list[record.Failure]]:
+    """Labels that may lie beside a source, as `read_labels`; None where there are none.
+
+    Rows of the table that cannot be used come as rows of what it belongs to.
+    """
+    if path is None:
+        return None, []
+    failures: list[record.Failure] = []
+    table = read_labels(path, id_column, energy_column, space_group_column, failures)
+    name = pathlib.Path(path).name
+    return table, [
+        record.Failure(f"{name}, {each.id}", f"labels: {each.reason}", each.detail)
+        for each in failures
+    ]
 
 
 def find_value(mappings: Iterable[Mapping[str, Any]], key: str) -> Any:
