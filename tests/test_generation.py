@@ -8,7 +8,12 @@ import pytest
 import tiny
 
 from crystaljax.crystals import structure
-from crystaljax.sampling import batch_sizes, conditions, generation
+from crystaljax.sampling import (
+    batch_sizes,
+    collective_generation,
+    conditions,
+    generation,
+)
 from crystaljax.system import device_memory, sharding
 
 BUCKETS = (8, 16)
@@ -55,7 +60,7 @@ def make(generator, batch_size, row_buckets=BUCKETS):
     generator = dataclasses.replace(
         generator, row_buckets=row_buckets, batch_size=batch_size
     )
-    return generation.generate(generator, mixed_conditions(), KEY)
+    return collective_generation.generate(generator, mixed_conditions(), KEY)
 
 
 def assert_same(ones, others, atol=1e-4):

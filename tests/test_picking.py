@@ -8,7 +8,7 @@ import tiny
 
 from crystaljax.crystals import elements, structure, symmetry_search
 from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import conditions, generation, picking
+from crystaljax.sampling import collective_generation, conditions, generation, picking
 
 CUBIC = 3.8 * np.eye(3)
 CORNERS = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
@@ -108,7 +108,7 @@ def make(network, count, batch_size=8, **changes):
         **changes,
     )
     asked = conditions.combine(["Cu1Au1", "Ag1Au3"], [123, 221], [-0.1], 3, 12)
-    return generation.generate(generator, asked, generation.key_of_seed(0))
+    return collective_generation.generate(generator, asked, generation.key_of_seed(0))
 
 
 def test_picked_samples_are_draws_and_depend_on_no_batch(network):

@@ -21,8 +21,8 @@ from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs as pairs_lib
 from crystaljax.matching import matcher
 from crystaljax.metrics import pairing, scoring
+from crystaljax.sampling import collective_generation, generation
 from crystaljax.sampling import conditions as conditions_lib
-from crystaljax.sampling import generation
 from crystaljax.system import errors
 
 # Å; the looser one is that of the training structures' own space groups.
@@ -255,7 +255,7 @@ def evaluate_samples(
         return text if show_progress else None
 
     start = time.perf_counter()
-    samples = generation.generate(
+    samples = collective_generation.generate(
         generator, questions.conditions, key, description=label("sample")
     )
     sampled = time.perf_counter()

@@ -7,7 +7,7 @@ import numpy as np
 from crystaljax.data import dataset as datasets
 from crystaljax.data import pairs
 from crystaljax.models import build
-from crystaljax.sampling import generation, usable_structures
+from crystaljax.sampling import collective_generation, generation, usable_structures
 from crystaljax.system import sharding
 
 
@@ -41,7 +41,7 @@ def validate(
         questions = evaluation.structure_questions(dataset, indices[:count], sites)
     key = generation.key_of_seed(config.train.seed)
     if not sharding.is_first_process():
-        generation.generate(generator, questions.conditions, key)
+        collective_generation.generate(generator, questions.conditions, key)
         return {}
     results = evaluation.evaluate_samples(
         generator,

@@ -34,7 +34,13 @@ from crystaljax.data import dataset as datasets
 from crystaljax.data import pipeline
 from crystaljax.matching import matcher
 from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import conditions, estimation, evaluation, generation
+from crystaljax.sampling import (
+    collective_generation,
+    conditions,
+    estimation,
+    evaluation,
+    generation,
+)
 from crystaljax.system import atomic_files, environment, sharding, workers
 from crystaljax.training import batches as batches_lib
 from crystaljax.training import build as build_training
@@ -232,7 +238,7 @@ def evaluate(
         asked_for = conditions.conditions_of(batch)
         earlier = np.arange(len(indices)) // len(np.unique(indices))
         asked_for = asked_for.replace(repetition=earlier.astype(np.int32))
-        return generation.generate(
+        return collective_generation.generate(
             dataclasses.replace(generator, host=host),
             asked_for,
             generation.key_of_seed(seed),

@@ -32,7 +32,7 @@ from crystaljax.data import orbit_table, pairs
 from crystaljax.matching import matcher
 from crystaljax.models import build
 from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import evaluation, generation
+from crystaljax.sampling import collective_generation, evaluation, generation
 from crystaljax.system import atomic_files, environment, sharding
 from crystaljax.training import checkpoints, model_files, runs
 
@@ -170,7 +170,7 @@ class Task:
         questions = evaluation.pair_questions(self.dataset, self.asked, MAX_SITES)
         questions = evaluation.ask_again(questions, count)
         key = generation.key_of_seed(0)
-        made = generation.generate(generator, questions.conditions, key)
+        made = collective_generation.generate(generator, questions.conditions, key)
         size = len(self.asked)
         return [made[start : start + size] for start in range(0, len(made), size)]
 
@@ -179,7 +179,7 @@ class Task:
         batch = datasets.gather(self.dataset, self.asked[:, 1], MAX_SITES)
         conditions = evaluation.conditions_lib.conditions_of(batch)
         key = generation.key_of_seed(0)
-        return [generation.generate(generator, conditions, key)]
+        return [collective_generation.generate(generator, conditions, key)]
 
     def nearest(self, generator: str) -> list[structure.Crystal | None]:
         """Of the training structures; see experiments/orbits/measure.py."""

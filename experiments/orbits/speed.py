@@ -29,6 +29,7 @@ from crystaljax.data import dataset as datasets
 from crystaljax.matching import matcher
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import (
+    collective_generation,
     conditions,
     estimation,
     generation,
@@ -111,7 +112,9 @@ def of_run(
         generator = generator.with_params(generator.params, error)
 
     def sample(seed: int) -> list[Any]:
-        return generation.generate(generator, asked, generation.key_of_seed(seed))
+        return collective_generation.generate(
+            generator, asked, generation.key_of_seed(seed)
+        )
 
     return sample
 

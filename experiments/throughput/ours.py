@@ -17,7 +17,7 @@ import crystaljax.sampling.conditions as conditions_lib
 from crystaljax.crystals import sample_tensors, structure
 from crystaljax.models import build, initial
 from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import generation, samples
+from crystaljax.sampling import collective_generation, generation, samples
 from crystaljax.system import errors, sharding
 from crystaljax.training import build as build_training
 from crystaljax.training import train_step
@@ -298,7 +298,7 @@ class Sampler:
 
 
 def sampling_program(workload: Workload, *, seed: int, num_batches: int) -> Sampler:
-    """`generation.build_generate_fn`, and `generation.generate` with files."""
+    """`build_generate_fn`, and `collective_generation.generate` with files."""
     mesh, size = workload.mesh, workload.batch_size
     params, init_seconds = init_params(workload)
     generator = build_generator(workload, params)
@@ -355,7 +355,7 @@ def generate(
     generator: generation.Generator, asked: conditions_lib.Conditions, key: jax.Array
 ) -> list[structure.Crystal]:
     """The package's sampling from host to host; the only place here that calls it."""
-    return generation.generate(generator, asked, key)
+    return collective_generation.generate(generator, asked, key)
 
 
 def _add(one: float | None, other: float | None) -> float | None:
