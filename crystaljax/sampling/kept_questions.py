@@ -102,6 +102,7 @@ def ask(
             fits into none.
     """
     settings = _Settings(template)
+    known = kept_ways.KnownStructures(model, scale)
     notes: list[str] = []
     requests: list[likely_orbits.Request] = []
     rows: list[tuple[int, int]] = []
@@ -111,7 +112,7 @@ def ask(
         for column, energy in enumerate(wanted.energies[row].tolist()):
             scaled = (energy - float(scale.energy_mean)) / float(scale.energy_scale)
             found = kept_ways.find_ways(
-                model, scale, template.part, lattice, usable, numbers, scaled
+                known, template.part, lattice, usable, numbers, scaled
             )
             ways = [way for way in found if way.num_orbits <= shape[0]]
             if not ways:

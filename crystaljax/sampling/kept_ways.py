@@ -57,9 +57,38 @@ class Way:
         return self.kept.is_settled(self.question, self.assignment)
 
 
+class KnownStructures:
+    """Known structures of a model, beside parts that are kept."""
+
+    def __init__(self, model: wyckoff_model.WyckoffModel, scale: scaling.Scaling):
+        self.model = model
+        self._volumes = np.asarray(scale.atomic_volumes, float)
+
+    def have(self, way: Way) -> bool:
+        """Whether one has the positions of a way, and the kept part in its place."""
+        known = self.model.structures
+        if known is None:
+            return False
+        question, assignment = way.question, way.assignment
+        found = known.find(self.model.library, question, assignment)
+        if not found:
+            return False
+        size = prototype_structures.size_strain(
+            self._volumes,
+            standard_groups.load_group(question.space_group),
+            *wyckoff_model.orbits_of(question, assignment),
+        )
+        return any(
+            way.kept.arrange(
+                question, assignment, known.parameters[row], known.strains[row], size
+            )
+            is not None
+            for row, _ in found
+        )
+
+
 def find_ways(
-    model: wyckoff_model.WyckoffModel,
-    scale: scaling.Scaling,
+    known: KnownStructures,
     part: structure.Crystal,
     lattice: str,
     usable: Sequence[kept_settings.Setting],
@@ -69,8 +98,7 @@ def find_ways(
     """Ways to fill the rest, the likeliest first, the same crystals once.
 
     Args:
-        model: of groups and positions.
-        scale: units of the network.
+        known: structures of a model, with its models of groups and positions.
         part: the sites that are kept, in the template's cell.
         lattice: what becomes of the template's, `kept_parts.LATTICES`.
         usable: settings of the part whose positions the rest can fill.
@@ -81,6 +109,7 @@ def find_ways(
         cells: prototype_library.question_of(numbers, energy, 0, cells)
         for cells in dict.fromkeys(each.num_cells for each in usable)
     }
+    model = known.model
     rows = model.group_probabilities(list(of_cells.values()))
     of_group = dict(zip(of_cells, rows, strict=True))
     ranked = sorted(
@@ -115,8 +144,7 @@ def find_ways(
     # The same positions in several descriptions: the likeliest stands for all, or the
     # first in which a known structure has them.
     same: dict[object, list[Way]] = collections.defaultdict(list)
-    known: dict[object, Way] = {}
-    structures = _KnownStructures(model, scale)
+    as_known: dict[object, Way] = {}
     for question, each, (number, index), some in zip(
         questions, parts, owners, found, strict=True
     ):
@@ -131,45 +159,15 @@ def find_ways(
                 there = dataclasses.replace(each, setting=setting)
                 way = Way(first + logarithm, question, assignment, there)
                 same[key].append(way)
-                if key not in known and structures.have(way):
-                    known[key] = way
+                if key not in as_known and known.have(way):
+                    as_known[key] = way
     ways = []
     for key, some in same.items():
-        best = known.get(key) or max(some, key=lambda way: way.logarithm)
-        total = total_of(some) + _OF_KNOWN * (key in known)
+        best = as_known.get(key) or max(some, key=lambda way: way.logarithm)
+        total = total_of(some) + _OF_KNOWN * (key in as_known)
         ways.append(dataclasses.replace(best, logarithm=total))
     ways = _merge_places(ways, usable, part)
     return sorted(ways, key=lambda way: -way.logarithm)
-
-
-class _KnownStructures:
-    """Known structures of a model, beside parts that are kept."""
-
-    def __init__(self, model: wyckoff_model.WyckoffModel, scale: scaling.Scaling):
-        self._library, self._structures = model.library, model.structures
-        self._volumes = np.asarray(scale.atomic_volumes, float)
-
-    def have(self, way: Way) -> bool:
-        """Whether one has the positions of a way, and the kept part in its place."""
-        known = self._structures
-        if known is None:
-            return False
-        question, assignment = way.question, way.assignment
-        found = known.find(self._library, question, assignment)
-        if not found:
-            return False
-        size = prototype_structures.size_strain(
-            self._volumes,
-            standard_groups.load_group(question.space_group),
-            *wyckoff_model.orbits_of(question, assignment),
-        )
-        return any(
-            way.kept.arrange(
-                question, assignment, known.parameters[row], known.strains[row], size
-            )
-            is not None
-            for row, _ in found
-        )
 
 
 def _merge_places(
