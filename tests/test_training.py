@@ -25,7 +25,7 @@ from crystaljax.crystals import structure, structure_files
 from crystaljax.data import columnar
 from crystaljax.data import dataset as datasets
 from crystaljax.models import build, initial
-from crystaljax.sampling import generation
+from crystaljax.sampling import collective_generation
 from crystaljax.sampling import samples as samples_lib
 from crystaljax.system import sharding
 from crystaljax.training import batches as batches_lib
@@ -518,7 +518,7 @@ def test_perfect_samples_match_everything(workdir, monkeypatch):
     dataset = datasets.open_dataset(runs.load_vocabulary(workdir)["dataset"])
     indices = dataset.indices("val")[:3]
     truth = [datasets.crystal(dataset, int(i)) for i in indices]
-    monkeypatch.setattr(generation, "generate", lambda *_, **__: truth)
+    monkeypatch.setattr(collective_generation, "generate", lambda *_, **__: truth)
     from crystaljax.sampling import evaluation
 
     result = evaluation.evaluate_samples(
