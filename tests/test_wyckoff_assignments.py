@@ -206,3 +206,10 @@ def test_ways_that_contain_what_is_kept_are_found_and_no_others(case, random):
     # More sites kept than there are: none.
     too_many = (kept[0] + whole[0] + whole[0], *kept[1:])
     assert wyckoff_assignments.count_assignments(number, counts, too_many) == 0
+
+
+def test_the_smallest_of_many_positions_is_found():
+    """More than the twelve that are compared at once, of which the last one decides."""
+    # P-1: shifts of the origin by halves permute a to h; i is free.
+    filled = ((8,) * 13, (4,))
+    assert wyckoff_assignments.canonical(2, filled) == ((8,) * 13, (0,))

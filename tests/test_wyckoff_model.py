@@ -77,6 +77,26 @@ def test_assignment_and_orbits_there_and_back():
     np.testing.assert_array_equal(positions, crystal.positions)
 
 
+def test_positions_that_can_be_filled_are_as_probable_as_among_all():
+    model = trained()
+    inputs = []
+    # Few options, all of a large group, and a single one.
+    for group, counts in ((221, (1, 1)), (47, (4, 4)), (225, (1, 1)), (1, (1, 1))):
+        asked = question(11, 9, group, counts)
+        start = wyckoff_assignments.begin(group, asked.counts)
+        shown = wyckoff_model._species_inputs(asked, np.array([0.3, 0.7]))
+        inputs.append(wyckoff_model.position_inputs(start, asked, [], shown))
+    found = np.exp(model._step_probabilities(inputs))
+    batch = wyckoff_model.stack(inputs)
+    whole = [
+        model._position_fn(params, batch, model._table)
+        for params in model.position_params
+    ]
+    assert sorted(batch["mask"].sum(axis=1).tolist())[0] == 1
+    assert batch["mask"].sum(axis=1).max() > wyckoff_model._FEW_OPTIONS
+    np.testing.assert_allclose(found, np.mean(whole, axis=0), atol=1e-6)
+
+
 def test_positions_and_groups_are_learned():
     model = trained()
     asked = [question(11, 9, 221), question(19, 35, 225)]
