@@ -146,6 +146,10 @@ def test_likely_positions_come_once_each_and_then_as_often_as_they_are_probable(
         assert found[: len(distinct)] == distinct
         assert found == [r.assignment for r in same]
     assert [r.assignment for r in made[0]] != [r.assignment for r in made[1]]
+    # A single one is the first of many.
+    ((single,),) = likely_orbits.choose_orbits(positions(), asked[:1], [1])
+    assert single.assignment == order[0]
+    assert single.probability == pytest.approx(np.exp(likely[0][0]), rel=0.05)
 
 
 def test_groups_are_chosen_where_they_are_left_open():

@@ -131,6 +131,19 @@ def test_all_answers_fit_and_where_they_are_few_they_are_all(group, counts):
     assert narrow[0][1] in set(every)
 
 
+def test_what_is_improbable_is_not_followed_and_the_rest_stays_as_it_is():
+    model = trained()
+    asked = question(11, 17, 62, (4, 8))
+    (whole,) = model.likely_assignments([asked], 10**4, width=10**4)
+    (likely,) = model.likely_assignments([asked], 10**4, width=10**4, least=0.2)
+    assert 0 < len(likely) < len(whole)
+    assert likely[0][1] == whole[0][1]
+    # Less where a description of the same is improbable.
+    of_all = {each: logarithm for logarithm, each in whole}
+    assert all(logarithm <= of_all[each] + 1e-6 for logarithm, each in likely)
+    assert all(each[0] > whole[0][0] + np.log(0.2 / 8) for each in likely)
+
+
 def test_groups_that_a_formula_cannot_have_are_impossible():
     asked = question(11, 17, 0, (1, 3))
     (row,) = trained().group_probabilities([asked])

@@ -9,6 +9,7 @@ them than it is wide. What the nearest known structures have is an input.
 import collections
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,8 +34,8 @@ from crystaljax.system import errors
 
 # Farther is as far.
 _MAX_DISTANCE = 5.0
-# What is less probable than the likeliest by this is not followed: a ten-thousandth.
-_NEGLIGIBLE = -9.2
+# What is less probable than the likeliest by this is not followed.
+_NEGLIGIBLE = 1e-4
 # States whose probabilities are computed at once, always as many, padded; and of their
 # options as many as most of them have, or all.
 _BATCH_SIZES = (64, 512)
@@ -311,24 +312,27 @@ class WyckoffModel:
         count: int,
         width: int = 64,
         kept: Sequence[wyckoff_assignments.Assignment] | None = None,
+        least: float = _NEGLIGIBLE,
     ) -> list[list[tuple[float, wyckoff_assignments.Assignment]]]:
         """The likeliest assignments of each question, with log probabilities.
 
         Those that the normaliser relates are one, `wyckoff_assignments.canonical`: its
         likeliest description stands for all, with the sum of their probabilities. Where
         positions are kept each stands for itself: another origin is another place
-        beside what is kept. What is less probable than the likeliest by a factor of
-        10,000 is left out.
+        beside what is kept.
 
         Args:
             questions: with their space groups.
             count: assignments of each; fewer where there are not so many.
             width: of the beam.
             kept: of each question, positions that its species fill in any case.
+            least: probability, relative to the likeliest, below which an assignment is
+                left out, and its beginnings are not followed.
 
         Raises:
             UserError: a group cannot hold the sites of a question.
         """
+        negligible = math.log(least)
         shown = []
         beams: list[list[tuple[float, wyckoff_assignments.Partial]]] = []
         for number, each in enumerate(questions):
@@ -369,7 +373,7 @@ class WyckoffModel:
                 # Of those that are complete, and of these.
                 best = max([complete[number], *(each[0] for each in options[:1])])
                 for logarithm, partial, index in options[:width]:
-                    if logarithm < best + _NEGLIGIBLE:
+                    if logarithm < best + negligible:
                         break
                     following = wyckoff_assignments.place(partial, index)
                     if not following.is_complete:

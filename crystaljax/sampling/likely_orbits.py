@@ -216,14 +216,11 @@ def choose_orbits(
     """
     options = _expand_groups(model, questions)
     flat = [(question, cells) for each in options for question, cells, _ in each]
-    unique = {question: None for question, _ in flat}
-    found = dict(
-        zip(
-            unique,
-            model.likely_assignments(list(unique), _NUM_ASSIGNMENTS),
-            strict=True,
-        )
-    )
+    unique = list(dict.fromkeys(question for question, _ in flat))
+    # Where the first answer is all that is wanted, its rivals are enough.
+    follow = {"least": LEAST} if max(num_samples, default=1) == 1 else {}
+    likely = model.likely_assignments(unique, _NUM_ASSIGNMENTS, **follow)
+    found = dict(zip(unique, likely, strict=True))
     requests = []
     for number, (each, count) in enumerate(zip(options, num_samples, strict=True)):
         ways = [
