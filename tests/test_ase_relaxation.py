@@ -52,7 +52,8 @@ def emt_minimum(crystal, span=0.015):
     return found.fun, found.x
 
 
-@pytest.mark.parametrize("start", [3.3, 3.6, 3.9])
+# From 4.6 Å on the energy curves downwards, and ASE's L-BFGS goes apart.
+@pytest.mark.parametrize("start", [3.3, 3.6, 3.9, 4.8])
 def test_strained_copper_relaxes_to_the_emt_lattice_constant(start):
     relaxed = ase_relaxation.relax(fcc("Cu", start), "emt", settings(fmax=0.01))
     _, scale = emt_minimum(fcc("Cu", 3.6))

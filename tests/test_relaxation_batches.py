@@ -88,6 +88,19 @@ def test_steps_are_those_of_ase(optimizer, relax_cell):
         )
 
 
+def test_cells_beyond_the_inflection_of_their_energy_come_back():
+    cells = [ase.build.bulk("Cu", a=a) for a in (3.7, 4.6, 4.8, 5.2)]
+    found = batches.relax_many(
+        [bridge.from_ase(each) for each in cells], "emt", batch_size=PLACES
+    )
+    edges = [(4 * abs(np.linalg.det(each.crystal.lattice))) ** (1 / 3) for each in found]
+    assert all(each.converged for each in found)
+    np.testing.assert_allclose(edges, 3.59, atol=0.01)
+    # What ASE does with one of them.
+    _, apart, _ = by_ase(bridge.from_ase(cells[2]), optimize.LBFGS, 20, True)
+    assert abs(np.linalg.det(apart.lattice)) > 100
+
+
 def test_minima_are_those_of_the_path_through_ase():
     for crystal, result in zip(alloys(), relaxed_alloys(), strict=True):
         alone = ase_relaxation.relax(crystal, "emt")

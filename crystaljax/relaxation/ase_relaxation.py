@@ -22,8 +22,26 @@ from crystaljax.crystals import bridge, structure, validity
 from crystaljax.relaxation import calculators, kept_symmetry
 from crystaljax.system import errors, isolation
 
+
+class DescendingLbfgs(optimize.LBFGS):
+    """ASE's L-BFGS without the steps along which the gradient fell.
+
+    It takes their curvature, which is negative, for what it is, and goes uphill: beyond
+    an inflection of the energy it returns again and again. See
+    `minimizers.step_lbfgs`.
+    """
+
+    def update(self, *args: Any) -> None:
+        """As ASE's; such a step weighs nothing."""
+        super().update(*args)
+        # ASE before 3.28 had it in the optimizer itself.
+        weights = getattr(self, "state", self).rho
+        if weights and not 0 < weights[-1] < np.inf:
+            weights[-1] = 0.0
+
+
 OPTIMIZERS: Mapping[str, type[Optimizer]] = {
-    "LBFGS": optimize.LBFGS,
+    "LBFGS": DescendingLbfgs,
     "FIRE": optimize.FIRE,
     "BFGS": optimize.BFGS,
 }

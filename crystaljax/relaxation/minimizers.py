@@ -158,12 +158,15 @@ def step_lbfgs(
 ) -> tuple[Float[Array, "rows 3"], LbfgsState]:
     """A step of L-BFGS without line search, as ``ase.optimize.LBFGS`` takes it.
 
-    The two loops of J. Nocedal, Math. Comp. 35, 773 (1980).
+    The two loops of J. Nocedal, Math. Comp. 35, 773 (1980). Steps along which the
+    gradient fell are not remembered (as in J. Nocedal, S. J. Wright, Numerical
+    Optimization, section 7.2), so that every step goes downhill.
     """
     step, change = coords - state.coords, gradient - state.gradient
     curvature = jnp.vdot(step, change)
-    # The first step has nothing behind it; and a division by 0 teaches nothing.
-    usable = (state.num_steps > 0) & (jnp.abs(curvature) > 1e-30)
+    # The first step has nothing behind it. Where the curvature is negative, what it
+    # points to is no minimum; ASE goes there, uphill.
+    usable = (state.num_steps > 0) & (curvature > 1e-30)
     inverse = jnp.where(usable, 1 / jnp.where(usable, curvature, 1.0), 0.0)
     steps = jnp.roll(state.steps, 1, axis=0).at[0].set(step)
     changes = jnp.roll(state.changes, 1, axis=0).at[0].set(change)

@@ -63,6 +63,10 @@ def main() -> None:
         "--network_alone", action="store_true", help="known prototypes are not followed"
     )
     parser.add_argument("--max_sites", type=int, help="of the cells that are asked for")
+    parser.add_argument("--questions", help="some of them, such as true,energy")
+    parser.add_argument(
+        "--network_evaluations", type=int, help="of a sample; the run's if unset"
+    )
     parser.add_argument("--checkpoint", type=int)
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
@@ -73,6 +77,7 @@ def main() -> None:
         split=args.split,
         max_sites=args.max_sites,
         checkpoint=args.checkpoint,
+        network_evaluations=args.network_evaluations,
     )
     generator = dataclasses.replace(task.generator, follow_known=not args.network_alone)
     task = dataclasses.replace(task, generator=generator)
@@ -82,7 +87,9 @@ def main() -> None:
         "positions": measure_positions(task),
         "runs": {},
     }
-    for name, questions in task.questions().items():
+    of_all = task.questions()
+    for name in args.questions.split(",") if args.questions else of_all:
+        questions = of_all[name]
         result["runs"][name] = measure(task, name, questions, args.num_samples)
         print(json.dumps({name: result["runs"][name]}, indent=1), flush=True)
     result["nearest"] = measure_nearest(task)
@@ -182,6 +189,7 @@ def load_task(
     split: str = "test",
     max_sites: int | None = None,
     checkpoint: int | None = None,
+    network_evaluations: int | None = None,
     once: bool = False,
 ) -> Task:
     """A model, and structures of a split that are asked for, by chance.
@@ -193,11 +201,14 @@ def load_task(
         split: of the data set.
         max_sites: of their cells.
         checkpoint: of the run; the newest if None.
+        network_evaluations: of a sample; what the run has if None.
         once: each cell formula once.
     """
     mesh = sharding.build_local_mesh()
     run = checkpoints.load_run(workdir, mesh, checkpoint)
     config = runs.load_config(workdir)
+    if network_evaluations:
+        config.sampler.num_steps = network_evaluations
     generator = build_sampling.generator_of_run(run, config, mesh)
     dataset = datasets.open_dataset(dataset_path or run.vocabulary["dataset"])
     indices, _ = usable_structures.find_usable(config, dataset, split)
