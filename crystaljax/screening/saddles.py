@@ -24,7 +24,8 @@ STRAIN = 0.01
 MIN_ENERGY_LOSS = 0.002  # eV/atom
 # Of the screening's force threshold: near a saddle forces are small.
 _SHARE_OF_FMAX = 0.2
-# L-BFGS takes a negative curvature for what it is, and goes back up to the saddle.
+# It gathers speed down from a saddle, where L-BFGS, which forgets steps of negative
+# curvature, crawls.
 _DOWNHILL = "FIRE"
 
 
