@@ -8,7 +8,7 @@ import pytest
 from crystaljax.crystals import elements, structure
 from crystaljax.data.sources import emt
 from crystaljax.hull import convex_hull
-from crystaljax.relaxation import ase_relaxation, references
+from crystaljax.relaxation import ase_relaxation, batches, references
 from crystaljax.screening import funnel, stages
 from crystaljax.screening import result as screening_result
 
@@ -261,8 +261,6 @@ def test_batches_that_are_not_possible_are_refused():
 
 
 def test_batch_that_fails_is_relaxed_one_at_a_time(monkeypatch, capsys):
-    from crystaljax.relaxation import batches
-
     def fail(*args, **kwargs):
         raise RuntimeError("out of memory on the device")
 
@@ -361,3 +359,20 @@ def test_out_of_steps_is_ranked_but_not_converged():
         "good": (False, 1, 1)
     }
     assert json.dumps(found.counts())
+
+
+def test_an_energy_of_sites_on_top_of_each_other_is_not_ranked(monkeypatch):
+    relax_each = batches.relax_each
+
+    def collapse(*args, **kwargs):
+        for i, one in relax_each(*args, **kwargs):
+            yield (
+                i,
+                dataclasses.replace(one, energy=-1e9, max_force=1e8, converged=False),
+            )
+
+    monkeypatch.setattr(batches, "relax_each", collapse)
+    found = screen(["good"], dataclasses.replace(OPTIONS, method="batched"))
+    assert found.rejected_stage == ["relaxation"]
+    assert "forces of 1e+08 eV/Å are left" in found.rejected_reason[0]
+    assert found.counts()["relaxed"] == 0

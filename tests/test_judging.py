@@ -116,6 +116,29 @@ def test_where_no_draw_relaxes_the_first_is_handed_over_with_the_reason(crystals
     assert all("apart" in each for each in found.columns["judge_problem"])
 
 
+def test_a_draw_that_is_far_from_any_minimum_is_not_chosen(crystals, monkeypatch):
+    found = batches.relax_many(crystals[:2], "emt", judging.SETTINGS)
+    # As low as no crystal is, where two sites are on top of each other.
+    absurd = dataclasses.replace(
+        found[0], energy=-1e9, max_force=1e8, num_steps=200, converged=False
+    )
+
+    def relax(some, *args, **kwargs):
+        for i, crystal in enumerate(some):
+            yield i, absurd if crystal is crystals[0] else found[1]
+
+    monkeypatch.setattr(batches, "relax_as_possible", relax)
+    handed = judging.hand_over(drawn(crystals[:2] * 2, [0.0] * 4), LOWEST, {})
+    assert handed.columns["judged_draw"].tolist() == [1, 1]
+    assert handed.columns["draws_relaxed"].tolist() == [1, 1]
+    monkeypatch.setattr(
+        batches, "relax_as_possible", lambda *_, **__: enumerate([absurd] * 2)
+    )
+    handed = judging.hand_over(drawn(crystals[:2] * 2, [0.0] * 4), LOWEST, {})
+    problem = "forces of 1e+08 eV/Å are left after 200 steps"
+    assert handed.columns["judge_problem"].tolist() == [problem] * 2
+
+
 def test_elements_that_the_judge_does_not_know_cost_their_rows(crystals):
     salt = dataclasses.replace(crystals[0], atomic_numbers=np.array([11, 79]))
     found = judging.hand_over(drawn([salt, salt, *crystals[:2]], [0.0] * 4), LOWEST, {})

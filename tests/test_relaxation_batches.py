@@ -93,7 +93,9 @@ def test_cells_beyond_the_inflection_of_their_energy_come_back():
     found = batches.relax_many(
         [bridge.from_ase(each) for each in cells], "emt", batch_size=PLACES
     )
-    edges = [(4 * abs(np.linalg.det(each.crystal.lattice))) ** (1 / 3) for each in found]
+    edges = [
+        (4 * abs(np.linalg.det(each.crystal.lattice))) ** (1 / 3) for each in found
+    ]
     assert all(each.converged for each in found)
     np.testing.assert_allclose(edges, 3.59, atol=0.01)
     # What ASE does with one of them.

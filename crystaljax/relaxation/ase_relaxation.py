@@ -52,6 +52,8 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = {
 MIN_VOLUME_RATIO = 0.25
 MAX_VOLUME_RATIO = 4.0
 MAX_DISPLACEMENT = 5.0  # Å, of a site against the cell
+# Sites on top of each other, which potentials may find millions of eV too low.
+MAX_FORCE_LEFT = 10.0  # eV/Å, of a relaxation that ran out of steps
 
 
 def _optimizer(name: str) -> type[Optimizer]:
@@ -126,6 +128,15 @@ class Relaxation:
     converged: bool
     failure: str = ""
     seconds: float = float("nan")
+
+    @property
+    def problem(self) -> str:
+        """Why the energy is that of no crystal; "" where it is of one."""
+        if self.failure or self.converged or not self.max_force > MAX_FORCE_LEFT:
+            return self.failure
+        return (
+            f"forces of {self.max_force:.3g} eV/Å are left after {self.num_steps} steps"
+        )
 
 
 def relax(

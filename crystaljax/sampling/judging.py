@@ -168,7 +168,7 @@ def hand_over(
     """
     each = judge.num_draws
     relaxed = relax(drawn.crystals, judge, kept_in, show_progress=show_progress)
-    total = np.array([np.nan if one.failure else one.energy for one in relaxed])
+    total = np.array([np.nan if one.problem else one.energy for one in relaxed])
     formation = np.array([total_to_formation(one, of_elements) for one in relaxed])
     energies = total if judge.wants_low else formation
     asked = None if judge.wants_low else np.asarray(drawn.conditions.energy, float)
@@ -184,7 +184,7 @@ def hand_over(
         "draws_relaxed": np.isfinite(total).reshape(-1, each).sum(axis=1),
         "judge_problem": np.array(
             [
-                relaxed[row].failure if bad else ""
+                relaxed[row].problem if bad else ""
                 for row, bad in zip(rows, failed, strict=True)
             ]
         ),
@@ -316,7 +316,7 @@ def total_to_formation(
 ) -> float:
     """Formation energy, eV/atom; NaN where there is none."""
     numbers = relaxed.crystal.atomic_numbers
-    if relaxed.failure or any(int(n) not in of_elements for n in numbers):
+    if relaxed.problem or any(int(n) not in of_elements for n in numbers):
         return float("nan")
     return references.formation_energy(of_elements, numbers, relaxed.energy)
 

@@ -240,8 +240,8 @@ def screen(
         energy_model, reference, energy_scale.adds_corrections(calculator)
     )
     for i, (result, _) in relaxations.items():
-        if result.failure:
-            rejected[i] = ("relaxation", result.failure)
+        if result.problem:
+            rejected[i] = ("relaxation", result.problem)
             continue
         if not np.isfinite(result.energy):
             rejected[i] = ("energy", "the calculator gave no energy")

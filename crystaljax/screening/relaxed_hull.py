@@ -128,7 +128,7 @@ def build(
         elements = set(map(int, each.crystal.atomic_numbers))
         given = options.references
         is_given = given is not None and elements <= given.energies.keys()
-        if len(elements) == 1 and not each.failure and not is_given:
+        if len(elements) == 1 and not each.problem and not is_given:
             number = elements.pop()
             energies[number] = min(each.energy, energies.get(number, np.inf))
     scale = energy_scale.EnergyScale(
@@ -138,7 +138,7 @@ def build(
     )
     entries = []
     for i, each in zip(chosen, relaxed, strict=True):
-        reason = each.failure
+        reason = each.problem
         try:
             if not reason and not np.isfinite(each.energy):
                 reason = "the calculator gave no energy"

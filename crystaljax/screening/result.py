@@ -188,7 +188,7 @@ class Screening:
                 for at, method in zip(self.rejected_stage, self.methods, strict=True)
             ),
             "relaxed": sum(
-                each is not None and not each.failure for each in self.relaxations
+                each is not None and not each.problem for each in self.relaxations
             ),
             "converged": int(self.converged.sum()),
             "ranked": len(ranking),

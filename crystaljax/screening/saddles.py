@@ -98,7 +98,7 @@ def judge(
     kept: ase_relaxation.Relaxation, released: ase_relaxation.Relaxation
 ) -> Finding:
     """Compares a crystal with what it became without its symmetry."""
-    if released.failure or not np.isfinite(released.energy):
+    if released.problem or not np.isfinite(released.energy):
         return Finding(None, np.nan, 0)
     change = released.energy - kept.energy
     before, after = (

@@ -91,7 +91,7 @@ def run(
     counted = np.array([one.failure != NOT_NOW for one in relaxed])
     counted = counted.reshape(-1, each).all(axis=1)
     relaxing = time.process_time() - cpu
-    total = np.array([np.nan if one.failure else one.energy for one in relaxed])
+    total = np.array([np.nan if one.problem else one.energy for one in relaxed])
     choices = {"lowest": judging.choose(total.reshape(-1, each), None)}
     asked = None
     if name == "energy":
@@ -123,7 +123,7 @@ def run(
             "relaxing": relaxing / len(task.asked),
         },
         "steps": sum(one.num_steps for one in relaxed),
-        "failed": sum(one.failure != "" for one in relaxed),
+        "failed": sum(one.problem != "" for one in relaxed),
         "converged": sum(one.converged for one in relaxed),
     }
     for state, crystals in (("as drawn", drawn), ("relaxed", after)):
