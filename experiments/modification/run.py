@@ -10,7 +10,9 @@ the target's space group and its energy less that of the source. One answer each
 the matches of the first --num_samples. Standard errors are over formulas, whose
 questions share a target. Baselines: the source as it is, and the nearest training
 structure of the same formula type and group, relabelled (near in elements and in the
-target's energy, which no model is given). Goes on from what the output has.
+target's energy, which no model is given). Goes on from what the output has. Rows are
+the questions with their space groups, and the answers at both tolerances, 1 for a
+match.
 """
 
 import argparse
@@ -67,6 +69,7 @@ def main() -> None:
 
     def note(name: str, found: dict[str, Any]) -> None:
         answers[name] = found
+        result["ahead"] = task.compare(answers)
         result["environment"] = environment.describe_environment()
         atomic_files.write_json(args.output, result)
         print(json.dumps({name: {k: v for k, v in found.items() if k != "rows"}}))
@@ -144,6 +147,7 @@ class Task:
         groups = np.asarray(self.dataset.space_group)[self.asked]
         sites = np.asarray(self.dataset.num_sites)[self.asked[:, 1]]
         same = float(np.mean(groups[:, 0] == groups[:, 1]))
+        ids = self.dataset.id.to_pylist()
         return {
             "dataset": self.dataset.path.name,
             "pairs": len(self.asked),
@@ -155,6 +159,12 @@ class Task:
             .round(4)
             .tolist(),
             "sites_quartiles": np.quantile(sites, [0.25, 0.5, 0.75]).tolist(),
+            "rows": [
+                " ".join(map(str, (ids[source], "->", ids[target], *pair)))
+                for (source, target), pair in zip(
+                    self.asked.tolist(), groups.tolist(), strict=True
+                )
+            ],
         }
 
     def make(self, workdir: pathlib.Path, count: int) -> list[list[structure.Crystal]]:
@@ -218,19 +228,24 @@ class Task:
         }
         if len(made) > 1:
             result[f"match@{len(made)}"] = self.rates(np.any(matched, axis=0))
-        result["rows"] = [
-            {
-                "source": self.dataset.id[int(source)].as_py(),
-                "target": self.dataset.id[int(target)].as_py(),
-                "formula": self.dataset.formula[int(target)].as_py(),
-                "groups": np.asarray(self.dataset.space_group)[
-                    [source, target]
-                ].tolist(),
-                "matched": matched[0][row].astype(int).tolist(),
-            }
-            for row, (source, target) in enumerate(self.asked.tolist())
-        ]
+        result["rows"] = ["".join(map(str, row)) for row in matched[0].astype(int)]
         return result
+
+    def compare(self, answers: dict[str, Any]) -> dict[str, Any]:
+        """How far each model is ahead of all other answers, on the same questions."""
+        matched = {
+            name: np.array([[int(flag) for flag in row] for row in found["rows"]])
+            for name, found in answers.items()
+        }
+        return {
+            name: {
+                other: self.rates(matched[name] - matched[other])
+                for other in matched
+                if other != name
+            }
+            for name in matched
+            if "command" in answers[name]
+        }
 
     def rates(self, matched: np.ndarray) -> dict[str, Any]:
         """Share at each tolerance with its standard error over formulas."""
