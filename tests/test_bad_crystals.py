@@ -9,9 +9,9 @@ import pytest
 
 from crystaljax import screen
 from crystaljax.crystals import bridge, elements, structure, structure_files
-from crystaljax.hull import convex_hull
+from crystaljax.hull import convex_hull, energy_scale
 from crystaljax.relaxation import ase_relaxation, batches, calculators, pretrained
-from crystaljax.screening import energy_scale, funnel
+from crystaljax.screening import funnel
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 

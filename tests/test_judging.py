@@ -10,6 +10,7 @@ import tiny
 
 from crystaljax import sample
 from crystaljax.crystals import structure
+from crystaljax.hull import corrections, energy_scale
 from crystaljax.relaxation import ase_relaxation, batches, references
 from crystaljax.sampling import conditions, judging, requests, samples
 
@@ -45,6 +46,10 @@ def copper_gold(a, lifted=0.5):
     return structure.Crystal(np.array([29, 79]), frac, a * np.eye(3))
 
 
+def scale_with(of_elements):
+    return energy_scale.EnergyScale("EMT", of_elements)
+
+
 def drawn(crystals, energies):
     asked = conditions.combine(["CuAu"], [221], np.array([energies]), 1, 2)
     return samples.Samples(crystals, asked, [], {"draws": 1}, num_in_all=4)
@@ -66,9 +71,10 @@ def test_the_relaxed_crystal_of_the_best_draw_is_handed_over(
 ):
     kept = tmp_path / "relaxed_draws.jsonl"
     asked = drawn(crystals, [-0.05] * 4)
-    of_elements = judging.reference_energies(LOWEST, asked.conditions.atomic_numbers)
+    scale = judging.scale_of(LOWEST, asked.conditions.atomic_numbers)
+    of_elements = scale.element_energies
     assert of_elements.keys() == {29, 79}
-    found = judging.hand_over(asked, LOWEST, of_elements, kept_in=kept)
+    found = judging.hand_over(asked, LOWEST, scale, kept_in=kept)
     alone = [
         ase_relaxation.relax(crystals[i], "emt", judging.SETTINGS) for i in (0, 1, 3)
     ]
@@ -92,13 +98,13 @@ def test_the_relaxed_crystal_of_the_best_draw_is_handed_over(
         return relax_each(some, *args, **kwargs)
 
     monkeypatch.setattr(batches, "relax_each", count)
-    again = judging.hand_over(asked, LOWEST, of_elements, kept_in=kept)
+    again = judging.hand_over(asked, LOWEST, scale, kept_in=kept)
     assert again.columns["judged_energy"].tolist() == columns["judged_energy"].tolist()
     assert waiting == [crystals[2]]
 
 
 def test_the_draw_with_the_energy_asked_for_is_chosen(crystals):
-    energies = {29: 0.0, 79: 0.0}
+    energies = scale_with({29: 0.0, 79: 0.0})
     totals = [
         one.energy for one in batches.relax_many(crystals[:2], "emt", judging.SETTINGS)
     ]
@@ -110,10 +116,35 @@ def test_the_draw_with_the_energy_asked_for_is_chosen(crystals):
 
 def test_where_no_draw_relaxes_the_first_is_handed_over_with_the_reason(crystals):
     bad = [crystals[2], dataclasses.replace(crystals[2], lattice=np.zeros((3, 3)))]
-    found = judging.hand_over(drawn(bad * 2, [0.0] * 4), LOWEST, {29: 0.0, 79: 0.0})
+    found = judging.hand_over(
+        drawn(bad * 2, [0.0] * 4), LOWEST, scale_with({29: 0.0, 79: 0.0})
+    )
     assert found.crystals == [bad[0], bad[0]]
     assert np.isnan(found.columns["judged_energy"]).all()
     assert all("apart" in each for each in found.columns["judge_problem"])
+
+
+def test_energies_have_the_corrections_of_those_that_are_asked_for():
+    judge = dataclasses.replace(NEAREST, calculator="sevenn:7net-0")
+    ours, theirs = "Materials Project PBE(+U), MP2020", "SevenNet 7net-0"
+    assert judge.adds_corrections(ours) and not judge.adds_corrections(theirs)
+    assert not NEAREST.adds_corrections(ours)
+    assert judge.provenance(ours)["judge_energy_model"] == f"{theirs} + MP2020"
+    assert judge.provenance(theirs)["judge_energy_model"] == theirs
+    oxide = structure.Crystal(
+        np.array([12, 8]), np.array([[0, 0, 0], [0.5] * 3]), 3 * np.eye(3)
+    )
+    relaxed = ase_relaxation.Relaxation(oxide, -6.0, 0.0, 1, True)
+    of_elements = {12: -1.0, 8: -5.0}
+    plain, corrected = (
+        judging.total_to_formation(
+            relaxed, energy_scale.EnergyScale("", of_elements, flag)
+        )
+        for flag in (False, True)
+    )
+    assert plain == pytest.approx(-3.0)
+    assert corrected == pytest.approx(-3.0 + corrections.mp2020_correction(oxide))
+    assert corrected < plain - 0.2
 
 
 def test_a_draw_that_is_far_from_any_minimum_is_not_chosen(crystals, monkeypatch):
@@ -128,28 +159,34 @@ def test_a_draw_that_is_far_from_any_minimum_is_not_chosen(crystals, monkeypatch
             yield i, absurd if crystal is crystals[0] else found[1]
 
     monkeypatch.setattr(batches, "relax_as_possible", relax)
-    handed = judging.hand_over(drawn(crystals[:2] * 2, [0.0] * 4), LOWEST, {})
+    handed = judging.hand_over(
+        drawn(crystals[:2] * 2, [0.0] * 4), LOWEST, scale_with({})
+    )
     assert handed.columns["judged_draw"].tolist() == [1, 1]
     assert handed.columns["draws_relaxed"].tolist() == [1, 1]
     monkeypatch.setattr(
         batches, "relax_as_possible", lambda *_, **__: enumerate([absurd] * 2)
     )
-    handed = judging.hand_over(drawn(crystals[:2] * 2, [0.0] * 4), LOWEST, {})
+    handed = judging.hand_over(
+        drawn(crystals[:2] * 2, [0.0] * 4), LOWEST, scale_with({})
+    )
     problem = "forces of 1e+08 eV/Å are left after 200 steps"
     assert handed.columns["judge_problem"].tolist() == [problem] * 2
 
 
 def test_elements_that_the_judge_does_not_know_cost_their_rows(crystals):
     salt = dataclasses.replace(crystals[0], atomic_numbers=np.array([11, 79]))
-    found = judging.hand_over(drawn([salt, salt, *crystals[:2]], [0.0] * 4), LOWEST, {})
+    found = judging.hand_over(
+        drawn([salt, salt, *crystals[:2]], [0.0] * 4), LOWEST, scale_with({})
+    )
     problem, nothing = found.columns["judge_problem"].tolist()
     assert problem == "emt has no parameters for Na" and nothing == ""
     assert found.columns["draws_relaxed"].tolist() == [0, 2]
     asked = np.array([[11, 29, 0], [79, 29, 29]])
-    assert judging.reference_energies(LOWEST, asked).keys() == {29, 79}
+    assert judging.scale_of(LOWEST, asked).element_energies.keys() == {29, 79}
     # If no sample can be judged, nothing is drawn.
     with pytest.raises(ValueError, match="emt has no parameters for Na"):
-        judging.reference_energies(LOWEST, asked[:1])
+        judging.scale_of(LOWEST, asked[:1])
 
 
 # ----------------------------------------------------------------------------- requests

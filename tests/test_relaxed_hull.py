@@ -12,9 +12,9 @@ from crystaljax import screen
 from crystaljax.crystals import elements, structure, structure_files
 from crystaljax.data import dataset as datasets
 from crystaljax.data.sources import emt
-from crystaljax.hull import convex_hull, corrections
+from crystaljax.hull import convex_hull, corrections, energy_scale
 from crystaljax.relaxation import ase_relaxation, kept
-from crystaljax.screening import energy_scale, known_crystals
+from crystaljax.screening import known_crystals
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 

@@ -10,7 +10,7 @@ too.
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import ase.data
@@ -19,12 +19,14 @@ import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
 from crystaljax.crystals import elements, structure
+from crystaljax.hull import energy_scale
 from crystaljax.relaxation import (
     ase_relaxation,
     batches,
     calculators,
     device_potentials,
     kept,
+    pretrained,
     references,
 )
 from crystaljax.sampling import samples as samples_lib
@@ -57,12 +59,26 @@ class Judge:
     num_draws: int
     wants_low: bool
 
-    def provenance(self) -> dict[str, Any]:
-        """What the table says of it."""
+    def adds_corrections(self, energy_model: str) -> bool:
+        """Whether MP2020's corrections are in its formation energies.
+
+        They are added where the energies that are requested have them, and those of the
+        calculator do not.
+
+        Args:
+            energy_model: of the model's energies.
+        """
+        of_scheme = energy_model.startswith(pretrained.MP_PBE)
+        return of_scheme and energy_scale.adds_corrections(self.calculator)
+
+    def provenance(self, energy_model: str = "") -> dict[str, Any]:
+        """What the table says of it; ``energy_model`` as above."""
         own = {"draws": self.num_draws, "judge": self.calculator}
         if self.calculator == ESTIMATOR:
             return own
-        return own | {"judge_energy_model": calculators.energy_model(self.calculator)}
+        corrected = self.adds_corrections(energy_model)
+        naming = energy_scale.energy_model if corrected else calculators.energy_model
+        return own | {"judge_energy_model": naming(self.calculator)}
 
 
 def draws_in_order(num_draws: int, num_samples: int, each: int) -> np.ndarray:
@@ -114,14 +130,17 @@ def require(
     return atomic_numbers[is_known]
 
 
-def reference_energies(
-    judge: Judge, atomic_numbers: Integer[np.ndarray, "samples sites"]
-) -> dict[int, float]:
-    """Energies of the elements that formation energies are against, eV/atom.
+def scale_of(
+    judge: Judge,
+    atomic_numbers: Integer[np.ndarray, "samples sites"],
+    energy_model: str = "",
+) -> energy_scale.EnergyScale:
+    """What formation energies by a judge are against, with the elements' energies.
 
     Args:
         judge: whose potential it is.
         atomic_numbers: of all samples; 0 is padding.
+        energy_model: of the model's energies.
 
     Raises:
         UserError: a reference crystal does not relax where energies are requested, or
@@ -137,7 +156,9 @@ def reference_energies(
             f"{next(iter(problems.values()))}. Ask for --energies=low, which compares "
             "the draws with each other"
         )
-    return found
+    name = judge.provenance(energy_model)["judge_energy_model"]
+    corrected = judge.adds_corrections(energy_model)
+    return energy_scale.EnergyScale(name, found, corrected)
 
 
 def _as_crystal(atomic_numbers: np.ndarray) -> structure.Crystal:
@@ -149,7 +170,7 @@ def _as_crystal(atomic_numbers: np.ndarray) -> structure.Crystal:
 def hand_over(
     drawn: samples_lib.Samples,
     judge: Judge,
-    of_elements: Mapping[int, float],
+    scale: energy_scale.EnergyScale,
     *,
     kept_in: pathlib.Path | None = None,
     show_progress: bool = False,
@@ -162,14 +183,14 @@ def hand_over(
     Args:
         drawn: ``num_draws`` of each sample, one after the other.
         judge: what chooses.
-        of_elements: from `reference_energies`.
+        scale: from `scale_of`.
         kept_in: file of relaxations, to go on with after an interruption.
         show_progress: print a progress bar.
     """
     each = judge.num_draws
     relaxed = relax(drawn.crystals, judge, kept_in, show_progress=show_progress)
     total = np.array([np.nan if one.problem else one.energy for one in relaxed])
-    formation = np.array([total_to_formation(one, of_elements) for one in relaxed])
+    formation = np.array([total_to_formation(one, scale) for one in relaxed])
     energies = total if judge.wants_low else formation
     asked = None if judge.wants_low else np.asarray(drawn.conditions.energy, float)
     chosen = choose(
@@ -227,11 +248,12 @@ def pick_by_estimates(drawn: samples_lib.Samples, judge: Judge) -> samples_lib.S
 
 def _handed_over(drawn, judge, rows, crystals, columns) -> samples_lib.Samples:
     each = judge.num_draws
+    named = str(drawn.provenance.get("energy_model", ""))
     return samples_lib.Samples(
         crystals=crystals,
         conditions=jax.tree.map(lambda array: array[rows], drawn.conditions),
         notes=drawn.notes,
-        provenance=drawn.provenance | judge.provenance(),
+        provenance=drawn.provenance | judge.provenance(named),
         columns=columns,
         first=drawn.first // each,
         num_in_all=(drawn.num_in_all or len(drawn.crystals)) // each,
@@ -312,13 +334,16 @@ def choose_by_estimates(
 
 
 def total_to_formation(
-    relaxed: ase_relaxation.Relaxation, of_elements: Mapping[int, float]
+    relaxed: ase_relaxation.Relaxation, scale: energy_scale.EnergyScale
 ) -> float:
     """Formation energy, eV/atom; NaN where there is none."""
-    numbers = relaxed.crystal.atomic_numbers
-    if relaxed.problem or any(int(n) not in of_elements for n in numbers):
+    numbers = {int(number) for number in relaxed.crystal.atomic_numbers}
+    if relaxed.problem or not numbers <= scale.element_energies.keys():
         return float("nan")
-    return references.formation_energy(of_elements, numbers, relaxed.energy)
+    try:
+        return scale.formation_energy(relaxed.crystal, relaxed.energy)
+    except ValueError:
+        return float("nan")
 
 
 def describe(judge: Judge) -> str:

@@ -111,7 +111,8 @@ class Request:
     def provenance(self, run: checkpoints.Run) -> dict[str, Any]:
         """Where the samples come from: columns for the table."""
         sampler = self.config.sampler
-        judged = self.judge.provenance() if self.judge else {}
+        energy_model = run.vocabulary.get("energy_model") or "unknown"
+        judged = self.judge.provenance(energy_model) if self.judge else {}
         return {
             "workdir": str(self.workdir),
             "checkpoint": run.step,
@@ -121,7 +122,7 @@ class Request:
             "eta": sampler.eta if sampler.name == "ddim" else None,
             "draws": sampler.draws,
             "follow_known": sampler.follow_known if self.orbits else None,
-            "energy_model": run.vocabulary.get("energy_model") or "unknown",
+            "energy_model": energy_model,
             **judged,
         }
 
@@ -218,15 +219,16 @@ def _judge_shards(
     if set(own) <= set(finished):
         return
     # What cannot be judged is said before anything is drawn.
-    of_elements: dict[int, float] = {}
+    scale = None
     if judge.calculator != judging.ESTIMATOR:
+        energy_model = run.vocabulary.get("energy_model") or "unknown"
         numbers = request.conditions.atomic_numbers
-        of_elements = judging.reference_energies(judge, numbers)
+        scale = judging.scale_of(judge, numbers, energy_model)
     of_draws = shards.Layout(len(drawn.conditions), judge.num_draws * layout.shard_size)
     for shard, draws in make_shards(
         drawn, run, of_draws, own, finished=finished, show_progress=show_progress
     ):
-        if judge.calculator == judging.ESTIMATOR:
+        if scale is None:
             yield shard, judging.pick_by_estimates(draws, judge)
             continue
         folder = request.folder
@@ -234,7 +236,7 @@ def _judge_shards(
         yield (
             shard,
             judging.hand_over(
-                draws, judge, of_elements, kept_in=path, show_progress=show_progress
+                draws, judge, scale, kept_in=path, show_progress=show_progress
             ),
         )
 

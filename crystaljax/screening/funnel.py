@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from crystaljax.crystals import assessment, structure
-from crystaljax.hull import convex_hull
+from crystaljax.hull import convex_hull, energy_scale
 from crystaljax.matching import matcher
 from crystaljax.relaxation import ase_relaxation, calculators
 from crystaljax.relaxation import references as references_lib
-from crystaljax.screening import columns, energy_scale, saddles, stages
+from crystaljax.screening import columns, saddles, stages
 from crystaljax.screening import result as screening_result
 from crystaljax.screening import work as screening_work
 from crystaljax.system import errors, isolation

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from crystaljax.crystals import elements
-from crystaljax.hull import compositions, convex_hull
+from crystaljax.hull import compositions, convex_hull, energy_scale
 from crystaljax.matching import matcher
 from crystaljax.relaxation import ase_relaxation, calculators, kept_symmetry, pretrained
-from crystaljax.screening import energy_scale, saddles
 from crystaljax.screening import result as screening_result
+from crystaljax.screening import saddles
 
 _MP2020 = (
     "the Materials Project's corrections for anions and for elements with U (MP2020; "

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from crystaljax.crystals import structure, validity
-from crystaljax.hull import compositions, convex_hull
+from crystaljax.hull import compositions, convex_hull, energy_scale
 from crystaljax.hull import entries as hull_entries
 from crystaljax.relaxation import calculators, kept, references
-from crystaljax.screening import energy_scale, funnel, known_crystals, stages
+from crystaljax.screening import funnel, known_crystals, stages
 from crystaljax.system import errors
 
 

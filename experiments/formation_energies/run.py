@@ -19,8 +19,8 @@ import ase.spacegroup
 import numpy as np
 
 from crystaljax.crystals import bridge
+from crystaljax.hull import energy_scale
 from crystaljax.relaxation import ase_relaxation, references
-from crystaljax.screening import energy_scale
 from crystaljax.system import environment, isolation
 
 HEXAGONAL = (90, 90, 120)

@@ -26,8 +26,9 @@ import measure
 import numpy as np
 
 from crystaljax.crystals import structure, validity
+from crystaljax.hull import energy_scale
 from crystaljax.matching import matcher
-from crystaljax.relaxation import ase_relaxation, batches, kept, references
+from crystaljax.relaxation import ase_relaxation, batches, kept, pretrained, references
 from crystaljax.sampling import estimation, judging, likely_orbits
 from crystaljax.system import atomic_files, environment
 
@@ -45,6 +46,9 @@ def main() -> None:
     parser.add_argument("--max_sites", type=int, default=20)
     parser.add_argument("--questions", default="formula,energy")
     parser.add_argument(
+        "--mp2020", action="store_true", help="the energies asked for have corrections"
+    )
+    parser.add_argument(
         "--only_kept",
         action="store_true",
         help="relax nothing: structures all of whose draws an earlier run relaxed",
@@ -57,6 +61,7 @@ def main() -> None:
     )
     args.work.mkdir(parents=True, exist_ok=True)
     judge = judging.Judge(args.judge, args.draws, wants_low=True)
+    energy_model = pretrained.MP_PBE if args.mp2020 else ""
     result = {
         "num_structures": len(task.asked),
         "mean_sites": float(np.mean([t.num_sites for t in task.targets])),
@@ -67,7 +72,9 @@ def main() -> None:
         "environment": environment.describe_environment(),
     }
     for name in args.questions.split(","):
-        result["runs"][name] = run(task, name, judge, args.work, args.only_kept)
+        result["runs"][name] = run(
+            task, name, judge, args.work, args.only_kept, energy_model
+        )
         print(json.dumps({name: result["runs"][name]}, indent=1), flush=True)
         atomic_files.write_json(args.output, result)
 
@@ -78,6 +85,7 @@ def run(
     judge: judging.Judge,
     work: pathlib.Path,
     only_kept: bool,
+    energy_model: str,
 ) -> dict:
     """Match rates of one kind of question."""
     each = judge.num_draws
@@ -97,7 +105,7 @@ def run(
     if name == "energy":
         asked = np.asarray(task.dataset.formation_energy[task.asked], float)
         choices["nearest"] = judging.choose(
-            formation_energies(relaxed, judge).reshape(-1, each), asked
+            formation_energies(relaxed, judge, energy_model).reshape(-1, each), asked
         )
     kinds = np.array([f"{r.question.space_group} {r.describe()}" for r in flat])
     orbits = (
@@ -176,7 +184,9 @@ def draw(
 
 
 def formation_energies(
-    relaxed: Sequence[ase_relaxation.Relaxation], judge: judging.Judge
+    relaxed: Sequence[ase_relaxation.Relaxation],
+    judge: judging.Judge,
+    energy_model: str,
 ) -> np.ndarray:
     """Against the elements of the judge's own potential, eV/atom."""
     numbers = sorted({int(n) for one in relaxed for n in one.crystal.atomic_numbers})
@@ -190,7 +200,10 @@ def formation_energies(
     ):
         if not one.failure:
             of_elements[n] = min(one.energy, of_elements.get(n, np.inf))
-    return np.array([judging.total_to_formation(one, of_elements) for one in relaxed])
+    scale = energy_scale.EnergyScale(
+        judge.calculator, of_elements, judge.adds_corrections(energy_model)
+    )
+    return np.array([judging.total_to_formation(one, scale) for one in relaxed])
 
 
 def rates(matched: np.ndarray) -> dict[str, float]:
