@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
 from crystaljax.crystals import elements, structure
-from crystaljax.hull import energy_scale
 from crystaljax.relaxation import (
     ase_relaxation,
     batches,
@@ -68,6 +67,9 @@ class Judge:
         Args:
             energy_model: of the model's energies.
         """
+        # What a hull needs takes its time to import.
+        from crystaljax.hull import energy_scale
+
         of_scheme = energy_model.startswith(pretrained.MP_PBE)
         return of_scheme and energy_scale.adds_corrections(self.calculator)
 
@@ -76,6 +78,8 @@ class Judge:
         own = {"draws": self.num_draws, "judge": self.calculator}
         if self.calculator == ESTIMATOR:
             return own
+        from crystaljax.hull import energy_scale
+
         corrected = self.adds_corrections(energy_model)
         naming = energy_scale.energy_model if corrected else calculators.energy_model
         return own | {"judge_energy_model": naming(self.calculator)}
@@ -134,8 +138,8 @@ def scale_of(
     judge: Judge,
     atomic_numbers: Integer[np.ndarray, "samples sites"],
     energy_model: str = "",
-) -> energy_scale.EnergyScale:
-    """What formation energies by a judge are against, with the elements' energies.
+) -> Any:
+    """The `energy_scale.EnergyScale` of formation energies by a judge.
 
     Args:
         judge: whose potential it is.
@@ -156,6 +160,8 @@ def scale_of(
             f"{next(iter(problems.values()))}. Ask for --energies=low, which compares "
             "the draws with each other"
         )
+    from crystaljax.hull import energy_scale
+
     name = judge.provenance(energy_model)["judge_energy_model"]
     corrected = judge.adds_corrections(energy_model)
     return energy_scale.EnergyScale(name, found, corrected)
@@ -170,7 +176,7 @@ def _as_crystal(atomic_numbers: np.ndarray) -> structure.Crystal:
 def hand_over(
     drawn: samples_lib.Samples,
     judge: Judge,
-    scale: energy_scale.EnergyScale,
+    scale: Any,
     *,
     kept_in: pathlib.Path | None = None,
     show_progress: bool = False,
@@ -333,9 +339,7 @@ def choose_by_estimates(
     return np.argmax(np.nan_to_num(scores, nan=-np.inf), axis=1)
 
 
-def total_to_formation(
-    relaxed: ase_relaxation.Relaxation, scale: energy_scale.EnergyScale
-) -> float:
+def total_to_formation(relaxed: ase_relaxation.Relaxation, scale: Any) -> float:
     """Formation energy, eV/atom; NaN where there is none."""
     numbers = {int(number) for number in relaxed.crystal.atomic_numbers}
     if relaxed.problem or not numbers <= scale.element_energies.keys():
