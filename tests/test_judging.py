@@ -137,14 +137,17 @@ def test_energies_have_the_corrections_of_those_that_are_asked_for():
     relaxed = ase_relaxation.Relaxation(oxide, -6.0, 0.0, 1, True)
     of_elements = {12: -1.0, 8: -5.0}
     plain, corrected = (
-        judging.total_to_formation(
-            relaxed, energy_scale.EnergyScale("", of_elements, flag)
-        )
+        judging.appraise(relaxed, energy_scale.EnergyScale("", of_elements, flag))[1]
         for flag in (False, True)
     )
     assert plain == pytest.approx(-3.0)
     assert corrected == pytest.approx(-3.0 + corrections.mp2020_correction(oxide))
     assert corrected < plain - 0.2
+    # No crystal is so low: that it converged does not help.
+    absurd = dataclasses.replace(relaxed, energy=-1e6)
+    total, formation, reason = judging.appraise(absurd, scale_with(of_elements))
+    assert np.isnan([total, formation]).all()
+    assert "the potential does not know this crystal" in reason
 
 
 def test_a_draw_that_is_far_from_any_minimum_is_not_chosen(crystals, monkeypatch):

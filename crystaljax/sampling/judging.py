@@ -195,8 +195,8 @@ def hand_over(
     """
     each = judge.num_draws
     relaxed = relax(drawn.crystals, judge, kept_in, show_progress=show_progress)
-    total = np.array([np.nan if one.problem else one.energy for one in relaxed])
-    formation = np.array([total_to_formation(one, scale) for one in relaxed])
+    values = [appraise(one, scale) for one in relaxed]
+    total, formation = np.array([value[:2] for value in values]).T
     energies = total if judge.wants_low else formation
     asked = None if judge.wants_low else np.asarray(drawn.conditions.energy, float)
     chosen = choose(
@@ -204,14 +204,14 @@ def hand_over(
     )
     rows = np.arange(len(chosen)) * each + chosen
     failed = np.isnan(energies[rows]).tolist()
-    columns = {name: values[rows] for name, values in drawn.columns.items()}
+    columns = {name: column[rows] for name, column in drawn.columns.items()}
     columns |= {
         "judged_energy": np.round(formation[rows], 5),
         "judged_draw": chosen,
         "draws_relaxed": np.isfinite(total).reshape(-1, each).sum(axis=1),
         "judge_problem": np.array(
             [
-                relaxed[row].problem if bad else ""
+                values[row][2] if bad else ""
                 for row, bad in zip(rows, failed, strict=True)
             ]
         ),
@@ -339,15 +339,29 @@ def choose_by_estimates(
     return np.argmax(np.nan_to_num(scores, nan=-np.inf), axis=1)
 
 
-def total_to_formation(relaxed: ase_relaxation.Relaxation, scale: Any) -> float:
-    """Formation energy, eV/atom; NaN where there is none."""
+def appraise(
+    relaxed: ase_relaxation.Relaxation, scale: Any
+) -> tuple[float, float, str]:
+    """What a relaxed draw is worth.
+
+    Args:
+        relaxed: the draw.
+        scale: from `scale_of`.
+
+    Returns:
+        Total and formation energy, eV/atom, NaN where there is none, and why there is
+        neither.
+    """
+    if relaxed.problem:
+        return float("nan"), float("nan"), relaxed.problem
     numbers = {int(number) for number in relaxed.crystal.atomic_numbers}
-    if relaxed.problem or not numbers <= scale.element_energies.keys():
-        return float("nan")
+    if not numbers <= scale.element_energies.keys():
+        return relaxed.energy, float("nan"), ""
     try:
-        return scale.formation_energy(relaxed.crystal, relaxed.energy)
-    except ValueError:
-        return float("nan")
+        formation = scale.formation_energy(relaxed.crystal, relaxed.energy)
+    except ValueError as error:
+        return float("nan"), float("nan"), str(error)
+    return relaxed.energy, formation, ""
 
 
 def describe(judge: Judge) -> str:

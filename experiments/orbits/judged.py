@@ -99,14 +99,12 @@ def run(
     counted = np.array([one.failure != NOT_NOW for one in relaxed])
     counted = counted.reshape(-1, each).all(axis=1)
     relaxing = time.process_time() - cpu
-    total = np.array([np.nan if one.problem else one.energy for one in relaxed])
+    total, formation = energies(relaxed, judge, energy_model).T
     choices = {"lowest": judging.choose(total.reshape(-1, each), None)}
     asked = None
     if name == "energy":
         asked = np.asarray(task.dataset.formation_energy[task.asked], float)
-        choices["nearest"] = judging.choose(
-            formation_energies(relaxed, judge, energy_model).reshape(-1, each), asked
-        )
+        choices["nearest"] = judging.choose(formation.reshape(-1, each), asked)
     kinds = np.array([f"{r.question.space_group} {r.describe()}" for r in flat])
     orbits = (
         np.array([request.probability for request in flat]).reshape(-1, each),
@@ -147,6 +145,14 @@ def run(
             },
             "best": rates(found[counted].any(axis=1)),
         }
+    if asked is not None:
+        # Of relaxed draws that are right at the wider tolerances.
+        off = (formation.reshape(-1, each) - asked[:, None])[found[..., 0]]
+        result["energies_of_right_draws_off"] = {
+            "mean": float(np.nanmean(off)),
+            "deviation": float(np.nanstd(off)),
+            "mean_absolute": float(np.nanmean(np.abs(off))),
+        }
     result["first_is_lowest"] = float(np.mean(choices["lowest"][counted] == 0))
     return result
 
@@ -183,12 +189,12 @@ def draw(
     return made, flat, time.process_time() - cpu
 
 
-def formation_energies(
+def energies(
     relaxed: Sequence[ase_relaxation.Relaxation],
     judge: judging.Judge,
     energy_model: str,
 ) -> np.ndarray:
-    """Against the elements of the judge's own potential, eV/atom."""
+    """Total ones, and against the elements of the judge's own potential, eV/atom."""
     numbers = sorted({int(n) for one in relaxed for n in one.crystal.atomic_numbers})
     crystals = {n: references.reference_crystals(judge.calculator, n) for n in numbers}
     owners = [n for n, some in crystals.items() for _ in some]
@@ -203,7 +209,7 @@ def formation_energies(
     scale = energy_scale.EnergyScale(
         judge.calculator, of_elements, judge.adds_corrections(energy_model)
     )
-    return np.array([judging.total_to_formation(one, scale) for one in relaxed])
+    return np.array([judging.appraise(one, scale)[:2] for one in relaxed])
 
 
 def rates(matched: np.ndarray) -> dict[str, float]:
