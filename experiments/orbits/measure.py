@@ -332,6 +332,10 @@ def measure_positions(task: Task) -> dict[str, float]:
     start = time.process_time()
     likely = task.model.likely_assignments([each.question for each in true], 16)
     seconds = time.process_time() - start
+    # As a single sample is chosen.
+    single = task.model.likely_assignments(
+        [each.question for each in true], 16, least=likely_orbits.LEAST
+    )
     right = np.zeros((len(true), 16), bool)
     for row, (request, found) in enumerate(zip(true, likely, strict=True)):
         for column, (_, assignment) in enumerate(found):
@@ -340,6 +344,17 @@ def measure_positions(task: Task) -> dict[str, float]:
     seen = are_seen(task)
     return {
         "cpu_milliseconds_a_question": 1000 * seconds / len(true),
+        "single_is_the_first": float(
+            np.mean([a[0][1] == b[0][1] for a, b in zip(single, likely, strict=True)])
+        ),
+        "single_is_less_probable": float(
+            np.mean(
+                [
+                    math.exp(b[0][0]) - math.exp(a[0][0])
+                    for a, b in zip(single, likely, strict=True)
+                ]
+            )
+        ),
         "right": float(right[:, 0].mean()),
         "right_of_4": float(right[:, :4].any(axis=1).mean()),
         "right_of_16": float(right.any(axis=1).mean()),
