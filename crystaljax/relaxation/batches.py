@@ -2,8 +2,8 @@
 
 The same as `ase_relaxation.relax_many`, for potentials that run in JAX: the coordinates
 are those of ASE's ``FrechetCellFilter``, convergence means the same, and the minimiser
-is ASE's L-BFGS, or FIRE, mapped over a batch of crystals in fixed shapes. Crystals that
-are done give their place to waiting ones.
+(L-BFGS as `ase_relaxation.DescendingLbfgs`, or FIRE) is mapped over a batch of crystals
+in fixed shapes. Crystals that are done give their place to waiting ones.
 """
 
 import collections

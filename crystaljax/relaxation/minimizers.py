@@ -156,7 +156,7 @@ def init_lbfgs(coords: Float[Array, "rows 3"]) -> LbfgsState:
 def step_lbfgs(
     state: LbfgsState, coords: Float[Array, "rows 3"], gradient: Float[Array, "rows 3"]
 ) -> tuple[Float[Array, "rows 3"], LbfgsState]:
-    """A step of L-BFGS without line search, as ``ase.optimize.LBFGS`` takes it.
+    """A step of L-BFGS without line search, as `ase_relaxation.DescendingLbfgs` has it.
 
     The two loops of J. Nocedal, Math. Comp. 35, 773 (1980). Steps along which the
     gradient fell are not remembered (as in J. Nocedal, S. J. Wright, Numerical
