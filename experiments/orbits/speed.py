@@ -92,7 +92,7 @@ def main() -> None:
     for kind, column in (("ratio", 0), ("ratio_of_cpu_seconds", 1)):
         pairs = zip(seconds["peer"], seconds["orbits"], strict=True)
         result[kind] = float(np.median([b[column] / a[column] for b, a in pairs]))
-    result["of_new_questions"] = cost_of_new(args.workdir, others)
+    result["positions"] = cost_of_positions(task.generator, others)
     result["by_size"] = cost_by_size(task)
     result |= {
         "command": shlex.join(["python", *sys.argv]),
@@ -123,20 +123,19 @@ def of_run(
     return sample
 
 
-def cost_of_new(
-    workdir: pathlib.Path, parts: Sequence[conditions.Conditions]
+def cost_of_positions(
+    generator: Any, parts: Sequence[conditions.Conditions]
 ) -> dict[str, float]:
-    """CPU milliseconds of a crystal whose question this process has not met yet.
+    """CPU milliseconds of finding a question's positions, the first time and again.
 
-    The turns ask the same questions again, of which it knows some tables. The first of
-    the parts compiles what is left to compile.
+    The turns ask the same questions again, of which the process knows some tables. The
+    first of the parts compiles.
     """
     for part in parts:
-        run = of_run(workdir, part)
         found = []
-        for seed in range(3):
+        for _ in range(3):
             cpu = time.process_time()
-            run(seed)
+            generator.choose(part)
             found.append(1000 * (time.process_time() - cpu) / len(part))
     return {"first": found[0], "again": float(np.mean(found[1:]))}
 
