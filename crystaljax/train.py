@@ -25,7 +25,13 @@ from crystaljax.data import dataset as datasets
 from crystaljax.data import pipeline
 from crystaljax.models import build, scaling
 from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import estimation, generation, validation
+from crystaljax.sampling import (
+    calibration,
+    estimation,
+    generation,
+    orbit_generation,
+    validation,
+)
 from crystaljax.system import (
     atomic_files,
     errors,
@@ -178,9 +184,15 @@ def _train(
         error = estimation.measure_error(
             generator.with_params(params, None).estimate_energies, dataset
         )
+        measured = generator.with_params(params, error)
         if error is not None and sharding.is_first_process():
-            runs.save_energy_error(workdir, error)
-        return generator.with_params(params, error)
+            unit = None
+            if step == num_steps and isinstance(
+                measured, orbit_generation.OrbitGenerator
+            ):
+                unit = calibration.find_unit(config, measured, dataset)
+            runs.save_estimator_errors(workdir, error, unit)
+        return measured
 
     def save_at_last() -> None:
         if manager.latest_step() != step:

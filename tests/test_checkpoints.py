@@ -69,7 +69,7 @@ def run(config, tmp_path_factory):
     """A run with checkpoints 0 and 1, and their parameters."""
     path = tmp_path_factory.mktemp("runs") / "run"
     tiny.write_run(path, config)
-    runs.save_energy_error(path, 0.1)
+    runs.save_estimator_errors(path, 0.1)
     params = jax.device_get(load(path).params)
     other = jax.tree.map(lambda leaf: leaf + 1, params)
     with checkpoints.open_manager(path, keep=2) as manager:

@@ -18,26 +18,27 @@ LOWEST = judging.Judge("emt", 2, wants_low=True)
 NEAREST = dataclasses.replace(LOWEST, wants_low=False)
 
 
-def test_the_lowest_or_the_nearest_is_chosen_and_never_one_without_energy():
+def test_the_lowest_is_chosen_and_never_one_without_energy():
     energies = np.array([[-1.0, -3.0, np.nan], [np.nan, 2.0, 1.0], [np.nan] * 3])
-    assert judging.choose(energies, None).tolist() == [1, 2, 0]
-    asked = np.array([-1.5, 5.0, 0.0])
-    assert judging.choose(energies, asked).tolist() == [0, 1, 0]
+    assert judging.choose_lowest(energies).tolist() == [1, 2, 0]
 
 
-def test_estimates_count_beside_how_probable_a_draw_is():
-    energies = np.array([[-1.0, -1.1], [-1.0, -1.5], [-1.0, np.nan]])
-    probabilities = np.array([[0.7, 0.3]] * 3)
-    kinds = np.array([["a", "b"]] * 3)
-    chosen = judging.choose_by_estimates(energies, probabilities, kinds, None)
-    assert chosen.tolist() == [0, 1, 0]
-    asked = np.array([-1.1, -0.5, -1.0])
-    chosen = judging.choose_by_estimates(energies, probabilities, kinds, asked)
-    assert chosen.tolist() == [0, 0, 0]
+def test_energies_count_beside_how_probable_a_draw_is():
+    energies = np.array([[-1.0, -1.1], [-1.0, -1.5], [-1.0, np.nan], [np.nan] * 2])
+    orbits = np.array([[0.7, 0.3]] * 4), np.array([["a", "b"]] * 4)
+
+    def choose(asked, unit):
+        return judging.choose(energies, *orbits, asked, unit).tolist()
+
+    assert choose(None, 0.2) == [0, 1, 0, 0]
+    asked = np.array([-1.1, -0.5, -1.0, -1.0])
+    # log(0.7 / 0.3) = 0.85 units.
+    assert choose(asked, 0.2) == [0, 0, 0, 0]
+    assert choose(asked, 0.1) == [1, 0, 0, 0]
     # Again the same orbits, which are not better because they are lower by little.
-    same = np.array([["a", "a"]])
-    lower = np.array([[-1.0, -1.1]])
-    assert judging.choose_by_estimates(lower, np.ones((1, 2)), same, None) == [0]
+    same, ones = np.array([["a", "a"]]), np.ones((1, 2))
+    assert judging.choose(energies[:1], ones, same, None, 0.2) == [0]
+    assert judging.choose(energies[:1], ones, same, None, 0.05) == [1]
 
 
 def copper_gold(a, lifted=0.5):

@@ -92,7 +92,8 @@ def test_a_formula_alone_is_a_question(run, tmp_path):
     assert likely.table()["formula"] == ["Au1Cu3", "Ag1Au1"]
     # With what the estimator makes of each, and its error is known.
     assert np.isfinite(table.estimated_energy).all()
-    assert runs.load_energy_error(run) > 0
+    error, unit = runs.load_estimator_errors(run)
+    assert error > 0 and unit > 0
     # What is known is followed, but not by all that have the same positions.
     assert table.follows_known.any()
     drawn = sample.sample(options(run, num_samples=3, follow_known=False))

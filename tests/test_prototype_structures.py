@@ -54,9 +54,9 @@ def model_of(crystals, energies):
 
 
 def three():
-    """Two alike, and one of another kind at another energy."""
+    """Two alike, and one of another kind at nearly the same energy."""
     crystals = [rutile(22, 8, 0.30), rutile(22, 8, 0.32), rutile(22, 8, 0.10)]
-    return model_of(crystals, [0.0, 0.1, 0.2])
+    return model_of(crystals, [0.0, 0.001, 0.002])
 
 
 def anion_of(crystal):
@@ -94,6 +94,26 @@ def test_nearest_in_elements_and_energy_come_first():
     assert model.structures.find(model.library, question(50, 8), ((0,), (6,))) == []
     other = dataclasses.replace(question(50, 8), space_group=62)
     assert model.structures.find(model.library, other, ((0,), (5,))) == []
+
+
+def test_energies_tell_structures_of_the_same_elements_apart():
+    energies = [0.0, 0.01, 0.5]
+    model = model_of([rutile(22, 8, u) for u in (0.30, 0.31, 0.32)], energies)
+    assert len(model.library) == 3
+    asked = question(22, 8, 0.004)
+    found = model.structures.find(model.library, asked, ((0,), (5,)))
+    values = [model.structures.parameters[index][1, 0] for index, _ in found]
+    np.testing.assert_allclose(values, [0.30, 0.31, 0.32])
+    costs = [cost for _, cost in found]
+    # A hundredth of a deviation is as much as all of a parameter's ways apart.
+    np.testing.assert_allclose(costs, [0.004, 0.006 + 0.2, 0.496 + 3.0])
+    # Those of other elements cost what they did.
+    other = model.structures.find(model.library, question(40, 8, 0.004), ((0,), (5,)))
+    assert np.ptp([cost for _, cost in other]) < 0.5
+    assert model.library.own_distance(asked) == pytest.approx(0.004)
+    assert model.library.own_distance(question(40, 8)) == np.inf
+    unknown = dataclasses.replace(asked, energy=np.nan)
+    assert model.library.own_distance(unknown) == 0
 
 
 def test_the_network_decides_between_structures_of_equal_elements():

@@ -1,5 +1,6 @@
 """Models of groups and positions: only what fits, the likeliest first, learned."""
 
+import collections
 import dataclasses
 import functools
 
@@ -153,6 +154,19 @@ def test_groups_that_a_formula_cannot_have_are_impossible():
     assert row[0] < -50
 
 
+def shares_by_formula(examples, entries):
+    """What the structures of each formula contribute to a library."""
+    members = collections.defaultdict(list)
+    for index, (asked, _) in enumerate(examples):
+        members[asked.formula].append(index)
+    return {
+        formula: prototype_library.shares_of(
+            [examples[i] for i in rows], [entries[i] for i in rows]
+        )
+        for formula, rows in members.items()
+    }
+
+
 def test_a_structure_is_not_shown_its_own_formula():
     examples = []
     for metal in METALS:
@@ -161,7 +175,8 @@ def test_a_structure_is_not_shown_its_own_formula():
             # Apart in energy: entries of their own.
             asked = dataclasses.replace(asked, energy=2.0 * (metal == 3))
             examples.append((asked, ((0,), (1,))))
-    library, shares = prototype_library.build_library(examples)
+    library, entries = prototype_library.build_library(examples)
+    shares = shares_by_formula(examples, entries)
     assert library.sizes.sum() == len(examples) > len(library) > 1
     asked = question(11, 17, 225)
     ((entry, share),) = shares[asked.formula].items()
@@ -184,7 +199,8 @@ def test_a_structure_is_not_shown_its_own_formula():
 
 def test_an_entry_of_one_formula_is_not_shown_to_it():
     examples = [(question(11, 17, 225), ((0,), (1,)))] * 3
-    library, shares = prototype_library.build_library(examples)
+    library, entries = prototype_library.build_library(examples)
+    shares = shares_by_formula(examples, entries)
     asked = question(11, 17, 225)
     assert library.nearest(asked, 4)[0] == [0]
     assert library.nearest(asked, 4, shares[asked.formula])[0] == []

@@ -20,6 +20,9 @@ from crystaljax.system import errors
 _NUMBERS_PER_DEVIATION = 10
 # Structures that are nearer to the mean of an entry than this are of it.
 _RADIUS = 0.5
+# But energies of one composition are comparable to millielectronvolts: they tell its
+# polymorphs apart, which are entries of their own from this difference on (deviations).
+_SAME_ENERGY = 0.003
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Share:
     energy: float
 
 
-# What structures of one formula contribute, by entry.
+# What some structures contribute, by entry.
 Shares = Mapping[int, Share]
 
 
@@ -131,9 +134,29 @@ class Library:
             for key, found in members.items()
         }
 
+    @staticmethod
+    def numbers_of(question: Question) -> np.ndarray:
+        """The Mendeleev numbers of its species, which entries have the means of."""
+        return elements.mendeleev_number()[list(question.species)]
+
     def holds(self, counts: tuple[int, ...], space_group: int) -> bool:
         """Whether there is a prototype of these counts and this group."""
         return (counts, space_group) in self._by_counts
+
+    def own_distance(self, question: Question) -> float:
+        """How far in energy a structure of the same elements is, in deviations.
+
+        Of the question's counts and group; infinite where there is none.
+        """
+        key = (question.counts, question.space_group)
+        if key not in self._by_counts:
+            return np.inf
+        members, numbers = self._by_counts[key]
+        own = (numbers == self.numbers_of(question)).all(axis=1)
+        if not np.isfinite(question.energy):
+            return 0.0 if own.any() else np.inf
+        apart = np.abs(self.energies[members[own]] - question.energy)
+        return float(apart.min(initial=np.inf))
 
     def nearest(
         self,
@@ -165,7 +188,7 @@ class Library:
             members, numbers, energies = self._take_out(
                 members, numbers.copy(), energies.copy(), without
             )
-        wanted = elements.mendeleev_number()[list(question.species)]
+        wanted = self.numbers_of(question)
         apart = (numbers - wanted) / _NUMBERS_PER_DEVIATION
         squares = np.mean(apart**2, axis=1)
         if np.isfinite(question.energy):
@@ -186,22 +209,22 @@ class Library:
         return members[kept], numbers[kept], energies[kept]
 
 
-def build_library(
-    examples: Sequence[Example],
-) -> tuple[Library, Mapping[str, Shares]]:
-    """Entries of examples, and what each reduced formula contributes to them."""
+def build_library(examples: Sequence[Example]) -> tuple[Library, list[int]]:
+    """Entries of examples, and the entry that each of them is of."""
     mendeleev = elements.mendeleev_number().astype(float)
     by_key: dict[Any, list[int]] = collections.defaultdict(list)
     keys, sums, energies, sizes = [], [], [], []
-    shares: dict[str, dict[int, Share]] = collections.defaultdict(dict)
+    entries = []
     for question, assignment in examples:
         key = (question.counts, question.space_group, assignment)
         numbers = mendeleev[list(question.species)]
         entry, nearest = -1, _RADIUS
         for index in by_key[key]:
             apart = sums[index] / sizes[index] - numbers
-            square = np.mean((apart / _NUMBERS_PER_DEVIATION) ** 2)
-            square += (energies[index] / sizes[index] - question.energy) ** 2
+            higher = energies[index] / sizes[index] - question.energy
+            if not apart.any() and abs(higher) > _SAME_ENERGY:
+                continue
+            square = np.mean((apart / _NUMBERS_PER_DEVIATION) ** 2) + higher**2
             if square**0.5 < nearest:
                 entry, nearest = index, square**0.5
         if entry < 0:
@@ -214,11 +237,7 @@ def build_library(
         sums[entry] = sums[entry] + numbers
         energies[entry] += question.energy
         sizes[entry] += 1
-        own = shares[question.formula]
-        before = own.get(entry, Share(0, np.zeros(len(numbers)), 0.0))
-        own[entry] = Share(
-            before.size + 1, before.numbers + numbers, before.energy + question.energy
-        )
+        entries.append(entry)
     library = Library(
         counts=[counts for counts, _, _ in keys],
         space_groups=np.array([group for _, group, _ in keys], int),
@@ -227,7 +246,20 @@ def build_library(
         energies=np.array(energies) / np.maximum(sizes, 1),
         sizes=np.array(sizes, int),
     )
-    return library, shares
+    return library, entries
+
+
+def shares_of(examples: Sequence[Example], entries: Sequence[int]) -> Shares:
+    """What examples contribute to the entries that they are of."""
+    mendeleev = elements.mendeleev_number().astype(float)
+    shares: dict[int, Share] = {}
+    for (question, _), entry in zip(examples, entries, strict=True):
+        numbers = mendeleev[list(question.species)]
+        before = shares.get(entry, Share(0, np.zeros(len(numbers)), 0.0))
+        shares[entry] = Share(
+            before.size + 1, before.numbers + numbers, before.energy + question.energy
+        )
+    return shares
 
 
 def join(first: Library, second: Library) -> Library:

@@ -25,6 +25,10 @@ MAX_SHOWN = 8
 # root of the volume of an atom) and whose strains, but for the volume, are.
 _SITE_TOLERANCE = 0.1
 _STRAIN_TOLERANCE = 0.15
+# What a structure of the same elements costs beside its distance, for each deviation by
+# which its energy is farther off than that of another, and at most: the energy tells
+# polymorphs of one composition apart.
+_COST_OF_ENERGY, _MAX_COST_OF_ENERGY = 100.0, 3.0
 # Of a volume's logarithm in the first strain, see `orbits.OrbitCrystal`.
 LOG_VOLUME = 2 / 3**0.5
 
@@ -79,7 +83,10 @@ class PrototypeStructures:
         question: prototype_library.Question,
         assignment: wyckoff_assignments.Assignment,
     ) -> list[tuple[int, float]]:
-        """Structures with these positions, the nearest first, with their distances.
+        """Structures with these positions, the nearest first, with what they cost.
+
+        That is their distance; those of the same elements cost more than the nearest of
+        them, by their energies.
 
         Args:
             library: whose entries they are.
@@ -87,11 +94,18 @@ class PrototypeStructures:
             assignment: of positions to its species.
         """
         found: list[tuple[int, float]] = []
+        own = library.numbers_of(question)
+        # Distance of the nearest one of the same elements.
+        first: float | None = None
         nearest = library.nearest(question, MAX_SHOWN, assignment=assignment)
         for entry, distance in zip(*nearest, strict=True):
+            cost = float(distance)
+            if (library.numbers[entry] == own).all():
+                first = cost if first is None else first
+                cost += min(_COST_OF_ENERGY * (cost - first), _MAX_COST_OF_ENERGY)
             if entry + 1 < len(self._starts):
                 members = range(*self._starts[entry : entry + 2].tolist())
-                found += [(index, float(distance)) for index in members]
+                found += [(index, cost) for index in members]
         return found[:MAX_SHOWN]
 
 

@@ -34,10 +34,10 @@ from crystaljax.system import errors
 DEFAULT_DRAWS = 4
 # The judge that is the model's own estimator of energies.
 ESTIMATOR = "estimator"
-# Energy at which an estimate counts as much as a factor e in probability, eV/atom: four
-# times its error, since errors of crystals that are not right are larger. Chosen on the
-# validation structures of the model `mp`.
-_ESTIMATE_UNIT = 0.2
+# Estimated energy that counts as much as a factor e in probability, eV/atom, where
+# `calibration` has found none for the model: four times the error, since errors of
+# crystals that are not right are larger (chosen on validation structures of `mp`).
+DEFAULT_UNIT = 0.2
 SETTINGS = dataclasses.replace(
     ase_relaxation.PRESETS["default"], max_steps=200, keep_symmetry=True
 )
@@ -198,10 +198,10 @@ def hand_over(
     values = [appraise(one, scale) for one in relaxed]
     total, formation = np.array([value[:2] for value in values]).T
     energies = total if judge.wants_low else formation
-    asked = None if judge.wants_low else np.asarray(drawn.conditions.energy, float)
-    chosen = choose(
-        energies.reshape(-1, each), None if asked is None else asked[::each]
-    )
+    misfit = energies
+    if not judge.wants_low:
+        misfit = np.abs(energies - np.asarray(drawn.conditions.energy, float))
+    chosen = choose_lowest(misfit.reshape(-1, each))
     rows = np.arange(len(chosen)) * each + chosen
     failed = np.isnan(energies[rows]).tolist()
     columns = {name: column[rows] for name, column in drawn.columns.items()}
@@ -223,27 +223,34 @@ def hand_over(
     return _handed_over(drawn, judge, rows, crystals, columns)
 
 
-def pick_by_estimates(drawn: samples_lib.Samples, judge: Judge) -> samples_lib.Samples:
+def pick_by_estimates(
+    drawn: samples_lib.Samples, judge: Judge, unit: float | None = None
+) -> samples_lib.Samples:
     """The best draw of each sample by estimated energies, as it was drawn.
 
     Args:
         drawn: ``num_draws`` of each sample, one after the other, with their columns
             estimated_energy, probability and wyckoff_positions.
         judge: `ESTIMATOR`.
+        unit: of the model, see `calibration.find_unit`; None where it has none.
     """
     each = judge.num_draws
-    estimated, probability = (
-        np.asarray(drawn.columns[name], float).reshape(-1, each)
-        for name in ("estimated_energy", "probability")
-    )
+    estimated = np.asarray(drawn.columns["estimated_energy"], float).reshape(-1, each)
+    asked = None
+    if judge.wants_low:
+        # The unit is that of energies that are requested.
+        unit = None
+    else:
+        asked = np.asarray(drawn.conditions.energy, float)[::each]
     groups = np.asarray(drawn.conditions.space_group).tolist()
     positions = drawn.columns["wyckoff_positions"].tolist()
-    kinds = np.array(
-        [f"{group} {each}" for group, each in zip(groups, positions, strict=True)]
-    ).reshape(-1, each)
-    asked = None if judge.wants_low else np.asarray(drawn.conditions.energy, float)
-    chosen = choose_by_estimates(
-        estimated, probability, kinds, None if asked is None else asked[::each]
+    kinds = [f"{group} {each}" for group, each in zip(groups, positions, strict=True)]
+    chosen = choose(
+        estimated,
+        np.asarray(drawn.columns["probability"], float).reshape(-1, each),
+        np.array(kinds).reshape(-1, each),
+        asked,
+        unit or DEFAULT_UNIT,
     )
     rows = np.arange(len(chosen)) * each + chosen
     columns = {name: values[rows] for name, values in drawn.columns.items()}
@@ -300,43 +307,49 @@ def _failed(crystal: structure.Crystal, failure: str) -> ase_relaxation.Relaxati
     return ase_relaxation.Relaxation(crystal, np.nan, np.nan, 0, False, failure)
 
 
-def choose(
-    energies: Float[np.ndarray, "samples draws"],
-    asked: Float[np.ndarray, " samples"] | None,
+def choose_lowest(
+    values: Float[np.ndarray, "samples draws"],
 ) -> Integer[np.ndarray, " samples"]:
-    """Which draw of each sample fits best; the first where no energy is known.
-
-    Args:
-        energies: of the relaxed draws, eV/atom; NaN where there is none.
-        asked: nearest to which they should be; the lowest counts if None.
-    """
-    misfit = energies if asked is None else np.abs(energies - asked[:, None])
-    return np.argmin(np.where(np.isnan(misfit), np.inf, misfit), axis=1)
+    """Which draw of each sample has the lowest value; the first where all are NaN."""
+    return np.argmin(np.where(np.isnan(values), np.inf, values), axis=1)
 
 
-def choose_by_estimates(
+def choose(
     energies: Float[np.ndarray, "samples draws"],
     probabilities: Float[np.ndarray, "samples draws"],
     kinds: Shaped[np.ndarray, "samples draws"],
     asked: Float[np.ndarray, " samples"] | None,
+    unit: float,
 ) -> Integer[np.ndarray, " samples"]:
     """Which draw of each sample is the best, all in all; the first of equal ones.
 
+    The first of all where no energy is known; arguments are those of `score_draws`.
+    """
+    scores = score_draws(energies, probabilities, kinds, asked, unit)
+    return np.argmax(np.nan_to_num(scores, nan=-np.inf), axis=1)
+
+
+def score_draws(
+    energies: Float[np.ndarray, "samples draws"],
+    probabilities: Float[np.ndarray, "samples draws"],
+    kinds: Shaped[np.ndarray, "samples draws"],
+    asked: Float[np.ndarray, " samples"] | None,
+    unit: float,
+) -> Float[np.ndarray, "samples draws"]:
+    """How well draws fit: logarithms of probabilities, but for a constant.
+
     Args:
-        energies: estimated, eV/atom.
+        energies: estimated, eV/atom; NaN where there is none.
         probabilities: that the model gives their orbits.
         kinds: what draws with the same orbits have in common: of these, each counts e
             times less than the one before.
         asked: energies that they should have; the lower the better if None.
+        unit: energy that counts as much as a factor e in probability, eV/atom.
     """
     same = kinds[:, :, None] == kinds[:, None]
     repeats = np.tril(same, -1).sum(axis=2)
-    scores = np.log(np.maximum(probabilities, 1e-300)) - repeats
-    if asked is None:
-        scores -= energies / _ESTIMATE_UNIT
-    else:
-        scores -= 0.5 * ((energies - asked[:, None]) / _ESTIMATE_UNIT) ** 2
-    return np.argmax(np.nan_to_num(scores, nan=-np.inf), axis=1)
+    misfit = energies if asked is None else np.abs(energies - asked[:, None])
+    return np.log(np.maximum(probabilities, 1e-300)) - repeats - misfit / unit
 
 
 def appraise(

@@ -110,7 +110,8 @@ def find_question(
     The cell is taken for a primitive one if the group can hold the sites so, else of as
     few primitive cells as there must be; but where only another number makes it a
     prototype that is known, for that, and never for a primitive cell that is too large
-    where it can be several.
+    where it can be several. Where crystals of the same elements are known, the one that
+    is nearest in energy decides.
 
     Args:
         atomic_numbers: of the cell.
@@ -125,7 +126,7 @@ def find_question(
     """
     whole = prototype_library.question_of(atomic_numbers, energy, space_group)
     divisor = math.gcd(*whole.counts)
-    possible: list[tuple[bool, bool, prototype_library.Question, int]] = []
+    possible: list[tuple[bool, bool, float, prototype_library.Question, int]] = []
     for num_cells in range(1, divisor + 1):
         if divisor % num_cells:
             continue
@@ -135,10 +136,11 @@ def find_question(
         if wyckoff_assignments.count_assignments(space_group, question.counts):
             fits = max_sites is None or sum(question.counts) <= max_sites
             known = library is None or library.holds(question.counts, space_group)
-            possible.append((fits, known, question, num_cells))
+            apart = np.inf if library is None else library.own_distance(question)
+            possible.append((fits, known, -apart, question, num_cells))
     if possible:
         # The first of equal ones.
-        _, _, question, num_cells = max(possible, key=lambda each: each[:2])
+        *_, question, num_cells = max(possible, key=lambda each: each[:3])
         return question, num_cells
     largest = 4 * sum(whole.counts)
     units = wyckoff_assignments.formula_units(space_group, whole.counts, largest)

@@ -229,7 +229,7 @@ def _judge_shards(
         drawn, run, of_draws, own, finished=finished, show_progress=show_progress
     ):
         if scale is None:
-            yield shard, judging.pick_by_estimates(draws, judge)
+            yield shard, judging.pick_by_estimates(draws, judge, run.picking_unit)
             continue
         folder = request.folder
         path = folder and folder / f"relaxed_draws{layout.part(shard)}.jsonl"

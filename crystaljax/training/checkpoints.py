@@ -51,6 +51,8 @@ class Run:
         vocabulary: what the training structures contain.
         energy_error: of the network's estimates of energies, eV/atom, on held-out
             structures (`estimation.measure_error`); None if it has not been measured.
+        picking_unit: of these estimates, where one of several draws is picked by them
+            (`calibration.find_unit`), eV/atom; None if it has not been found.
     """
 
     workdir: pathlib.Path
@@ -61,6 +63,7 @@ class Run:
     scale: scaling.Scaling
     vocabulary: dict[str, Any]
     energy_error: float | None = None
+    picking_unit: float | None = None
 
 
 def open_manager(
@@ -292,7 +295,7 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
     # Read before the parameters, which take longer.
     scale = scaling.load_scaling(workdir / "scaling.json")
     vocabulary = runs.load_vocabulary(workdir)
-    energy_error = runs.load_energy_error(workdir)
+    energy_error, picking_unit = runs.load_estimator_errors(workdir)
     if model_files.is_model(workdir):
         card = model_files.verify(workdir)
         if step not in (None, card["step"]):
@@ -316,6 +319,7 @@ def load_run(workdir: str | pathlib.Path, mesh: Mesh, step: int | None = None) -
         scale=scale,
         vocabulary=vocabulary,
         energy_error=energy_error,
+        picking_unit=picking_unit,
     )
 
 

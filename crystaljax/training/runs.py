@@ -4,7 +4,7 @@ config.json        the resolved config
 environment.json   versions, commit, devices, command
 scaling.json       units of the network
 vocabulary.json    what the training structures contain
-estimator.json     error of the network's estimates of energies, if it makes any
+estimator.json     errors of the network's estimates of energies, if it makes any
 positions.npz      models of energies, groups and positions, where it works on orbits
 checkpoints/       see `crystaljax.training.checkpoints`
 metrics.jsonl      one line per log interval; tensorboard/ has the same
@@ -14,6 +14,7 @@ data set start quickly.
 """
 
 import contextlib
+import math
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -118,22 +119,47 @@ def load_vocabulary(workdir: pathlib.Path) -> dict[str, Any]:
     return load_json(workdir / "vocabulary.json")
 
 
-def save_energy_error(workdir: pathlib.Path, error: float) -> None:
-    """Keeps the error of the estimated energies, eV/atom, with a run."""
-    atomic_files.write_json(workdir / "estimator.json", {"energy_error": error})
+def save_estimator_errors(
+    workdir: pathlib.Path, error: float, unit: float | None = None
+) -> None:
+    """Keeps what is known of the estimated energies with a run.
+
+    Args:
+        workdir: the run directory.
+        error: `estimation.measure_error`, eV/atom.
+        unit: `calibration.find_unit`, eV/atom; None where it was not found.
+    """
+    known = {"energy_error": error, "picking_unit": unit}
+    atomic_files.write_json(
+        workdir / "estimator.json",
+        {name: value for name, value in known.items() if value is not None},
+    )
 
 
-def load_energy_error(workdir: pathlib.Path) -> float | None:
-    """What `save_energy_error` kept; None if nothing has been measured.
+def load_estimator_errors(
+    workdir: pathlib.Path,
+) -> tuple[float | None, float | None]:
+    """What `save_estimator_errors` kept; None where nothing has been measured.
 
     Raises:
         UserError: estimator.json is damaged.
     """
     path = workdir / "estimator.json"
     if not path.exists():
-        return None
-    error = load_json(path).get("energy_error")
+        return None, None
+    known = load_json(path)
+    error = _number(known.get("energy_error"))
+    unit = _number(known.get("picking_unit", 1.0))
+    if error is None or unit is None or unit <= 0:
+        raise errors.UserError(
+            f"{path} has no number energy_error, or a picking_unit that is no positive "
+            f"number; {REMEDY}"
+        )
+    return error, unit if "picking_unit" in known else None
+
+
+def _number(value: Any) -> float | None:
     with contextlib.suppress(OverflowError):
-        if isinstance(error, int | float):
-            return float(error)
-    raise errors.UserError(f"{path} has no number energy_error; {REMEDY}")
+        if isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    return None

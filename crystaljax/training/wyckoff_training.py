@@ -3,6 +3,7 @@
 After each epoch they are measured on held-out structures, and the best are kept.
 """
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -173,25 +174,24 @@ def train(
             entries of the new examples.
         log_fn: gets the losses of each epoch.
     """
-    library, shares = prototype_library.build_library(train_examples)
+    library, entries = prototype_library.build_library(train_examples)
+    left_out = _left_out(train_examples, held_out, entries, settings.seed)
     if start is not None:
         library = prototype_library.join(library, start.library)
     table = jnp.asarray(wyckoff_networks.position_features())
 
-    def position_data(examples):
+    def position_data(examples, without):
         steps = [
             step
-            for question, answer in examples
-            for step in wyckoff_model.steps_of(
-                question, answer, library, shares.get(question.formula)
-            )
+            for (question, answer), shares in zip(examples, without, strict=True)
+            for step in wyckoff_model.steps_of(question, answer, library, shares)
         ]
         if not steps:
             return None
         inputs = wyckoff_model.stack([inputs for inputs, _ in steps])
         return inputs, np.array([index for _, index in steps])
 
-    def group_data(examples):
+    def group_data(examples, without):
         if not examples:
             return None
         # The group is what is requested.
@@ -200,23 +200,27 @@ def train(
             for each, _ in examples
         ]
         inputs = [
-            wyckoff_model.group_inputs(each, library, shares.get(each.formula))
-            for each in questions
+            wyckoff_model.group_inputs(each, library, shares)
+            for each, shares in zip(questions, without, strict=True)
         ]
         answers = np.array([each.space_group for each, _ in examples])
         return wyckoff_model.stack(inputs), answers
 
-    def energy_data(examples):
+    def energy_data(examples, without):
         if not examples:
             return None
         inputs = [
-            wyckoff_model.energy_inputs(each, library, shares.get(each.formula))
-            for each, _ in examples
+            wyckoff_model.energy_inputs(each, library, shares)
+            for (each, _), shares in zip(examples, without, strict=True)
         ]
         answers = np.array([each.energy for each, _ in examples], np.float32)
         return wyckoff_model.stack(inputs), answers
 
-    positions, checked = position_data(train_examples), position_data(held_out)
+    def both(data_fn):
+        nothing = [None] * len(held_out)
+        return data_fn(train_examples, left_out), data_fn(held_out, nothing)
+
+    position_examples = both(position_data)
     network = wyckoff_networks.PositionNetwork(settings.width)
     position_params = []
     for number in range(settings.num_networks):
@@ -226,7 +230,7 @@ def train(
                 _Fitted(
                     network, (table,), start=start and start.position_params[number]
                 ),
-                (positions, checked),
+                position_examples,
                 own,
                 _named(log_fn, "positions"),
             )
@@ -236,7 +240,7 @@ def train(
             wyckoff_networks.GroupNetwork(settings.width),
             start=start and start.group_params,
         ),
-        (group_data(train_examples), group_data(held_out)),
+        both(group_data),
         settings,
         _named(log_fn, "groups"),
     )
@@ -246,13 +250,43 @@ def train(
             loss_fn=lambda found, wanted: optax.huber_loss(found, wanted, delta=0.2),
             start=start and start.energy_params,
         ),
-        (energy_data(train_examples), energy_data(held_out)),
+        both(energy_data),
         settings,
         _named(log_fn, "energies"),
     )
     return wyckoff_model.WyckoffModel(
         library, position_params, group_params, energy_params, settings.width
     )
+
+
+def _left_out(
+    examples: Sequence[Example],
+    held_out: Sequence[Example],
+    entries: Sequence[int],
+    seed: int,
+) -> list[prototype_library.Shares]:
+    """What the library leaves out for each example, so that it does not see its answer.
+
+    All structures of its formula, but the structure alone as often as the formula of a
+    held-out structure occurs among the examples: what is asked for later is as new.
+    """
+    members = collections.defaultdict(list)
+    for index, (question, _) in enumerate(examples):
+        members[question.formula].append(index)
+    known = np.mean([each.formula in members for each, _ in held_out] or [False])
+    rng = np.random.default_rng(seed)
+    alone = rng.random(len(examples)) < known
+
+    def shares(chosen: Sequence[int]) -> prototype_library.Shares:
+        return prototype_library.shares_of(
+            [examples[i] for i in chosen], [entries[i] for i in chosen]
+        )
+
+    of_formula = {formula: shares(chosen) for formula, chosen in members.items()}
+    return [
+        shares([index]) if alone[index] else of_formula[question.formula]
+        for index, (question, _) in enumerate(examples)
+    ]
 
 
 def _named(log_fn: LogFn | None, name: str) -> LogFn | None:

@@ -662,7 +662,7 @@ def _read_run_directory(place: pathlib.Path) -> Items:
         ("config", str(config)),
         ("vocabulary", str(runs.load_vocabulary(place))),
         ("scaling", str(scale)),
-        ("error", str(runs.load_energy_error(place))),
+        ("error", str(runs.load_estimator_errors(place))),
     ]
 
 

@@ -33,6 +33,8 @@ from crystaljax.sampling import estimation, judging, likely_orbits
 from crystaljax.system import atomic_files, environment
 
 NOT_NOW = "not relaxed yet"
+# Of misfits in energy that are weighed beside probabilities, eV/atom.
+UNIT = 0.05
 
 
 def main() -> None:
@@ -40,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     parser.add_argument("--dataset")
+    parser.add_argument("--split", default="test")
     parser.add_argument("--judge", default="sevenn")
     parser.add_argument("--draws", type=int, default=judging.DEFAULT_DRAWS)
     parser.add_argument("--num_structures", type=int, default=300)
@@ -57,7 +60,11 @@ def main() -> None:
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()
     task = measure.load_task(
-        args.workdir, args.dataset, args.num_structures, max_sites=args.max_sites
+        args.workdir,
+        args.dataset,
+        args.num_structures,
+        split=args.split,
+        max_sites=args.max_sites,
     )
     args.work.mkdir(parents=True, exist_ok=True)
     judge = judging.Judge(args.judge, args.draws, wants_low=True)
@@ -100,23 +107,30 @@ def run(
     counted = counted.reshape(-1, each).all(axis=1)
     relaxing = time.process_time() - cpu
     total, formation = energies(relaxed, judge, energy_model).T
-    choices = {"lowest": judging.choose(total.reshape(-1, each), None)}
-    asked = None
-    if name == "energy":
-        asked = np.asarray(task.dataset.formation_energy[task.asked], float)
-        choices["nearest"] = judging.choose(formation.reshape(-1, each), asked)
+    total, formation = total.reshape(-1, each), formation.reshape(-1, each)
     kinds = np.array([f"{r.question.space_group} {r.describe()}" for r in flat])
     orbits = (
         np.array([request.probability for request in flat]).reshape(-1, each),
         kinds.reshape(-1, each),
     )
-    choices["lowest, weighed by probability"] = judging.choose_by_estimates(
-        total.reshape(-1, each), *orbits, None
-    )
+    choices = {
+        "lowest": judging.choose_lowest(total),
+        "lowest, weighed by probability": judging.choose(
+            total, *orbits, None, judging.DEFAULT_UNIT
+        ),
+    }
+    asked = None
+    if name == "energy":
+        asked = np.asarray(task.dataset.formation_energy[task.asked], float)
+        choices["nearest"] = judging.choose_lowest(abs(formation - asked[:, None]))
+        choices["nearest, weighed by probability"] = judging.choose(
+            formation, *orbits, asked, UNIT
+        )
     if task.generator.estimate_energies is not None:
         estimated = estimation.estimate_many(task.generator.estimate_energies, drawn)
-        choices["estimator"] = judging.choose_by_estimates(
-            estimated.reshape(-1, each), *orbits, asked
+        unit = (asked is not None and task.run.picking_unit) or judging.DEFAULT_UNIT
+        choices["estimator"] = judging.choose(
+            estimated.reshape(-1, each), *orbits, asked, unit
         )
     targets = [target for target in task.targets for _ in range(each)]
     after = [one.crystal for one in relaxed]
@@ -147,7 +161,7 @@ def run(
         }
     if asked is not None:
         # Of relaxed draws that are right at the wider tolerances.
-        off = (formation.reshape(-1, each) - asked[:, None])[found[..., 0]]
+        off = (formation - asked[:, None])[found[..., 0]]
         result["energies_of_right_draws_off"] = {
             "mean": float(np.nanmean(off)),
             "deviation": float(np.nanstd(off)),

@@ -312,8 +312,13 @@ def picked(
     asked = None
     if name == "energy":
         asked = np.asarray(task.dataset.formation_energy[task.asked], float)
-    chosen = judging.choose_by_estimates(
-        energies, np.array(probabilities), np.array(kinds), asked
+    unit = task.run.picking_unit if name == "energy" else None
+    chosen = judging.choose(
+        energies,
+        np.array(probabilities),
+        np.array(kinds),
+        asked,
+        unit or judging.DEFAULT_UNIT,
     )
     return of_draws[chosen, np.arange(len(chosen))]
 
