@@ -121,6 +121,23 @@ def test_a_known_prototype_decides_how_many_cells_a_cell_holds():
     assert (question.counts, num_cells) == ((1, 1), 2)
 
 
+def test_energies_of_known_crystals_of_the_elements_decide_how_many_cells_it_is():
+    # One cell of eight carbons at one energy, or diamond's two at another.
+    examples = [
+        (prototype_library.question_of(np.full(8, 6), 0.5, 227), ((0,),)),
+        (prototype_library.question_of(np.full(2, 6), 0.1, 227), ((0,),)),
+    ]
+    library, _ = prototype_library.build_library(examples)
+    for energy, num_cells in ((0.1, 4), (0.12, 4), (0.45, 1), (0.5, 1)):
+        found = likely_orbits.find_question(np.full(8, 6), 227, energy, library)
+        assert found[1] == num_cells
+    # Of silicon none is known: their number alone says nothing.
+    assert likely_orbits.find_question(np.full(8, 14), 227, 0.1, library)[1] == 1
+    # Nor where no energy is requested.
+    unknown = likely_orbits.find_question(np.full(8, 6), 227, np.nan, library)
+    assert unknown[1] == 1
+
+
 @functools.cache
 def positions():
     examples = [(prototype_library.question_of(RUTILE, 0.0, 136), ((0,), (5,)))] * 4

@@ -206,6 +206,49 @@ def test_an_entry_of_one_formula_is_not_shown_to_it():
     assert library.nearest(asked, 4, shares[asked.formula])[0] == []
 
 
+def polymorphs(seed, count):
+    """Carbons of one group on one of two positions, whose energies lie close together.
+
+    Each polymorph was found several times, at the same energy but for the last digits.
+    """
+    kinds = np.random.default_rng(0).random(40)
+    rng = np.random.default_rng(seed)
+    examples = []
+    for kind in rng.integers(len(kinds), size=count).tolist():
+        energy = float(kinds[kind] + 1e-4 * rng.normal())
+        asked = prototype_library.question_of(np.full(2, 6), energy, 225)
+        examples.append((asked, ((2,),) if kind % 2 else ((0, 1),)))
+    return examples
+
+
+def test_the_energy_tells_which_polymorph_is_meant_where_formulas_are_shared():
+    model = wyckoff_training.train(
+        polymorphs(1, 400),
+        polymorphs(2, 50),
+        wyckoff_training.Settings(num_epochs=40, num_networks=1, width=32),
+    )
+    assert len(model.library) >= 38
+    asked = polymorphs(3, 100)
+    found = model.likely_assignments([each for each, _ in asked], 1)
+    right = [one[0][1] == answer for one, (_, answer) in zip(found, asked, strict=True)]
+    assert np.mean(right) > 0.9
+
+
+def test_what_is_left_out_for_an_example_is_what_is_new_in_held_out_ones():
+    examples = polymorphs(1, 40)
+    library, entries = prototype_library.build_library(examples)
+    salt = [(question(11, 17, 225), ((0,), (1,)))]
+
+    def left_out(held_out):
+        found = wyckoff_training._left_out(examples, held_out, entries, 0)
+        return [sum(share.size for share in each.values()) for each in found]
+
+    assert left_out(polymorphs(2, 5)) == [1] * 40
+    assert left_out(salt) == left_out([]) == [40] * 40
+    half = left_out(polymorphs(2, 5) + 5 * salt)
+    assert set(half) == {1, 40} and 10 < half.count(1) < 30
+
+
 def test_energies_are_learned():
     found = trained().likely_energies([question(3, 9, 0), question(19, 35, 0)])
     np.testing.assert_allclose(found, [0.1, 0.0], atol=0.03)

@@ -3,7 +3,9 @@
     python experiments/orbits/estimates.py --workdir=mp --dataset=data/mp \
         --output=experiments/orbits/mp_estimates.json
 
-Held-out structures as they are, beside what the model expects of their formulas alone.
+Held-out structures as they are, beside what the model expects of their formulas alone;
+and how much estimates count where one of several draws is picked (`calibration`), by
+the validation split.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import numpy as np
 from crystaljax.data import dataset as datasets
 from crystaljax.models import prototype_library
 from crystaljax.sampling import build as build_sampling
-from crystaljax.sampling import estimation
+from crystaljax.sampling import calibration, estimation
 from crystaljax.system import atomic_files, environment, sharding
 from crystaljax.training import checkpoints, runs
 
@@ -57,6 +59,7 @@ def main() -> None:
             str(n): describe((estimated - true)[elements == n])
             for n in sorted(set(elements.tolist()))
         },
+        "picking_unit": calibration.find_unit(config, generator, dataset),
         "cpu_milliseconds_a_structure": 1000 * seconds / len(crystals),
         "command": shlex.join(["python", *sys.argv]),
         "environment": environment.describe_environment(),
