@@ -223,9 +223,9 @@ def polymorphs(seed, count):
 
 def test_the_energy_tells_which_polymorph_is_meant_where_formulas_are_shared():
     model = wyckoff_training.train(
-        polymorphs(1, 400),
+        polymorphs(1, 300),
         polymorphs(2, 50),
-        wyckoff_training.Settings(num_epochs=40, num_networks=1, width=32),
+        wyckoff_training.Settings(num_epochs=30, num_networks=1, width=32),
     )
     assert len(model.library) >= 38
     asked = polymorphs(3, 100)
@@ -236,7 +236,7 @@ def test_the_energy_tells_which_polymorph_is_meant_where_formulas_are_shared():
 
 def test_what_is_left_out_for_an_example_is_what_is_new_in_held_out_ones():
     examples = polymorphs(1, 40)
-    library, entries = prototype_library.build_library(examples)
+    _, entries = prototype_library.build_library(examples)
     salt = [(question(11, 17, 225), ((0,), (1,)))]
 
     def left_out(held_out):
