@@ -109,16 +109,32 @@ def test_more_sites_or_orbits_than_the_model_holds_are_refused():
 
 
 def test_a_known_prototype_decides_how_many_cells_a_cell_holds():
-    # Four of each fill the group's positions too, but rock salt is what is known.
-    numbers = np.repeat([11, 17], 2)
+    # Two of each fill the group's positions too, but rock salt is what is known.
+    numbers = np.repeat([11, 17], 4)
     example = (
         prototype_library.question_of(np.array([11, 17]), 0.0, 225),
         ((0,), (1,)),
     )
     library, _ = prototype_library.build_library([example])
-    assert likely_orbits.find_question(numbers, 225, 0.0)[1] == 1
+    assert likely_orbits.find_question(numbers, 225, 0.0)[1] == 2
     question, num_cells = likely_orbits.find_question(numbers, 225, 0.0, library)
-    assert (question.counts, num_cells) == ((1, 1), 2)
+    assert (question.counts, num_cells) == ((1, 1), 4)
+
+
+def test_what_is_no_conventional_cell_is_primitive_where_it_can_be():
+    # Five layers of CdI2 in R3m: of the prototype with one, a cell is three of them.
+    numbers = np.repeat([48, 53], [5, 10])
+    example = (
+        prototype_library.question_of(np.array([48, 53, 53]), 0.0, 160),
+        ((0,), (0, 0)),
+    )
+    library, _ = prototype_library.build_library([example])
+    others = np.where(numbers == 48, 12, 17)
+    assert likely_orbits.find_question(others, 160, 0.0, library)[1] == 1
+    three = np.repeat([12, 17], [3, 6])
+    assert likely_orbits.find_question(three, 160, 0.0, library)[1] == 3
+    # But of the same elements crystals are known, and none that is like it.
+    assert likely_orbits.find_question(numbers, 160, 0.0, library)[1] == 5
 
 
 def test_energies_of_known_crystals_of_the_elements_decide_how_many_cells_it_is():

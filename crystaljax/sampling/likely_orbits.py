@@ -87,7 +87,7 @@ class Request:
         """
         group = self.question.space_group
         positions = wyckoff.load_positions(group)
-        factor = _CENTRINGS[space_groups.load_space_group_symbols()[group][0]]
+        factor = centring(group)
         parts = []
         for number, filled in zip(self.question.species, self.assignment, strict=True):
             letters = "".join(
@@ -96,6 +96,11 @@ class Request:
             )
             parts.append(f"{elements.symbol(number)}:{letters}")
         return " ".join(parts)
+
+
+def centring(space_group: int) -> int:
+    """Primitive cells in the conventional cell of a group."""
+    return _CENTRINGS[space_groups.load_space_group_symbols()[space_group][0]]
 
 
 def find_question(
@@ -108,8 +113,8 @@ def find_question(
     """The question that a cell's formula is, with the number of its primitive cells.
 
     The cell is taken for a primitive one if the group can hold the sites so, else of as
-    few primitive cells as there must be; but where only another number makes it a
-    prototype that is known, for that, and never for a primitive cell that is too large
+    few primitive cells as there must be; for the conventional cell, where that is what
+    makes it a prototype that is known; and never for a primitive cell that is too large
     where it can be several. Where crystals of the same elements are known, the one that
     is nearest in energy decides.
 
@@ -126,6 +131,7 @@ def find_question(
     """
     whole = prototype_library.question_of(atomic_numbers, energy, space_group)
     divisor = math.gcd(*whole.counts)
+    usual = (1, centring(space_group))
     possible: list[tuple[bool, bool, float, prototype_library.Question, int]] = []
     for num_cells in range(1, divisor + 1):
         if divisor % num_cells:
@@ -135,8 +141,11 @@ def find_question(
         )
         if wyckoff_assignments.count_assignments(space_group, question.counts):
             fits = max_sites is None or sum(question.counts) <= max_sites
-            known = library is None or library.holds(question.counts, space_group)
             apart = np.inf if library is None else library.own_distance(question)
+            known = library is None or (
+                num_cells in usual and library.holds(question.counts, space_group)
+            )
+            known = known or np.isfinite(apart)
             possible.append((fits, known, -apart, question, num_cells))
     if possible:
         # The first of equal ones.
