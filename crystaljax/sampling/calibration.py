@@ -26,6 +26,8 @@ from crystaljax.sampling import (
 
 # Structures that are asked for, at most, and draws of each.
 _MAX_ASKED, _NUM_DRAWS = 256, 5
+# How sure the scores of draws are taken to be.
+_SURE = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4)
 # Units that are compared, eV/atom; the last leaves the choice to probabilities.
 _UNITS = (0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 100.0)
 
@@ -135,8 +137,17 @@ def best_unit(
         scores = judging.score_draws(
             energies[rows], probabilities[rows], kinds[rows], asked[rows], unit
         )
-        shares = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
-        right = np.sum(shares, axis=1, where=is_right[rows])
-        return float(np.log(np.maximum(right, 1e-9)).mean())
+        # Models of positions are surer than they should be, and have seen the energy
+        # too: what matters is how much it counts beside them.
+        return max(_mean_log_share(sure * scores, is_right[rows]) for sure in _SURE)
 
     return max(_UNITS, key=likelihood)
+
+
+def _mean_log_share(
+    scores: Float[np.ndarray, "samples draws"],
+    is_right: Bool[np.ndarray, "samples draws"],
+) -> float:
+    shares = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
+    right = np.sum(shares, axis=1, where=is_right)
+    return float(np.log(np.maximum(right, 1e-9)).mean())
