@@ -12,7 +12,7 @@ from crystaljax import sample
 from crystaljax.crystals import structure
 from crystaljax.hull import corrections, energy_scale
 from crystaljax.relaxation import ase_relaxation, batches, references
-from crystaljax.sampling import conditions, judging, requests, samples
+from crystaljax.sampling import conditions, draw_choice, judging, requests, samples
 
 LOWEST = judging.Judge("emt", 2, wants_low=True)
 NEAREST = dataclasses.replace(LOWEST, wants_low=False)
@@ -20,7 +20,7 @@ NEAREST = dataclasses.replace(LOWEST, wants_low=False)
 
 def test_the_lowest_is_chosen_and_never_one_without_energy():
     energies = np.array([[-1.0, -3.0, np.nan], [np.nan, 2.0, 1.0], [np.nan] * 3])
-    assert judging.choose_lowest(energies).tolist() == [1, 2, 0]
+    assert draw_choice.choose_lowest(energies).tolist() == [1, 2, 0]
 
 
 def test_energies_count_beside_how_probable_a_draw_is():
@@ -28,7 +28,7 @@ def test_energies_count_beside_how_probable_a_draw_is():
     orbits = np.array([[0.7, 0.3]] * 4), np.array([["a", "b"]] * 4)
 
     def choose(asked, unit):
-        return judging.choose(energies, *orbits, asked, unit).tolist()
+        return draw_choice.choose(energies, *orbits, asked, unit).tolist()
 
     assert choose(None, 0.2) == [0, 1, 0, 0]
     asked = np.array([-1.1, -0.5, -1.0, -1.0])
@@ -37,8 +37,8 @@ def test_energies_count_beside_how_probable_a_draw_is():
     assert choose(asked, 0.1) == [1, 0, 0, 0]
     # Again the same orbits, which are not better because they are lower by little.
     same, ones = np.array([["a", "a"]]), np.ones((1, 2))
-    assert judging.choose(energies[:1], ones, same, None, 0.2) == [0]
-    assert judging.choose(energies[:1], ones, same, None, 0.05) == [1]
+    assert draw_choice.choose(energies[:1], ones, same, None, 0.2) == [0]
+    assert draw_choice.choose(energies[:1], ones, same, None, 0.05) == [1]
 
 
 def copper_gold(a, lifted=0.5):

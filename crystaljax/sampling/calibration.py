@@ -17,8 +17,8 @@ from crystaljax.data import dataset as datasets
 from crystaljax.data import orbit_table
 from crystaljax.models import wyckoff_model
 from crystaljax.sampling import (
+    draw_choice,
     estimation,
-    judging,
     likely_orbits,
     orbit_generation,
     usable_structures,
@@ -38,7 +38,7 @@ def find_unit(
     dataset: datasets.Dataset,
     split: str = "val",
 ) -> float | None:
-    """The `judging` unit of estimated energies, eV/atom.
+    """The `draw_choice` unit of estimated energies, eV/atom.
 
     None where nothing is estimated, or where the draws of no structure have its orbits.
 
@@ -134,7 +134,7 @@ def best_unit(
         return None
 
     def likelihood(unit: float) -> float:
-        scores = judging.score_draws(
+        scores = draw_choice.score_draws(
             energies[rows], probabilities[rows], kinds[rows], asked[rows], unit
         )
         # Models of positions are surer than they should be, and have seen the energy

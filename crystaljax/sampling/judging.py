@@ -16,7 +16,7 @@ from typing import Any
 import ase.data
 import jax
 import numpy as np
-from jaxtyping import Float, Integer, Shaped
+from jaxtyping import Integer
 
 from crystaljax.crystals import elements, structure
 from crystaljax.relaxation import (
@@ -28,16 +28,13 @@ from crystaljax.relaxation import (
     pretrained,
     references,
 )
+from crystaljax.sampling import draw_choice
 from crystaljax.sampling import samples as samples_lib
 from crystaljax.system import errors
 
 DEFAULT_DRAWS = 4
 # The judge that is the model's own estimator of energies.
 ESTIMATOR = "estimator"
-# Estimated energy that counts as much as a factor e in probability, eV/atom, where
-# `calibration` has found none for the model: four times the error, since errors of
-# crystals that are not right are larger (chosen on validation structures of `mp`).
-DEFAULT_UNIT = 0.2
 SETTINGS = dataclasses.replace(
     ase_relaxation.PRESETS["default"], max_steps=200, keep_symmetry=True
 )
@@ -201,7 +198,7 @@ def hand_over(
     misfit = energies
     if not judge.wants_low:
         misfit = np.abs(energies - np.asarray(drawn.conditions.energy, float))
-    chosen = choose_lowest(misfit.reshape(-1, each))
+    chosen = draw_choice.choose_lowest(misfit.reshape(-1, each))
     rows = np.arange(len(chosen)) * each + chosen
     failed = np.isnan(energies[rows]).tolist()
     columns = {name: column[rows] for name, column in drawn.columns.items()}
@@ -245,12 +242,12 @@ def pick_by_estimates(
     groups = np.asarray(drawn.conditions.space_group).tolist()
     positions = drawn.columns["wyckoff_positions"].tolist()
     kinds = [f"{group} {each}" for group, each in zip(groups, positions, strict=True)]
-    chosen = choose(
+    chosen = draw_choice.choose(
         estimated,
         np.asarray(drawn.columns["probability"], float).reshape(-1, each),
         np.array(kinds).reshape(-1, each),
         asked,
-        unit or DEFAULT_UNIT,
+        unit or draw_choice.DEFAULT_UNIT,
     )
     rows = np.arange(len(chosen)) * each + chosen
     columns = {name: values[rows] for name, values in drawn.columns.items()}
@@ -305,51 +302,6 @@ def relax(
 
 def _failed(crystal: structure.Crystal, failure: str) -> ase_relaxation.Relaxation:
     return ase_relaxation.Relaxation(crystal, np.nan, np.nan, 0, False, failure)
-
-
-def choose_lowest(
-    values: Float[np.ndarray, "samples draws"],
-) -> Integer[np.ndarray, " samples"]:
-    """Which draw of each sample has the lowest value; the first where all are NaN."""
-    return np.argmin(np.where(np.isnan(values), np.inf, values), axis=1)
-
-
-def choose(
-    energies: Float[np.ndarray, "samples draws"],
-    probabilities: Float[np.ndarray, "samples draws"],
-    kinds: Shaped[np.ndarray, "samples draws"],
-    asked: Float[np.ndarray, " samples"] | None,
-    unit: float,
-) -> Integer[np.ndarray, " samples"]:
-    """Which draw of each sample is the best, all in all; the first of equal ones.
-
-    The first of all where no energy is known; arguments are those of `score_draws`.
-    """
-    scores = score_draws(energies, probabilities, kinds, asked, unit)
-    return np.argmax(np.nan_to_num(scores, nan=-np.inf), axis=1)
-
-
-def score_draws(
-    energies: Float[np.ndarray, "samples draws"],
-    probabilities: Float[np.ndarray, "samples draws"],
-    kinds: Shaped[np.ndarray, "samples draws"],
-    asked: Float[np.ndarray, " samples"] | None,
-    unit: float,
-) -> Float[np.ndarray, "samples draws"]:
-    """How well draws fit: logarithms of probabilities, but for a constant.
-
-    Args:
-        energies: estimated, eV/atom; NaN where there is none.
-        probabilities: that the model gives their orbits.
-        kinds: what draws with the same orbits have in common: of these, each counts e
-            times less than the one before.
-        asked: energies that they should have; the lower the better if None.
-        unit: energy that counts as much as a factor e in probability, eV/atom.
-    """
-    same = kinds[:, :, None] == kinds[:, None]
-    repeats = np.tril(same, -1).sum(axis=2)
-    misfit = energies if asked is None else np.abs(energies - asked[:, None])
-    return np.log(np.maximum(probabilities, 1e-300)) - repeats - misfit / unit
 
 
 def appraise(

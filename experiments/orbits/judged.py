@@ -29,7 +29,7 @@ from crystaljax.crystals import structure, validity
 from crystaljax.hull import energy_scale
 from crystaljax.matching import matcher
 from crystaljax.relaxation import ase_relaxation, batches, kept, pretrained, references
-from crystaljax.sampling import estimation, judging, likely_orbits
+from crystaljax.sampling import draw_choice, estimation, judging, likely_orbits
 from crystaljax.system import atomic_files, environment
 
 NOT_NOW = "not relaxed yet"
@@ -114,22 +114,22 @@ def run(
         kinds.reshape(-1, each),
     )
     choices = {
-        "lowest": judging.choose_lowest(total),
-        "lowest, weighed by probability": judging.choose(
-            total, *orbits, None, judging.DEFAULT_UNIT
+        "lowest": draw_choice.choose_lowest(total),
+        "lowest, weighed by probability": draw_choice.choose(
+            total, *orbits, None, draw_choice.DEFAULT_UNIT
         ),
     }
     asked = None
     if name == "energy":
         asked = np.asarray(task.dataset.formation_energy[task.asked], float)
-        choices["nearest"] = judging.choose_lowest(abs(formation - asked[:, None]))
-        choices["nearest, weighed by probability"] = judging.choose(
+        choices["nearest"] = draw_choice.choose_lowest(abs(formation - asked[:, None]))
+        choices["nearest, weighed by probability"] = draw_choice.choose(
             formation, *orbits, asked, UNIT
         )
     if task.generator.estimate_energies is not None:
         estimated = estimation.estimate_many(task.generator.estimate_energies, drawn)
-        unit = (asked is not None and task.run.picking_unit) or judging.DEFAULT_UNIT
-        choices["estimator"] = judging.choose(
+        unit = (asked is not None and task.run.picking_unit) or draw_choice.DEFAULT_UNIT
+        choices["estimator"] = draw_choice.choose(
             estimated.reshape(-1, each), *orbits, asked, unit
         )
     targets = [target for target in task.targets for _ in range(each)]

@@ -36,8 +36,8 @@ from crystaljax.matching import matcher
 from crystaljax.models import prototype_library, wyckoff_model
 from crystaljax.sampling import build as build_sampling
 from crystaljax.sampling import (
+    draw_choice,
     estimation,
-    judging,
     likely_orbits,
     orbit_generation,
     usable_structures,
@@ -313,12 +313,12 @@ def picked(
     if name == "energy":
         asked = np.asarray(task.dataset.formation_energy[task.asked], float)
     unit = task.run.picking_unit if name == "energy" else None
-    chosen = judging.choose(
+    chosen = draw_choice.choose(
         energies,
         np.array(probabilities),
         np.array(kinds),
         asked,
-        unit or judging.DEFAULT_UNIT,
+        unit or draw_choice.DEFAULT_UNIT,
     )
     return of_draws[chosen, np.arange(len(chosen))]
 
