@@ -81,6 +81,30 @@ def load(path, step=None):
     return checkpoints.load_run(path, sharding.build_local_mesh(), step)
 
 
+@pytest.mark.parametrize(
+    ("saved", "expected"),
+    [
+        ('{"energy_error": 0.1}', (0.1, None)),
+        ('{"energy_error": 0.1, "picking_unit": 0.05}', (0.1, 0.05)),
+        ('{"energy_error": Infinity}', (float("inf"), None)),
+        ('{"energy_error": 0.1, "picking_unit": 0}', None),
+        ('{"energy_error": 0.1, "picking_unit": NaN}', None),
+        ('{"energy_error": 0.1, "picking_unit": "much"}', None),
+        ('{"energy_error": null}', None),
+        ('{"picking_unit": 0.05}', None),
+    ],
+)
+def test_what_is_known_of_estimates_is_read_or_refused(tmp_path, saved, expected):
+    (tmp_path / "estimator.json").write_text(saved)
+    if expected is None:
+        with pytest.raises(ValueError, match=r"estimator\.json has no number"):
+            runs.load_estimator_errors(tmp_path)
+    else:
+        assert runs.load_estimator_errors(tmp_path) == expected
+        runs.save_estimator_errors(tmp_path, *expected)
+        assert runs.load_estimator_errors(tmp_path) == expected
+
+
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_checkpoint_is_passed_over(run, tmp_path, how, capfd):
     path, params = run

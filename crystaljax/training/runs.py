@@ -150,7 +150,8 @@ def load_estimator_errors(
     known = load_json(path)
     error = _number(known.get("energy_error"))
     unit = _number(known.get("picking_unit", 1.0))
-    if error is None or unit is None or unit <= 0:
+    # The error of an estimator that diverged is infinite or NaN, and is read as it is.
+    if error is None or unit is None or not 0 < unit < math.inf:
         raise errors.UserError(
             f"{path} has no number energy_error, or a picking_unit that is no positive "
             f"number; {REMEDY}"
@@ -160,6 +161,6 @@ def load_estimator_errors(
 
 def _number(value: Any) -> float | None:
     with contextlib.suppress(OverflowError):
-        if isinstance(value, int | float) and math.isfinite(value):
+        if isinstance(value, int | float):
             return float(value)
     return None
