@@ -193,6 +193,27 @@ def test_elements_that_the_judge_does_not_know_cost_their_rows(crystals):
         judging.scale_of(LOWEST, asked[:1])
 
 
+def test_how_much_estimates_count_is_the_models(crystals):
+    picks = judging.Judge(judging.ESTIMATOR, 2, wants_low=False)
+    columns = {
+        "estimated_energy": np.array([0.05, 0.0] * 2),
+        "probability": np.array([0.7, 0.3] * 2),
+        "wyckoff_positions": np.array(["Cu:a Au:b", "Cu:a Au:d"] * 2),
+    }
+    made = dataclasses.replace(drawn(crystals, [0.0] * 4), columns=columns)
+
+    def picked(judge, unit):
+        found = judging.pick_by_estimates(made, judge, unit)
+        return found.columns["judged_draw"].tolist()
+
+    # The first is off by 0.05 eV/atom, and by log(0.7 / 0.3) = 0.85 more probable.
+    assert picked(picks, 0.04) == [1, 1]
+    assert picked(picks, 0.1) == picked(picks, None) == [0, 0]
+    # It is that of energies that are requested.
+    lowest = dataclasses.replace(picks, wants_low=True)
+    assert picked(lowest, 0.04) == picked(lowest, None) == [0, 0]
+
+
 # ----------------------------------------------------------------------------- requests
 def options(workdir, **changes):
     return sample.SampleOptions(
