@@ -25,9 +25,9 @@ def test_estimates_count_the_more_the_better_they_are():
     assert units[0] < units[1] < units[2]
     for error, unit in zip((0.01, 0.1), units, strict=False):
         *asked, is_right = draws(error, seed=1)
-        chosen = draw_choice.choose(*asked, unit)
+        chosen = draw_choice.choose(draw_choice.score_draws(*asked, unit))
         picked = is_right[np.arange(len(chosen)), chosen].mean()
-        first = draw_choice.choose(*asked, 1e6)
+        first = draw_choice.choose(draw_choice.score_draws(*asked, 1e6))
         assert picked > is_right[np.arange(len(first)), first].mean() + 0.1
 
 

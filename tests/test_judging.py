@@ -18,9 +18,10 @@ LOWEST = judging.Judge("emt", 2, wants_low=True)
 NEAREST = dataclasses.replace(LOWEST, wants_low=False)
 
 
-def test_the_lowest_is_chosen_and_never_one_without_energy():
-    energies = np.array([[-1.0, -3.0, np.nan], [np.nan, 2.0, 1.0], [np.nan] * 3])
-    assert draw_choice.choose_lowest(energies).tolist() == [1, 2, 0]
+def test_the_highest_score_is_chosen_and_never_none():
+    scores = np.array([[1.0, 3.0, np.nan], [np.nan, -2.0, -1.0], [np.nan] * 3])
+    assert draw_choice.choose(scores).tolist() == [1, 2, 0]
+    assert draw_choice.choose(np.array([[np.nan, -np.inf, 1.0, 1.0]])) == [2]
 
 
 def test_energies_count_beside_how_probable_a_draw_is():
@@ -28,7 +29,8 @@ def test_energies_count_beside_how_probable_a_draw_is():
     orbits = np.array([[0.7, 0.3]] * 4), np.array([["a", "b"]] * 4)
 
     def choose(asked, unit):
-        return draw_choice.choose(energies, *orbits, asked, unit).tolist()
+        scores = draw_choice.score_draws(energies, *orbits, asked, unit)
+        return draw_choice.choose(scores).tolist()
 
     assert choose(None, 0.2) == [0, 1, 0, 0]
     asked = np.array([-1.1, -0.5, -1.0, -1.0])
@@ -37,8 +39,9 @@ def test_energies_count_beside_how_probable_a_draw_is():
     assert choose(asked, 0.1) == [1, 0, 0, 0]
     # Again the same orbits, which are not better because they are lower by little.
     same, ones = np.array([["a", "a"]]), np.ones((1, 2))
-    assert draw_choice.choose(energies[:1], ones, same, None, 0.2) == [0]
-    assert draw_choice.choose(energies[:1], ones, same, None, 0.05) == [1]
+    for unit, expected in ((0.2, 0), (0.05, 1)):
+        scores = draw_choice.score_draws(energies[:1], ones, same, None, unit)
+        assert draw_choice.choose(scores) == [expected]
 
 
 def copper_gold(a, lifted=0.5):

@@ -9,26 +9,14 @@ from jaxtyping import Float, Integer, Shaped
 DEFAULT_UNIT = 0.2
 
 
-def choose_lowest(
-    values: Float[np.ndarray, "samples draws"],
-) -> Integer[np.ndarray, " samples"]:
-    """Which draw of each sample has the lowest value; the first where all are NaN."""
-    return np.argmin(np.where(np.isnan(values), np.inf, values), axis=1)
-
-
 def choose(
-    energies: Float[np.ndarray, "samples draws"],
-    probabilities: Float[np.ndarray, "samples draws"],
-    kinds: Shaped[np.ndarray, "samples draws"],
-    asked: Float[np.ndarray, " samples"] | None,
-    unit: float,
+    scores: Float[np.ndarray, "samples draws"],
 ) -> Integer[np.ndarray, " samples"]:
-    """Which draw of each sample is the best, all in all; the first of equal ones.
+    """Which draw of each sample has the highest score; the first of equal ones.
 
-    The first of all where no energy is known; arguments are those of `score_draws`.
+    NaN is never chosen, but for the first where all are.
     """
-    scores = score_draws(energies, probabilities, kinds, asked, unit)
-    return np.argmax(np.nan_to_num(scores, nan=-np.inf), axis=1)
+    return np.argmax(np.where(np.isnan(scores), -np.inf, scores), axis=1)
 
 
 def score_draws(

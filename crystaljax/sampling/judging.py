@@ -198,7 +198,7 @@ def hand_over(
     misfit = energies
     if not judge.wants_low:
         misfit = np.abs(energies - np.asarray(drawn.conditions.energy, float))
-    chosen = draw_choice.choose_lowest(misfit.reshape(-1, each))
+    chosen = draw_choice.choose(-misfit.reshape(-1, each))
     rows = np.arange(len(chosen)) * each + chosen
     failed = np.isnan(energies[rows]).tolist()
     columns = {name: column[rows] for name, column in drawn.columns.items()}
@@ -242,13 +242,14 @@ def pick_by_estimates(
     groups = np.asarray(drawn.conditions.space_group).tolist()
     positions = drawn.columns["wyckoff_positions"].tolist()
     kinds = [f"{group} {each}" for group, each in zip(groups, positions, strict=True)]
-    chosen = draw_choice.choose(
+    scores = draw_choice.score_draws(
         estimated,
         np.asarray(drawn.columns["probability"], float).reshape(-1, each),
         np.array(kinds).reshape(-1, each),
         asked,
         unit or draw_choice.DEFAULT_UNIT,
     )
+    chosen = draw_choice.choose(scores)
     rows = np.arange(len(chosen)) * each + chosen
     columns = {name: values[rows] for name, values in drawn.columns.items()}
     columns["judged_draw"] = chosen

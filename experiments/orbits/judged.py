@@ -113,25 +113,26 @@ def run(
         np.array([request.probability for request in flat]).reshape(-1, each),
         kinds.reshape(-1, each),
     )
-    choices = {
-        "lowest": draw_choice.choose_lowest(total),
-        "lowest, weighed by probability": draw_choice.choose(
+    scores = {
+        "lowest": -total,
+        "lowest, weighed by probability": draw_choice.score_draws(
             total, *orbits, None, draw_choice.DEFAULT_UNIT
         ),
     }
     asked = None
     if name == "energy":
         asked = np.asarray(task.dataset.formation_energy[task.asked], float)
-        choices["nearest"] = draw_choice.choose_lowest(abs(formation - asked[:, None]))
-        choices["nearest, weighed by probability"] = draw_choice.choose(
+        scores["nearest"] = -abs(formation - asked[:, None])
+        scores["nearest, weighed by probability"] = draw_choice.score_draws(
             formation, *orbits, asked, UNIT
         )
     if task.generator.estimate_energies is not None:
         estimated = estimation.estimate_many(task.generator.estimate_energies, drawn)
         unit = (asked is not None and task.run.picking_unit) or draw_choice.DEFAULT_UNIT
-        choices["estimator"] = draw_choice.choose(
+        scores["estimator"] = draw_choice.score_draws(
             estimated.reshape(-1, each), *orbits, asked, unit
         )
+    choices = {how: draw_choice.choose(found) for how, found in scores.items()}
     targets = [target for target in task.targets for _ in range(each)]
     after = [one.crystal for one in relaxed]
     sizes = np.array([target.num_sites for target in task.targets])

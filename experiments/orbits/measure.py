@@ -313,13 +313,14 @@ def picked(
     if name == "energy":
         asked = np.asarray(task.dataset.formation_energy[task.asked], float)
     unit = task.run.picking_unit if name == "energy" else None
-    chosen = draw_choice.choose(
+    scores = draw_choice.score_draws(
         energies,
         np.array(probabilities),
         np.array(kinds),
         asked,
         unit or draw_choice.DEFAULT_UNIT,
     )
+    chosen = draw_choice.choose(scores)
     return of_draws[chosen, np.arange(len(chosen))]
 
 
